@@ -1,0 +1,98 @@
+"""TLS: self-signed certificates that the other side pins, and contexts that speak TLS 1.3 only."""
+
+import datetime
+import hashlib
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from primum.errors import InputError
+from primum.keys.identity import write_private
+
+
+@dataclass(frozen=True)
+class CertificateFiles:
+    """Paths of a certificate and its private key, both PEM."""
+
+    certificate: Path
+    private_key: Path
+
+    def pem(self) -> str:
+        """The certificate, as it goes into join and deployment files."""
+        return self.certificate.read_text()
+
+
+def load_or_make(folder: Path, host: str) -> CertificateFiles:
+    """The certificate in `folder` (tls.pem, tls.key), made for `host` (name or address) if it is not there."""
+    files = CertificateFiles(folder / "tls.pem", folder / "tls.key")
+    if not (files.certificate.exists() and files.private_key.exists()):
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        write_private(files.private_key, private)
+        write_private(files.certificate, _self_signed(key, host).public_bytes(serialization.Encoding.PEM))
+    return files
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=825))
+        .add_extension(x509.SubjectAlternativeName([_alternative(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def certificate_digest(pem: str) -> str:
+    """SHA-256 of the certificate, in hex."""
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    except ValueError:
+        raise InputError("The certificate is not in PEM form.", "Ask for the file again.") from None
+
+
+def client_context(trusted_pem: str, own: CertificateFiles | None = None) -> ssl.SSLContext:
+    """TLS 1.3 that accepts exactly the certificate `trusted_pem`; shows `own` where the server asks for one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(cadata=trusted_pem)
+    except (ssl.SSLError, ValueError):
+        raise InputError("The certificate is not in PEM form.", "Ask for the file again.") from None
+    if own is not None:
+        context.load_cert_chain(own.certificate, own.private_key)
+    return context
+
+
+def server_context(own: CertificateFiles, clients_pem: str | None = None) -> ssl.SSLContext:
+    """TLS 1.3 with certificate `own`; with `clients_pem`, only clients that show exactly one of those are let in."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(own.certificate, own.private_key)
+    if clients_pem is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=clients_pem)
+    return context

@@ -1,0 +1,100 @@
+"""Long-lived Ed25519 identities (RFC 8032), their fingerprints and files."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from primum.errors import InputError, PeerError
+
+PUBLIC_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A private Ed25519 key; prints its fingerprint only."""
+
+    _private: Ed25519PrivateKey = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> "Identity":
+        """A fresh identity."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load_or_make(cls, path: Path) -> "Identity":
+        """The identity in the PEM file `path` (mode 0600); made and written there if the file does not exist."""
+        if not path.exists():
+            made = cls.generate()
+            write_private(path, made._pem())
+            return made
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} is not a private key in PEM form.", "Restore it from a copy.") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise InputError(f"{path} is not an Ed25519 key.", "Restore it from a copy.")
+        return cls(key)
+
+    def _pem(self) -> bytes:
+        return self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    @property
+    def public(self) -> bytes:
+        """The 32 bytes of the public key: the name of this identity in every protocol."""
+        return self._private.public_key().public_bytes_raw()
+
+    def sign(self, purpose: str, data: bytes) -> bytes:
+        """64 bytes: Ed25519 over purpose and data; a signature for one purpose is invalid for every other."""
+        return self._private.sign(_framed(purpose, data))
+
+    def __repr__(self) -> str:
+        return f"Identity({fingerprint(self.public)})"
+
+
+def verify(public: bytes, purpose: str, data: bytes, signature: bytes, peer: str) -> None:
+    """Return if `signature` is `public`'s over purpose and data; else PeerError that names `peer`."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, _framed(purpose, data))
+    except (InvalidSignature, ValueError):
+        raise PeerError(
+            f"The signature of {peer} ({purpose}) is wrong.",
+            "It was altered, or signed by another key: not used.",
+        ) from None
+
+
+def fingerprint(public: bytes) -> str:
+    """Sixteen groups of four hex digits that people can compare over the telephone."""
+    digest = hashlib.sha256(b"primum identity\0" + public).hexdigest()
+    return "-".join(digest[i : i + 4] for i in range(0, 64, 4))
+
+
+def list_fingerprint(publics: Iterable[bytes]) -> str:
+    """The fingerprint of a list of identities, whatever its order."""
+    ordered = sorted(publics)
+    return fingerprint(b"list" + len(ordered).to_bytes(4, "big") + b"".join(ordered))
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a secret file: mode 0600 from the first byte, complete or not at all, synced."""
+    temporary = path.with_name(path.name + f".{os.getpid()}.part")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _framed(purpose: str, data: bytes) -> bytes:
+    name = purpose.encode()
+    return b"primum signature 1\0" + len(name).to_bytes(2, "big") + name + data

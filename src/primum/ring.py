@@ -1,0 +1,76 @@
+"""Fixed-point numbers in Z_2^l, held in uint64, and their packing to exactly l bits a value."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from primum.errors import InputError, PeerError
+
+Ring = npt.NDArray[np.uint64]
+
+
+def mask(bits: int) -> np.uint64:
+    """2^bits - 1."""
+    if not 1 <= bits <= 64:
+        raise ValueError(f"a ring has 1 to 64 bits, got {bits}")
+    return np.uint64((1 << bits) - 1)
+
+
+def from_signed(values: npt.NDArray[np.int64], bits: int) -> Ring:
+    """Signed integers to ring elements; each must lie in [-2^(bits-1), 2^(bits-1))."""
+    half = 1 << (bits - 1)
+    if values.size and (values.min() < -half or values.max() > half - 1):
+        raise InputError(f"a value does not fit into {bits} bits.", "Use a larger ring or a smaller scale.")
+    return values.astype(np.int64).view(np.uint64) & mask(bits)
+
+
+def to_signed(elements: Ring, bits: int) -> npt.NDArray[np.int64]:
+    """Ring elements to the signed integers in [-2^(bits-1), 2^(bits-1)) that they stand for."""
+    shift = np.uint64(64 - bits)
+    return (elements << shift).view(np.int64) >> np.int64(64 - bits)
+
+
+def encode(values: npt.NDArray[np.floating], fraction: int, bits: int) -> Ring:
+    """Real numbers to fixed point with `fraction` fractional bits, rounded to nearest.
+
+    Not a number and infinity are refused: they would become arbitrary ring elements without a word.
+    """
+    values = np.asarray(values, np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("a value is not a finite number.", "Find out where it comes from before it is encoded.")
+    scaled = np.rint(np.ldexp(values, fraction))
+    if values.size and np.abs(scaled).max() >= 2.0**63:
+        raise InputError(f"a value does not fit into {bits} bits.", "Use a larger ring or a smaller scale.")
+    return from_signed(scaled.astype(np.int64), bits)
+
+
+def decode(elements: Ring, fraction: int, bits: int) -> npt.NDArray[np.float64]:
+    """Fixed point back to real numbers."""
+    return np.ldexp(to_signed(elements, bits).astype(np.float64), -fraction)
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes that `count` values of `bits` bits take."""
+    return math.ceil(count * bits / 8)
+
+
+def pack(elements: Ring, bits: int) -> bytes:
+    """Flat ring elements to bytes, `bits` bits each, highest bit first; the last byte is padded with 0."""
+    flat = np.ascontiguousarray(elements, ">u8").reshape(-1, 1).view(np.uint8)
+    return np.packbits(np.unpackbits(flat, axis=1)[:, 64 - bits :].reshape(-1)).tobytes()
+
+
+def unpack(data: bytes, count: int, bits: int, peer: str = "the peer") -> Ring:
+    """The `count` ring elements in `data`; PeerError if its length or its padding is not exactly right."""
+    if len(data) != packed_size(count, bits):
+        raise PeerError(
+            f"{peer} sent {len(data)} bytes where {count} values of {bits} bits take {packed_size(count, bits)}.",
+            "Check that both sides use the same study and release.",
+        )
+    loose = np.unpackbits(np.frombuffer(data, np.uint8))
+    if loose[count * bits :].any():
+        raise PeerError(f"{peer} sent a vector with non-zero padding.", "It was not used.")
+    wide = np.zeros((count, 64), np.uint8)
+    wide[:, 64 - bits :] = loose[: count * bits].reshape(count, bits)
+    return np.packbits(wide, axis=1).view(">u8").reshape(-1).astype(np.uint64)

@@ -1,0 +1,66 @@
+"""Messages <-> bytes: canonical, versioned, bounded.
+
+A message is a frozen `Message` subclass: fields are int, str, bytes, bool, float, tuples, dicts and other messages.
+Its bytes are msgpack with the version, the class name as tag and the fields by name in order of definition, so equal
+messages have equal bytes and a signature over the bytes is a signature over the message. Decoding checks the size
+first, then type, version, every field's type, and that the bytes are the canonical ones.
+"""
+
+from typing import Any, ClassVar, Final, TypeVar
+
+import msgspec
+
+from primum.errors import PeerError
+
+VERSION: Final = 1
+DEFAULT_LIMIT: Final = 64 * 1024 * 1024
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True, tag_field="kind"):
+    """Base of everything that goes over a wire. Prints its name only: fields may be secret or long."""
+
+    SECRET: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    __str__ = __repr__
+
+
+MessageType = TypeVar("MessageType", bound=Message)
+
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """The canonical bytes of `message`: one version byte, then msgpack."""
+    return bytes([VERSION]) + _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[MessageType], peer: str, limit: int = DEFAULT_LIMIT) -> MessageType:
+    """The message of type `kind` (a class, or a union of classes) in `data`.
+
+    Raises PeerError, naming `peer`, if it is too long, of another version or type, malformed, or not canonical.
+    """
+    name = getattr(kind, "__name__", "message")
+    if len(data) > limit:
+        raise PeerError(f"{peer} sent {len(data):,} bytes where a {name} has at most {limit:,}.", "It was not read.")
+    if not data or data[0] != VERSION:
+        raise PeerError(
+            f"{peer} sent something that is not a Primum {name} of version {VERSION}.",
+            "Check that both sides run the same release of Primum.",
+        )
+    message: MessageType = _decode(data, kind, peer, name)
+    if encode(message) != data:
+        raise PeerError(f"{peer} sent a {name} that is not in canonical form.", "It was not used.")
+    return message
+
+
+def _decode(data: bytes, kind: Any, peer: str, name: str) -> Any:
+    try:
+        return msgspec.msgpack.decode(memoryview(data)[1:], type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise PeerError(
+            f"{peer} sent a malformed {name}: {error}.",
+            "It was not used; check that both sides run the same release.",
+        ) from None
