@@ -1,0 +1,33 @@
+"""What all tests share: where the real images are, and how hypothesis runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("primum", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+settings.load_profile("primum")
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _real_data() -> Path | None:
+    folder = Path(os.environ.get("PRIMUM_DATA") or _REPOSITORY.parent / "shared" / "data")
+    if folder.is_dir():
+        return folder.resolve()
+    if os.environ.get("PRIMUM_REQUIRE_DATA") == "1":
+        raise pytest.UsageError(f"PRIMUM_REQUIRE_DATA=1, but there are no real images in {folder}")
+    return None
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path | None:
+    """The folder of real images (PRIMUM_DATA), or None: then tests use drawn images."""
+    return _real_data()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The last line says whether real images were there."""
+    found = _real_data()
+    terminalreporter.write_line(f"real images: {'not found' if found is None else 'found'}")
