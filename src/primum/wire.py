@@ -6,7 +6,7 @@ messages have equal bytes and a signature over the bytes is a signature over the
 first, then type, version, every field's type, and that the bytes are the canonical ones.
 """
 
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar, Union
 
 import msgspec
 
@@ -18,8 +18,6 @@ DEFAULT_LIMIT: Final = 64 * 1024 * 1024
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True, tag_field="kind"):
     """Base of everything that goes over a wire. Prints its name only: fields may be secret or long."""
-
-    SECRET: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -38,11 +36,20 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes, kind: type[MessageType], peer: str, limit: int = DEFAULT_LIMIT) -> MessageType:
-    """The message of type `kind` (a class, or a union of classes) in `data`.
+    """The message of type `kind` in `data`.
 
     Raises PeerError, naming `peer`, if it is too long, of another version or type, malformed, or not canonical.
     """
-    name = getattr(kind, "__name__", "message")
+    message: MessageType = _decode(data, kind, kind.__name__, peer, limit)
+    return message
+
+
+def decode_one_of(data: bytes, kinds: tuple[type[Message], ...], peer: str, limit: int = DEFAULT_LIMIT) -> Any:
+    """The message in `data`, of one of `kinds`; errors as `decode`."""
+    return _decode(data, Union[kinds], "message", peer, limit)
+
+
+def _decode(data: bytes, kind: Any, name: str, peer: str, limit: int) -> Any:
     if len(data) > limit:
         raise PeerError(f"{peer} sent {len(data):,} bytes where a {name} has at most {limit:,}.", "It was not read.")
     if not data or data[0] != VERSION:
@@ -50,17 +57,12 @@ def decode(data: bytes, kind: type[MessageType], peer: str, limit: int = DEFAULT
             f"{peer} sent something that is not a Primum {name} of version {VERSION}.",
             "Check that both sides run the same release of Primum.",
         )
-    message: MessageType = _decode(data, kind, peer, name)
+    try:
+        message = msgspec.msgpack.decode(memoryview(data)[1:], type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise PeerError(
+            f"{peer} sent a malformed {name}: {error}.", "It was not used; check that both sides run the same release."
+        ) from None
     if encode(message) != data:
         raise PeerError(f"{peer} sent a {name} that is not in canonical form.", "It was not used.")
     return message
-
-
-def _decode(data: bytes, kind: Any, peer: str, name: str) -> Any:
-    try:
-        return msgspec.msgpack.decode(memoryview(data)[1:], type=kind)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise PeerError(
-            f"{peer} sent a malformed {name}: {error}.",
-            "It was not used; check that both sides run the same release.",
-        ) from None

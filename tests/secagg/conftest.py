@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from primum.keys.identity import Identity
-from primum.secagg import Aggregate, Node, Server, Setup
+from primum.secagg import Aggregate, Node, Server, Setup, Shape
 
 MODEL = b"m" * 32
 RUN = b"r" * 16
@@ -19,6 +19,7 @@ class Federation:
     """n nodes and their server; `vanish` are places that are silent from a stage on."""
 
     setup: Setup
+    shape: Shape
     identities: list[Identity]
     coordinator: Identity
     nodes: dict[int, Node]
@@ -42,11 +43,11 @@ class Federation:
         vanish_before_vector: Iterable[int] = (),
         vanish_before_shares: Iterable[int] = (),
     ) -> Aggregate:
-        starts = self.server.start(MODEL)
+        starts = self.server.start(MODEL, self.shape)
         for place, message in starts.items():
             if place not in set(vanish_before_vector):
                 self.nodes[place].start(message)
-                self.server.take_vector(place, self.nodes[place].mask(vectors[place]))
+                self.server.take_vector(place, self.nodes[place].mask(vectors[place], self.shape.bits))
         request = self.server.request()
         gone = set(vanish_before_vector) | set(vanish_before_shares)
         return self.server.finish({place: self.nodes[place].open(request) for place in starts if place not in gone})
@@ -54,13 +55,13 @@ class Federation:
 
 def build(n: int, colluding: int = 1, may_vanish: int = 0, length: int = 8, bits: int = 24) -> Federation:
     identities = sorted((Identity.generate() for _ in range(n)), key=lambda identity: identity.public)
-    coordinator, setup = Identity.generate(), Setup(n, colluding, may_vanish, length, bits)
+    coordinator, setup = Identity.generate(), Setup(n, colluding, may_vanish)
     members = [identity.public for identity in identities]
     nodes = {
         place: Node(identity, members, coordinator.public, RUN, setup, 0)
         for place, identity in enumerate(identities, start=1)
     }
-    return Federation(setup, identities, coordinator, nodes, Server(coordinator, members, RUN, setup))
+    return Federation(setup, Shape(length, bits), identities, coordinator, nodes, Server(coordinator, members, RUN, setup))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One score a patient, counted with noise: how hospitals evaluate without showing a patient.
+"""One cell a patient, counted with noise: how hospitals evaluate without showing a patient.
 
 Sensitivity 1: adding or removing a patient changes one bin by one. Counts are multiplied by RESOLUTION so that each
 hospital's noise is wide enough to be accounted for.
@@ -11,19 +11,23 @@ import numpy.typing as npt
 
 from primum.dp.mechanism import Mechanism
 
-BINS: Final = 8  # a class; more bins carry more noise than resolution at a few hundred patients
+BINS: Final = 8  # of a score; more carry more noise than resolution at a few hundred patients
 RESOLUTION: Final = 64.0
 
 
-def counts(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float64]:
-    """Counts [classes * BINS]: patients of each class by score in [0, 1]."""
-    bins = np.clip((scores * BINS).astype(np.int64), 0, BINS - 1)
-    return np.bincount(labels * BINS + bins, minlength=classes * BINS).astype(np.float64)
+def bins(classes: int) -> int:
+    """Columns of the table: bins of the score for two classes, predicted classes for more."""
+    return BINS if classes == 2 else classes
+
+
+def counts(cells: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float64]:
+    """Counts [classes * bins(classes)]: patients by class (row) and cell (column), one cell a patient."""
+    width = bins(classes)
+    return np.bincount(labels * width + cells, minlength=classes * width).astype(np.float64)
 
 
 def mechanism(classes: int, noise_multiplier: float, k_min: int, hospitals: int, patients: int) -> Mechanism:
     """The mechanism of such counts. Counts are whole and RESOLUTION is too, so rounding moves nothing."""
-    dimension = classes * BINS
-    return Mechanism(
-        dimension, 1.0, noise_multiplier, k_min, hospitals, patients, RESOLUTION / float(np.sqrt(dimension))
-    )
+    dimension = classes * bins(classes)
+    resolution = RESOLUTION / float(np.sqrt(dimension))
+    return Mechanism(dimension, 1.0, noise_multiplier, k_min, hospitals, patients, resolution)

@@ -28,6 +28,6 @@ Standing on Bonawitz et al. (CCS 2017), Bell et al. (CCS 2020), Flamingo (S&P 20
 from primum.secagg.messages import MaskedVector, Opening, Signed
 from primum.secagg.node import Node
 from primum.secagg.server import Aggregate, Server
-from primum.secagg.setup import Setup
+from primum.secagg.setup import Setup, Shape
 
-__all__ = ["Aggregate", "MaskedVector", "Node", "Opening", "Server", "Setup", "Signed"]
+__all__ = ["Aggregate", "MaskedVector", "Node", "Opening", "Server", "Setup", "Shape", "Signed"]

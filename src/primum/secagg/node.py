@@ -194,20 +194,18 @@ class Node:
         self._advance("start")
         return message
 
-    def mask(self, vector: npt.NDArray[np.int64]) -> MaskedVector:
-        """The packed masked vector; `vector` are signed integers, modulo 2^bits."""
+    def mask(self, vector: npt.NDArray[np.int64], bits: int) -> MaskedVector:
+        """The packed masked vector; `vector` [length] are signed integers that fit into `bits` bits."""
         self._expect("mask")
-        current = self._require_round()
-        if vector.shape != (self._setup.length,):
-            raise ValueError(f"the vector has shape {vector.shape}, expected ({self._setup.length},)")
-        masked = ring.from_signed(vector, self._setup.bits).astype(np.uint32)
-        masked += masks.self_mask(current.self_key, self._setup.length)
+        current, length = self._require_round(), len(vector)
+        masked = ring.from_signed(vector, bits).astype(np.uint32)
+        masked += masks.self_mask(current.self_key, length)
         group = masks.set_digest(current.participants)
         for other in current.participants:
             if other != self.place:
-                shared = masks.pair_mask(current.round_keys[other], group, current.model, self._setup.length)
+                shared = masks.pair_mask(current.round_keys[other], group, current.model, length)
                 masked = masked + shared if self.place < other else masked - shared
-        packed = ring.pack(masked.astype(np.uint64) & ring.mask(self._setup.bits), self._setup.bits)
+        packed = ring.pack(masked.astype(np.uint64) & ring.mask(bits), bits)
         self._advance("mask")
         digest = hashlib.sha256(packed).digest()
         statement = VectorStatement(self._context(current.number), group, current.model, digest)

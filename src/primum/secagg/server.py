@@ -33,7 +33,7 @@ from primum.secagg.messages import (
     sign,
 )
 from primum.secagg.node import unpack_list
-from primum.secagg.setup import Setup
+from primum.secagg.setup import Setup, Shape
 
 _NONCE: Final = bytes(12)
 _MOST_SUBSETS: Final = 1000
@@ -62,6 +62,7 @@ class Server:
         self._deals: dict[int, Deal] = {}
         self._participants: tuple[int, ...] = ()
         self._model = b""
+        self._shape = Shape(1, 32)
         self._vectors: dict[int, MaskedVector] = {}
         self.settlements: tuple[Signed, ...] = ()
 
@@ -95,13 +96,14 @@ class Server:
 
     # -- round --------------------------------------------------------------------------------------------------
 
-    def start(self, model: bytes) -> dict[int, Signed]:
+    def start(self, model: bytes, shape: Shape) -> dict[int, Signed]:
         """Round, exchange 1: for each participant its RoundStart; participants are those whose deal came.
 
         Compares both ends of every pair first: a pair that disagrees is named (PeerError) before anything is masked.
         """
         self._enough(len(self._deals), "shares")
-        self._participants, self._model, self._vectors = tuple(sorted(self._deals)), model, {}
+        self._participants, self._vectors = tuple(sorted(self._deals)), {}
+        self._model, self._shape = model, shape
         self._compare_commitments()
         return {place: self._start_for(place) for place in self._participants}
 
@@ -131,7 +133,7 @@ class Server:
             raise PeerError(f"member {place} masked for other participants or another model.", "It is left out.")
         if hashlib.sha256(message.vector).digest() != statement.vector:
             raise PeerError(f"member {place} sent another vector than it signed.", "It is left out.")
-        if len(message.vector) != ring.packed_size(self._setup.length, self._setup.bits):
+        if len(message.vector) != ring.packed_size(self._shape.length, self._shape.bits):
             raise PeerError(f"member {place} sent a vector of a wrong length.", "It is left out.")
         self._vectors[place] = message
 
@@ -157,20 +159,20 @@ class Server:
         total = self._masked_sum(included)
         for place in included:
             found = self._recover(place, {giver: dict(s.self_keys) for giver, s in shares.items()}, "self")
-            total -= masks.self_mask(found, self._setup.length)
+            total -= masks.self_mask(found, self._shape.length)
         for vanished in self._participants:
             if vanished not in included:
                 opened = self._recover(vanished, {giver: dict(s.list_keys) for giver, s in shares.items()}, "list")
                 total = self._without_pairs(total, vanished, opened, included)
         self._next_round(openings)
-        reduced = total.astype(np.uint64) & ring.mask(self._setup.bits)
-        return Aggregate(ring.to_signed(reduced, self._setup.bits), included)
+        reduced = total.astype(np.uint64) & ring.mask(self._shape.bits)
+        return Aggregate(ring.to_signed(reduced, self._shape.bits), included)
 
     def _masked_sum(self, included: Sequence[int]) -> masks.Vector:
-        total = np.zeros(self._setup.length, np.uint32)
+        total = np.zeros(self._shape.length, np.uint32)
         for place in included:
             packed = self._vectors[place].vector
-            total += ring.unpack(packed, self._setup.length, self._setup.bits, f"member {place}").astype(np.uint32)
+            total += ring.unpack(packed, self._shape.length, self._shape.bits, f"member {place}").astype(np.uint32)
         return total
 
     def _recover(self, place: int, by_giver: Mapping[int, Mapping[int, bytes]], purpose: str) -> bytes:
@@ -201,7 +203,7 @@ class Server:
             key = keys.get(other, b"")
             if not key or masks.commitment(key) != committed.get(other):
                 raise PeerError(f"member {vanished} left a false list of round keys.", "The round is repeated.")
-            shared = masks.pair_mask(key, group, self._model, self._setup.length)
+            shared = masks.pair_mask(key, group, self._model, self._shape.length)
             total = total - shared if other < vanished else total + shared
         return total
 

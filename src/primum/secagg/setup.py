@@ -12,16 +12,13 @@ MOST_MEMBERS = 128  # complete graph; 255 is the limit of GF(2^8)
 class Setup:
     """The public constants of one study's aggregation.
 
-    n members of whom `colluding` may be with the server and `may_vanish` may miss a round; `length` coordinates of
-    `bits` bits. Refuses (StudyError) what two exchanges a round cannot protect: d^2 < n - d - c must hold, so that a
+    n members of whom `colluding` may be with the server and `may_vanish` may miss a round. Refuses (StudyError) what two exchanges a round cannot protect: d^2 < n - d - c must hold, so that a
     server that names different sets to different nodes gains nothing (docs/design/secure-aggregation.md).
     """
 
     n: int
     colluding: int
     may_vanish: int
-    length: int
-    bits: int
 
     def __post_init__(self) -> None:
         if not LEAST_MEMBERS <= self.n <= MOST_MEMBERS:
@@ -44,8 +41,6 @@ class Setup:
                 f"{self.n} hospitals with {self.colluding} colluding: both secrets of a node could be opened.",
                 "Lower colluding or may_vanish.",
             )
-        if not 8 <= self.bits <= 32 or self.length < 1:
-            raise StudyError(f"A vector of {self.length} coordinates of {self.bits} bits.", "Use 8 to 32 bits.")
 
     @property
     def threshold(self) -> int:
@@ -62,3 +57,15 @@ class Setup:
         """The fewest honest vectors in any sum that a lying server can obtain; noise is made for so many."""
         honest = self.n - self.colluding
         return max(1, honest - (honest * self.may_vanish) // (self.threshold - self.colluding))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The public shape of one round's vectors: `length` coordinates in the ring Z_2^bits."""
+
+    length: int
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.bits <= 32 or self.length < 1:
+            raise StudyError(f"A vector of {self.length} coordinates of {self.bits} bits.", "Use 8 to 32 bits.")

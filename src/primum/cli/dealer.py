@@ -1,0 +1,39 @@
+"""`primum dealer`: make the dealer's keys, then deal."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--init", type=click.Path(path_type=Path), metavar="CARD", help="Make the keys; write this card.")
+@click.option("--address", default="127.0.0.1:7401", show_default=True, help="With --init: where servers reach you.")
+@click.option("--state", type=click.Path(path_type=Path), help="Keys and used numbers.  [default: ~/.primum/dealer]")
+@click.option("--listen", default="", help="HOST:PORT to listen on, where it is not the card's address.")
+def command(file: Path | None, init: Path | None, address: str, state: Path | None, listen: str) -> None:
+    """Crypto provider: deal the randomness of encrypted diagnoses. You never see an image or a model.
+
+    \b
+    Once:        primum dealer --init dealer.card --address dealer.example.org:7401
+                 (the card is public: give it to the model owner)
+    From then:   primum dealer dealer.json
+                 (the file that the model owner sends back, sealed to you)
+    """
+    from primum.diagnosis.dealer import run_dealer
+    from primum.diagnosis.roles import card_fingerprint, make_role, save_card
+
+    folder = state or Path.home() / ".primum" / "dealer"
+    if (file is None) == (init is None):
+        raise click.UsageError("Give either --init CARD or the deployment FILE.")
+    if init is not None:
+        card = make_role("dealer", folder, address)
+        save_card(card, init)
+        print(f"{init}: give it to the model owner. Fingerprint {card_fingerprint(card)}")
+    elif file is not None:
+        run_dealer(file, folder, listen=listen, ready=_now, say=lambda line: print(f"dealer: {line}", file=sys.stderr))
+
+
+def _now(line: str) -> None:
+    print(line, flush=True)

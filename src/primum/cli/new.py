@@ -1,0 +1,29 @@
+"""`primum new study`: a commented study.toml."""
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def command() -> None:
+    """Write a new file to start from."""
+
+
+@command.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("study.toml"))
+@click.option(
+    "--state", type=click.Path(path_type=Path), help="A coordinator's folder: its enrolled hospitals are filled in."
+)
+def study(path: Path, state: Path | None) -> None:
+    """Write a commented study.toml."""
+    from primum.errors import InputError
+    from primum.federation.enrolment import Register
+    from primum.federation.runs import write
+    from primum.federation.template import study_template
+
+    if path.exists():
+        raise InputError(f"{path} exists already.", "Give another name: primum new study NAME.toml")
+    members = [member.identity.hex() for member in Register(state).members()] if state else []
+    write(path, study_template(members).encode())
+    click.echo(f"Wrote {path}. Edit it, then: primum train {path} --check")

@@ -1,0 +1,61 @@
+"""`primum serve`: make a server's keys, then serve."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--init", type=click.Path(path_type=Path), metavar="CARD", help="Make the keys; write this card.")
+@click.option(
+    "--address", default="127.0.0.1:7411", show_default=True, help="With --init: where data owners reach you."
+)
+@click.option("--link", default="", help="With --init: where the other server reaches you.  [default: the next port]")
+@click.option("--state", type=click.Path(path_type=Path), help="Keys and used numbers.  [default: ~/.primum/server]")
+@click.option("--listen", default="", help="HOST:PORT to listen on for data owners, where it is not the card's.")
+@click.option("--listen-link", default="", help="The same for the other server.")
+def command(
+    file: Path | None,
+    init: Path | None,
+    address: str,
+    link: str,
+    state: Path | None,
+    listen: str,
+    listen_link: str,
+) -> None:
+    """Run one of the two servers of encrypted diagnoses. It sees neither image nor model nor diagnosis.
+
+    \b
+    Once:        primum serve --init server.card --address server.example.org:7411
+                 (the card is public: give it to the model owner)
+    From then:   primum serve server-a.json
+                 (the file that the model owner sends back, sealed to you; it says whether you are A or B)
+
+    Server A needs to reach server B and the dealer; server B needs to be reached by A, and to reach the dealer.
+    """
+    from primum.diagnosis.roles import card_fingerprint, make_role, save_card
+
+    folder = state or Path.home() / ".primum" / "server"
+    if (file is None) == (init is None):
+        raise click.UsageError("Give either --init CARD or the deployment FILE.")
+    if init is not None:
+        card = make_role("server", folder, address, link)
+        save_card(card, init)
+        print(f"{init}: give it to the model owner. Fingerprint {card_fingerprint(card)}")
+    elif file is not None:
+        from primum.diagnosis.server import run_server
+
+        run_server(
+            file,
+            folder,
+            listen=listen,
+            listen_link=listen_link,
+            ready=_now,
+            say=lambda line: print(f"server: {line}", file=sys.stderr),
+        )
+
+
+def _now(line: str) -> None:
+    print(line, flush=True)

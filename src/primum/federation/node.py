@@ -1,0 +1,298 @@
+"""The data owner's resident process: enrols, shows what it offers, answers studies. Opens no port.
+
+State folder (0700): identity.pem (Ed25519), transport.pem (P-384, for Flower), pseudonym.key, policy.toml (the
+hospital's own rules, read anew for each study), node.toml (where patients are named), ledger.sqlite, memory.sqlite,
+journal.jsonl.
+"""
+
+import getpass
+import os
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, get_args
+
+import torch
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict
+
+from primum import __version__, wire
+from primum.dp.ledger import Ledger
+from primum.errors import InputError, MachineError, PeerError, PrimumError, Unavailable
+from primum.federation.coordinator import make_private
+from primum.federation.enrolment import PURPOSE, EnrolRequest, JoinFile
+from primum.federation.fleet import Fleet, connect
+from primum.federation.memory import Memory
+from primum.federation.messages import EndOrder, Failure, Order, Reply, Tagged
+from primum.federation.participant import NO, WAITING, YES, Cohorts, Hospital, Participant, describe
+from primum.federation.policy import Policy
+from primum.federation.records import body_of, to_reply
+from primum.federation.scientist import Desk as CoordinatorDesk
+from primum.federation.scientist import Submitted, post
+from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_folder, split_patients
+from primum.journal import Journal
+from primum.keys.identity import Identity, fingerprint, list_fingerprint, write_private
+from primum.secagg.messages import Signed, open_signed, sign
+from primum.study import Study, parse_settings, read_text
+from primum.tasks.classification import Cohort
+from primum.tasks.plan import Plan
+
+_BUSY_POLL: Final = 0.02
+_IDLE_POLL: Final = 0.25
+_BUSY_FOR: Final = 10.0
+_RECONNECT: Final = 2.0
+_LIMIT: Final = 1 << 30
+
+
+class NodeSettings(BaseModel):
+    """node.toml: where the patient of an image is named, when neither DICOM nor labels.csv says it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patient: str | None = None
+    one_image_per_patient: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> "NodeSettings":
+        """From `path`; the defaults where there is no such file."""
+        if not path.exists():
+            return cls()
+        try:
+            return parse_settings(cls, tomllib.loads(read_text(path)), str(path))
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{path} is not valid TOML: {error}.", "Mend that line.") from None
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """A node's state folder."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> "NodeState":
+        """The folder, made (mode 0700) if it is not there."""
+        make_private(folder)
+        return cls(folder.resolve())
+
+    @property
+    def identity(self) -> Identity:
+        """The hospital's Ed25519 identity; its public half also stands in identity.pub for others to compare."""
+        identity = Identity.load_or_make(self.folder / "identity.pem")
+        (self.folder / "identity.pub").write_text(identity.public.hex() + "\n")
+        return identity
+
+    @property
+    def pseudonym_key(self) -> bytes:
+        """32 bytes that never leave this folder; lost, the split into training and evaluation is lost too."""
+        path = self.folder / "pseudonym.key"
+        if not path.exists():
+            write_private(path, os.urandom(32))
+        return path.read_bytes()
+
+    def transport(self) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
+        """Flower's node key (P-384) and its public half in PEM form."""
+        path = self.folder / "transport.pem"
+        if not path.exists():
+            made = ec.generate_private_key(ec.SECP384R1())
+            pem = made.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            write_private(path, pem)
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise InputError(f"{path} is not a P-384 key.", "Delete it; the node enrols again with a new join file.")
+        public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return key, public
+
+
+@dataclass
+class Images:
+    """A hospital's folder, read once for each preparation that a study asks for."""
+
+    folder: Path
+    settings: NodeSettings
+    key: bytes = field(repr=False)
+    progress: Callable[[int, int], None] | None = None
+    _read: dict[tuple[Preparation, tuple[str, ...] | None], Intake] = field(default_factory=dict, repr=False)
+
+    def intake(self, preparation: Preparation, classes: tuple[str, ...] | None = None) -> Intake:
+        """What the folder holds at that preparation."""
+        if (preparation, classes) not in self._read:
+            source = PatientSource(self.settings.patient, self.settings.one_image_per_patient)
+            self._read[preparation, classes] = read_folder(
+                self.folder,
+                classes,
+                preparation=preparation,
+                patients=source,
+                pseudonym_key=self.key,
+                progress=self.progress,
+            )
+        return self._read[preparation, classes]
+
+    def cohorts(self, plan: Plan, share: float) -> Cohorts:
+        """Features of the study's training and evaluation patients."""
+        images = plan.study.images
+        preparation = Preparation(images.size, images.channels, images.fit, images.intensity)
+        data = self.intake(preparation, plan.study.study.classes).dataset
+        with torch.no_grad():
+            features = plan.front_end.features(data.images)
+        evaluation = torch.from_numpy(split_patients(data.patients, share, self.key))
+        return Cohorts(_cohort(data, features, ~evaluation), _cohort(data, features, evaluation))
+
+
+def _cohort(data: Dataset, features: torch.Tensor, chosen: torch.Tensor) -> Cohort:
+    kept = tuple(patient for patient, keep in zip(data.patients, chosen.tolist(), strict=True) if keep)
+    return Cohort(features[chosen], data.labels[chosen], kept)
+
+
+class TerminalDesk:
+    """Asks at the terminal, in a thread of its own: the node goes on answering while a person thinks."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._answers: dict[bytes, str | None] = {}
+
+    def ask(self, run: bytes, study: Study, plan: Plan, asker: bytes) -> tuple[str, str]:
+        """No terminal: no."""
+        if not sys.stdin.isatty():
+            return NO, "no policy.toml and no terminal to ask at"
+        if run not in self._answers:
+            self._answers[run] = None
+            for name, words in describe(plan, asker).items():
+                self._show(f"  {name}: {words}")
+            self._show(f"  Members: {list_fingerprint(study.hospitals.identities())}")
+            threading.Thread(target=self._read, args=(run,), daemon=True).start()
+        answer = self._answers[run]
+        return (WAITING, "a person is thinking") if answer is None else (answer, getpass.getuser())
+
+    def _read(self, run: bytes) -> None:
+        self._show("Take part in this study? Type yes or no:")
+        while (line := sys.stdin.readline().strip().lower()) not in ("yes", "no"):
+            if not line and sys.stdin.closed:
+                line = "no"
+                break
+            self._show("Type yes or no:")
+        self._answers[run] = YES if line == "yes" else NO
+
+
+def enrol(state: NodeState, join: JoinFile) -> None:
+    """Show the coordinator this node's keys with the token; a second time with the same identity does no harm."""
+    identity, (_, transport) = state.identity, state.transport()
+    try:
+        token = bytes.fromhex(join.token)
+    except ValueError:
+        raise InputError("The join file's token is not hexadecimal.", "Ask the coordinator for it again.") from None
+    unsigned = EnrolRequest(token, identity.public, transport, __version__, b"")
+    signature = identity.sign(PURPOSE, unsigned.signed_part())
+    request = EnrolRequest(token, identity.public, transport, __version__, signature)
+    desk = CoordinatorDesk(address=join.address, coordinator=join.coordinator, certificate=join.certificate)
+    envelope = wire.decode(post(desk, "/primum/enrol", wire.encode(request)), Signed, "the coordinator")
+    open_signed(envelope, Submitted, bytes.fromhex(join.coordinator), "the coordinator")
+
+
+class ResidentNode:
+    """The process: enrolled, connected, answering. `run` returns when `stop` is set."""
+
+    def __init__(self, state: NodeState, join: JoinFile, data: Path, show: Callable[[str], None]) -> None:
+        self._state, self._join, self._show = state, join, show
+        self._identity = state.identity
+        self._coordinator = bytes.fromhex(join.coordinator)
+        settings = NodeSettings.read(state.folder / "node.toml")
+        self.images = Images(data, settings, state.pseudonym_key)
+        self._journal = Journal(state.folder / "journal.jsonl", self._identity)
+        if settings.one_image_per_patient:
+            self._journal.write("setting", one_image_per_patient=True)
+        self._hospital = Hospital(
+            self._identity,
+            self._coordinator,
+            Memory(state.folder / "memory.sqlite"),
+            self._journal,
+            lambda: Policy.read(state.folder / "policy.toml"),
+            lambda policy: Ledger(state.folder / "ledger.sqlite", policy.cap),
+            self.images.cohorts,
+            TerminalDesk(show),
+            show,
+        )
+        self._participants: dict[bytes, Participant] = {}
+        self._last: dict[bytes, int] = {}
+        self.stop = threading.Event()
+
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Enrol, then answer until stopped; goes on by itself when the coordinator was away."""
+        enrol(self._state, self._join)
+        self._journal.write("enrolled", coordinator=self._join.coordinator, address=self._join.address)
+        self._show(f"Enrolled as {self._join.hospital}. This hospital's identity: {self._identity.public.hex()}")
+        self._show(f"Compare by telephone: {fingerprint(self._identity.public)}")
+        ready()
+        key, _ = self._state.transport()
+        said = ""
+        while not self.stop.is_set():
+            try:
+                with connect(self._join.address, self._join.certificate, (key, key.public_key())) as fleet:
+                    said = self._say_once(said, "Connected; waiting for studies.")
+                    self._answer_all(fleet)
+            except Unavailable as error:
+                said = self._say_once(said, f"{error.message} Trying again every {_RECONNECT:g} s.")
+                self.stop.wait(_RECONNECT)
+
+    def _say_once(self, said: str, text: str) -> str:
+        if text != said:
+            self._show(text)
+        return text
+
+    def _answer_all(self, fleet: Fleet) -> None:
+        last = 0.0
+        while not self.stop.is_set():
+            message = fleet.receive()
+            if message is None:
+                busy = time.monotonic() - last < _BUSY_FOR
+                self.stop.wait(_BUSY_POLL if busy else _IDLE_POLL)
+                continue
+            last = time.monotonic()
+            try:
+                body = body_of(message, "the coordinator")
+                reply = self.answer(body)
+            except PeerError as error:  # not signed by the coordinator: not even a failure is said
+                self._show(f"Not answered: {error.message}")
+                continue
+            fleet.send(to_reply(reply, message))
+
+    def answer(self, body: bytes) -> bytes:
+        """One order's bytes to its reply's bytes; PeerError if the coordinator did not sign it, or it is an old one."""
+        envelope = wire.decode(body, Signed, "the coordinator", _LIMIT)
+        tagged = open_signed(envelope, Tagged, self._coordinator, "the coordinator")
+        order: Order = wire.decode_one_of(tagged.body, get_args(Order), "the coordinator", _LIMIT)
+        if tagged.number <= self._last.get(order.run, 0):
+            raise PeerError("The coordinator's order was played before.", "It was not answered.")
+        self._last[order.run] = tagged.number
+        reply = self._carry_out(order)
+        return wire.encode(sign(self._identity, Tagged(tagged.number, wire.encode(reply))))
+
+    def _carry_out(self, order: Order) -> Reply:
+        participant = self._participants.setdefault(order.run, Participant(self._hospital, order.run))
+        try:
+            reply = participant.handle(order)
+        except PrimumError as error:
+            self._show(f"Refused: {error}")
+            self._journal.write("refused", run=order.run.hex(), order=type(order).__name__, reason=error.message)
+            return Failure(type(error).__name__, error.message, error.hint)
+        except OSError as error:
+            self._show(f"This computer: {error}")
+            return Failure("MachineError", f"The node's computer failed: {error.strerror}.", "Its log says more.")
+        if isinstance(order, EndOrder):
+            self._participants.pop(order.run, None)
+        return reply
+
+
+def check_folder(data: Path) -> None:
+    """MachineError or InputError unless `data` is a folder that can be read."""
+    if not data.is_dir():
+        raise InputError(f"{data} is not a folder.", "Give --data the folder with one folder per class, or labels.csv.")
+    if not os.access(data, os.R_OK | os.X_OK):
+        raise MachineError(f"{data} cannot be read by this user.", "Change its permissions.")

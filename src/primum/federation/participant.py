@@ -1,0 +1,330 @@
+"""A hospital's part in one run: orders in, replies out. Knows no network; `node.py` carries the bytes.
+
+What must hold before anything that depends on the data leaves: the study is signed and within the policy, this hospital
+is a member and said yes, the round is new, and its cost is reserved in the ledger.
+"""
+
+import datetime
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+
+from primum import wire
+from primum.dp import account
+from primum.dp.ledger import EVALUATION, TRAINING, Ledger
+from primum.errors import BudgetError, PeerError, Refused, StudyError
+from primum.federation.memory import Memory
+from primum.federation.messages import (
+    EVALUATE,
+    TRAIN,
+    Answer,
+    Consent,
+    DealOrder,
+    Done,
+    EndOrder,
+    KeysOrder,
+    OpeningAnswer,
+    Order,
+    PairOrder,
+    Reply,
+    RoundOrder,
+    StudyOrder,
+    UnmaskOrder,
+    VectorAnswer,
+)
+from primum.federation.policy import Policy
+from primum.journal import Journal
+from primum.keys.identity import Identity, verify
+from primum.rng import Stream
+from primum.secagg import Node
+from primum.secagg.messages import Settlement, Signed, open_signed
+from primum.study import PURPOSE, Study
+from primum.tasks.classification import Cohort, Learner, look
+from primum.tasks.plan import Plan
+
+YES: Final = "yes"
+NO: Final = "no"
+WAITING: Final = "waiting"
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    """A hospital's patients for one study, split for ever into training and evaluation."""
+
+    training: Cohort
+    evaluation: Cohort
+
+
+class Desk(Protocol):
+    """Where a study is put before a person: returns yes, no or waiting, and by whom."""
+
+    def ask(self, run: bytes, study: Study, plan: Plan, asker: bytes) -> tuple[str, str]:
+        """May return waiting at once and be asked again."""
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """What a participant works with."""
+
+    identity: Identity
+    coordinator: bytes
+    memory: Memory
+    journal: Journal
+    policy: Callable[[], Policy | None]
+    ledger: Callable[[Policy], Ledger]
+    cohorts: Callable[[Plan, float], Cohorts]
+    desk: Desk
+    show: Callable[[str], None] = field(default=lambda text: None)
+
+
+@dataclass
+class _Running:
+    study: Study
+    digest: bytes
+    plan: Plan
+    node: Node
+    ledger: Ledger
+    learner: Learner
+    cohorts: Cohorts
+    charged: dict[int, str] = field(default_factory=dict)
+    model: bytes = b""
+
+
+class Participant:
+    """One run at one hospital. A refused order raises (PrimumError) and changes nothing outside the hospital."""
+
+    def __init__(self, hospital: Hospital, run: bytes) -> None:
+        self._hospital, self._run = hospital, run
+        self._running: _Running | None = None
+        self._stream = Stream.from_os()
+
+    def handle(self, order: Order) -> Reply:
+        """Carry out one order of the coordinator."""
+        if isinstance(order, StudyOrder):
+            return self._consider(order)
+        if isinstance(order, EndOrder):
+            self._hospital.journal.write("end", run=self._run.hex(), outcome=order.outcome[:200])
+            self._hospital.show(f"Study ended: {order.outcome[:200]}")
+            self._running = None
+            return Done(self._run)
+        running = self._running
+        if running is None:
+            raise PeerError(
+                "The coordinator goes on with a run that was not put before this hospital.", "Not answered."
+            )
+        if isinstance(order, KeysOrder):
+            return Answer(running.node.offer(order.session, order.first_round))
+        if isinstance(order, PairOrder):
+            return Answer(running.node.encapsulate(order.offers))
+        if isinstance(order, DealOrder):
+            return Answer(running.node.deal(order.encapsulations))
+        if isinstance(order, RoundOrder):
+            return self._round(running, order)
+        return self._open(running, order)
+
+    # -- consent --------------------------------------------------------------------------------------------------
+
+    def _consider(self, order: StudyOrder) -> Consent:
+        signed = order.study
+        verify(signed.asker, PURPOSE, signed.text.encode(), signed.signature, "the scientist")
+        study = Study.parse(signed.text, "the study")
+        digest = hashlib.sha256(self._run + signed.asker + signed.text.encode()).digest()
+        if self._hospital.identity.public not in study.hospitals.identities():
+            raise Refused("This hospital is not a member of the study.", "Nothing is answered.")
+        policy = self._hospital.policy()
+        answer, reason = self._decide(digest, study, signed.asker, policy)
+        pinned = bool(policy and policy.members)
+        if answer == YES and self._running is None:
+            self._running = self._prepare(study, digest, policy or Policy())
+        return Consent(self._run, digest, answer, reason, pinned)
+
+    def _decide(self, digest: bytes, study: Study, asker: bytes, policy: Policy | None) -> tuple[str, str]:
+        known = self._hospital.memory.decision(digest)
+        if known is not None and known.answer == NO:
+            return NO, "declined before"
+        plan = Plan(study)
+        try:
+            plan.check()
+            (policy or Policy(decide="ask", without_privacy=True)).check(study, asker, datetime.date.today())
+            self._require_budget(plan, policy or Policy())
+        except (StudyError, Refused) as error:
+            self._note(digest, NO, "policy", error.message)
+            return NO, error.message
+        if known is not None:
+            return YES, "agreed before"
+        if policy is not None and policy.decide == "policy":
+            answer, by = YES, "policy"
+        else:
+            answer, by = self._hospital.desk.ask(self._run, study, plan, asker)
+        if answer != WAITING:
+            self._hospital.memory.decide(digest, answer, by)
+            self._note(digest, answer, by, "")
+        return answer, by
+
+    def _note(self, digest: bytes, answer: str, by: str, reason: str) -> None:
+        self._hospital.journal.write("decision", study=digest.hex(), answer=answer, by=by, reason=reason)
+        self._hospital.show(f"Study {digest.hex()[:12]}: {answer} ({by}){': ' + reason if reason else ''}")
+
+    def _require_budget(self, plan: Plan, policy: Policy) -> None:
+        if plan.study.privacy is None:
+            return
+        ledger = self._hospital.ledger(policy)
+        left = plan.study.training.rounds - self._charges(ledger, TRAINING)
+        ledger.require(TRAINING, account.rdp(plan.training_steps(max(left, 0)), policy.rdp_order))
+        looks = plan.looks - self._charges(ledger, EVALUATION)
+        ledger.require(EVALUATION, account.rdp(plan.evaluation_steps(max(looks, 0)), policy.rdp_order))
+
+    def _charges(self, ledger: Ledger, population: str) -> int:
+        run = self._run.hex()
+        return sum(entry.run == run and entry.population == population for entry in ledger.entries())
+
+    def _prepare(self, study: Study, digest: bytes, policy: Policy) -> _Running:
+        plan = Plan(study)
+        asked = study.privacy.evaluation_share if study.privacy else 0.0
+        share = self._hospital.memory.evaluation_share(asked) if study.privacy else 0.0
+        if share != asked:
+            raise Refused(
+                f"This hospital sets {share:.0%} of its patients aside for evaluation for ever, the study {asked:.0%}.",
+                f"Write evaluation_share = {share:g}: else a patient would train in one study and evaluate in the next.",
+            )
+        cohorts = self._hospital.cohorts(plan, share)
+        used = self._hospital.memory.used_round(self._run)
+        members = study.hospitals.identities()
+        node = Node(self._hospital.identity, members, self._hospital.coordinator, self._run, plan.setup, used)
+        learner = Learner(plan, cohorts.training)
+        return _Running(study, digest, plan, node, self._hospital.ledger(policy), learner, cohorts)
+
+    # -- rounds -----------------------------------------------------------------------------------------------------
+
+    def _round(self, running: _Running, order: RoundOrder) -> VectorAnswer:
+        began = time.monotonic()
+        self._settle(running, order.settlements)
+        if order.what not in (TRAIN, EVALUATE):
+            raise PeerError(f"The coordinator asks for {order.what[:20]!r}.", "Only training and evaluation are known.")
+        weights = self._weights(running, order.weights)
+        message = running.node.start(order.start)
+        running.model = model_digest(order.what, order.weights)
+        if message.model != running.model:
+            raise PeerError("The coordinator sent another model than it signed.", "The round was not joined.")
+        number = message.context.round
+        self._hospital.memory.use_round(self._run, number)
+        self._reserve(running, order.what, number)
+        mechanism = running.plan.training if order.what == TRAIN else running.plan.evaluation
+        if order.what == TRAIN:
+            vector = running.learner.step(weights)
+        else:
+            vector = look(running.plan, running.cohorts.evaluation, weights, self._stream)
+        masked = running.node.mask(vector, mechanism.bits)
+        self._hospital.journal.write(
+            "vector",
+            run=self._run.hex(),
+            round=number,
+            what=order.what,
+            participants=list(message.participants),
+            bytes=len(masked.vector),
+        )
+        return VectorAnswer(masked, wait_for_grid(began, running.study.deadlines.reply_grid))
+
+    def _reserve(self, running: _Running, what: str, number: int) -> None:
+        if running.study.privacy is None:
+            return
+        population, steps, most = (
+            (TRAINING, running.plan.training_steps(1), running.study.training.rounds)
+            if what == TRAIN
+            else (EVALUATION, running.plan.evaluation_steps(1), running.plan.looks)
+        )
+        policy = self._hospital.policy() or Policy()
+        if self._charges(running.ledger, population) >= most:
+            raise BudgetError(
+                f"All {most} steps of the study's {population} are charged already.",
+                "What failed counts too; no more is given.",
+            )
+        divergence = account.rdp(steps, policy.rdp_order)
+        running.ledger.reserve(running.study.study.name, self._run.hex(), number, population, divergence)
+        running.charged[number] = population
+
+    def _settle(self, running: _Running, settlements: tuple[Signed, ...]) -> None:
+        """Charge the noise that was really in the sum, if t members signed the same set."""
+        signed: dict[tuple[int, tuple[int, ...]], set[int]] = {}
+        for envelope in settlements:
+            if envelope.signer not in running.node.members:
+                continue
+            place = running.node.members.index(envelope.signer) + 1
+            try:
+                statement = open_signed(envelope, Settlement, envelope.signer, f"member {place}")
+            except PeerError:
+                continue
+            if statement.context.run == self._run:
+                signed.setdefault((statement.context.round, statement.included), set()).add(place)
+        for (number, included), places in signed.items():
+            if len(places) >= running.plan.setup.threshold and places <= set(included):
+                self._settle_one(running, number, len(included))
+
+    def _settle_one(self, running: _Running, number: int, included: int) -> None:
+        population = running.charged.pop(number, None)
+        if population is None:
+            return
+        honest = included - running.plan.setup.colluding
+        steps = running.plan.training_steps(1) if population == TRAINING else running.plan.evaluation_steps(1)
+        really = account.Steps(1, steps.q, steps.sigma * math.sqrt(max(1.0, honest / running.plan.k_min)))
+        policy = self._hospital.policy() or Policy()
+        running.ledger.settle(self._run.hex(), number, population, account.rdp(really, policy.rdp_order))
+
+    def _open(self, running: _Running, order: UnmaskOrder) -> OpeningAnswer:
+        opening = running.node.open(order.request)
+        included = wire.decode(opening.settlement.body, Settlement, "this node").included
+        if running.study.privacy is None:
+            hospitals = b"".join(running.node.members[place - 1] for place in included)
+            if not self._hospital.memory.same_set(running.model, hashlib.sha256(hospitals).digest()):
+                raise PeerError(
+                    "The coordinator asks for a second sum on the same model over another set.",
+                    "The difference would be one hospital's update: no shares were given.",
+                )
+        self._hospital.journal.write("shares", run=self._run.hex(), included=list(included))
+        return OpeningAnswer(opening)
+
+    def _weights(self, running: _Running, data: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        if len(data) != 4 * running.plan.dimension:
+            raise PeerError("The coordinator sent weights of a wrong length.", "The round was not joined.")
+        weights = np.frombuffer(data, "<f4").astype(np.float32)
+        if not np.isfinite(weights).all():
+            raise PeerError("The coordinator sent weights that are not finite numbers.", "The round was not joined.")
+        return weights
+
+
+def model_digest(what: str, weights: bytes) -> bytes:
+    """32 bytes that name what is computed on which model."""
+    return hashlib.sha256(what.encode() + b"\0" + weights).digest()
+
+
+def wait_for_grid(began: float, grid: float) -> float:
+    """Wait until a multiple of `grid` seconds after `began`; returns that time: it does not show the sample's size."""
+    if grid == 0:
+        return 0.0
+    ends = math.ceil((time.monotonic() - began) / grid) * grid
+    time.sleep(max(0.0, began + ends - time.monotonic()))
+    return round(ends, 6)
+
+
+def describe(plan: Plan, asker: bytes) -> Mapping[str, str]:
+    """A study in words, for whoever has to decide."""
+    study, privacy = plan.study, plan.study.privacy
+    promise = (
+        f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} per {privacy.unit}"
+        if privacy
+        else "NONE: the study promises no privacy"
+    )
+    return {
+        "Study": f"{study.study.name}: {study.study.purpose}",
+        "Who asks": asker.hex(),
+        "Task": f"{study.study.task}, classes {', '.join(study.study.classes)}",
+        "Model": f"{study.model.kind}, {plan.dimension:,} weights, images of {study.images.size} pixels",
+        "Privacy": promise,
+        "Rounds": f"{study.training.rounds}, each with {study.training.sampling:.0%} of the patients",
+        "Hospitals": f"{plan.hospitals}; safe if {study.hospitals.colluding} of them work with the coordinator",
+    }

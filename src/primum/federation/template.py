@@ -1,0 +1,58 @@
+"""The commented study.toml that `primum new study` writes."""
+
+from collections.abc import Sequence
+
+_TEMPLATE = """\
+# What is learned, from what, under which privacy. Every hospital sees this file before it says yes.
+
+[study]
+name = "pneumonia"
+purpose = "Find pneumonia on chest X-rays of children."   # hospitals read this
+task = "classification"
+classes = ["NORMAL", "PNEUMONIA"]     # the hospitals' folders have these names
+
+[images]
+size = 64              # pixels a side
+channels = 1           # 1 grey, 3 colour
+fit = "squash"         # squash, crop or pad to a square
+intensity = "display"  # display: grey levels as a screen shows them; stretch: cut the extremes
+
+[model]
+kind = "scattering-linear"   # a fixed wavelet transform and one learned layer: good at a small epsilon
+scales = 3                   # J; features shrink by 4 with each
+angles = 8
+
+[training]
+rounds = 40            # each costs privacy
+sampling = 0.5         # share of the patients in a round, drawn at random in each hospital
+clipping_norm = 1.0    # the most one patient can move a sum
+learning_rate = {learning_rate}
+momentum = {momentum}
+average_last = 0.667   # the model is the mean over this last share of the rounds
+
+# Leave the whole section out for a study without privacy (hospitals must allow it in their policy).
+[privacy]
+unit = "patient"       # or "image"
+epsilon = 3.0
+delta = 1e-5           # at most 1 / (100 patients)
+patients = 379         # how many training patients there are in all hospitals; if it is wrong, only the step size is
+evaluation_share = 0.15  # of each hospital's patients, set aside for ever
+looks = 1              # how often they are looked at, at the end
+
+[hospitals]
+members = [{members}]
+colluding = 1          # so many hospitals may work together with the coordinator
+may_vanish = 0         # so many may miss a round; 0 with three hospitals, 1 with four to seven
+
+[deadlines]
+consent = 3600.0       # seconds for the hospitals to say yes
+stage = 60.0           # seconds for one stage of a round
+reply_grid = 0.05      # answers are sent at multiples of this, so that their time says nothing
+"""
+
+
+def study_template(members: Sequence[str], learning_rate: float = 8.0, momentum: float = 0.9) -> str:
+    """A study file with comments, these hospitals filled in."""
+    names = "".join(f'\n    "{member}",' for member in members)
+    filled = names + "\n" if members else ""
+    return _TEMPLATE.format(members=filled, learning_rate=learning_rate, momentum=momentum)

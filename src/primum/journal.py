@@ -1,0 +1,90 @@
+"""Append-only, hash-chained, signed record of what was asked and done.
+
+One line of JSON an entry: number, time, kind, details, the hash of the line before, and a signature over all of that.
+A line that is changed, left out or put between breaks the chain at its place. Hashes and counts stand in it, never
+messages, images or labels.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from primum.errors import InputError, MachineError
+
+_START: Final = "0" * 64
+_PURPOSE: Final = "journal entry"
+
+
+class Signer(Protocol):
+    """Whoever signs the entries: an `Identity`."""
+
+    def sign(self, purpose: str, data: bytes) -> bytes:
+        """64 bytes."""
+
+
+class Journal:
+    """The journal in the file `path`; each entry is on disk (fsync) when `write` returns."""
+
+    def __init__(self, path: Path, signer: Signer) -> None:
+        self._path, self._signer = path, signer
+        self._number, self._head = 0, _START
+        for line, _ in _lines(path):
+            self._number, self._head = self._number + 1, _hash(line)
+
+    @property
+    def head(self) -> str:
+        """Hash of the last entry, hex; whoever notes it down can tell later that nothing before was changed."""
+        return self._head
+
+    def write(self, kind: str, **details: Any) -> None:
+        """Append one entry."""
+        entry = {
+            "n": self._number + 1,
+            "at": round(time.time(), 3),
+            "kind": kind,
+            "details": details,
+            "before": self._head,
+        }
+        body = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+        signature = self._signer.sign(_PURPOSE, body.encode()).hex()
+        line = json.dumps({"entry": entry, "signature": signature}, sort_keys=True, separators=(",", ":"))
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(handle, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise MachineError(
+                f"{self._path} cannot be written: {error.strerror}.", "Free some space; nothing was sent."
+            ) from None
+        self._number, self._head = self._number + 1, _hash(line)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All entries, after checking the chain; InputError names the first line that does not fit."""
+    before, entries = _START, []
+    for line, number in _lines(path):
+        try:
+            entry = json.loads(line)["entry"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}, line {number} is not a journal entry.", "The journal was altered.") from None
+        if entry["before"] != before or entry["n"] != number:
+            raise InputError(f"{path}: the chain breaks at line {number}.", "The journal was altered there or before.")
+        before = _hash(line)
+        entries.append(entry)
+    return entries
+
+
+def _lines(path: Path) -> Iterator[tuple[str, int]]:
+    if path.exists():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            yield line, number
+
+
+def _hash(line: str) -> str:
+    return hashlib.sha256(line.encode()).hexdigest()

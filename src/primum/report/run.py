@@ -1,0 +1,221 @@
+"""The folder of a run, read: what is there is checked, what is missing is None."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from primum.errors import InputError
+
+STUDY: Final = "study.toml"
+METRICS: Final = "metrics.jsonl"
+LEDGER: Final = "ledger.jsonl"
+CARD: Final = "card.json"
+SUMMARY: Final = "summary.json"
+PREDICTIONS: Final = "predictions.jsonl"
+DIAGNOSES: Final = "diagnoses.jsonl"
+_PARTS: Final = (STUDY, METRICS, LEDGER, CARD, SUMMARY, PREDICTIONS, DIAGNOSES)
+_LARGEST: Final = 64 << 20
+
+Record = dict[str, Any]
+Line = TypeVar("Line", bound=BaseModel)
+
+
+class _Open(BaseModel):
+    """Known keys are checked, others are kept: a newer run can be shown by an older report."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Round(_Open):
+    """One line of metrics.jsonl."""
+
+    round: int
+    attempt: int | None = None
+    participants: int | None = None
+    seconds: float | None = None
+    local_seconds: float | None = None
+    bytes_up: float | None = None
+    bytes_down: float | None = None
+    update_norm: float | None = None
+    epsilon: float | None = None
+
+
+class Prediction(_Open):
+    """One of the scientist's own test images: true class, and probability of class 1 (two classes) or of each class."""
+
+    label: int = Field(ge=0)
+    probability: float | tuple[float, ...]
+    patient: str | None = None
+
+
+class Diagnosis(_Open):
+    """One encrypted diagnosis and what the plain model says."""
+
+    image: str
+    seconds: float | None = None
+    encrypted: tuple[float, ...] | None = None
+    plain: tuple[float, ...] | None = None
+    agrees: bool | None = None
+    bytes: float | None = None
+
+
+class Figures(_Open):
+    """AUC and accuracy with intervals."""
+
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    images: int | None = None
+    patients: int | None = None
+    too_few: bool | None = None
+    text: str | None = None
+
+
+class Spent(_Open):
+    """What privacy was spent; `epsilon` None (or infinite) means no guarantee."""
+
+    epsilon: float | None = None
+    delta: float | None = None
+    unit: str | None = None
+    epsilon_all_others_collude: float | None = None
+    epsilon_replace: float | None = None
+    steps: int | None = None
+    noise_multiplier: float | None = None
+    q: float | None = None
+    clipping_norm: float | None = None
+    colluding: int | None = None
+    k_min: int | None = None
+
+
+class Traffic(_Open):
+    """Bytes sent; `by_kind` of the whole run."""
+
+    per_hospital_and_round_up: float | None = None
+    per_hospital_and_round_down: float | None = None
+    by_kind: dict[str, float] = {}
+
+
+class Role(_Open):
+    """One row of who saw what."""
+
+    role: str
+    sees: str
+    stopped_by: str
+
+
+class Summary(_Open):
+    """summary.json; every key may be missing."""
+
+    data: str | None = None
+    classes: tuple[str, ...] | None = None
+    test: Figures | None = None
+    hospitals_private: Figures | None = None
+    privacy: Spent | None = None
+    bytes: Traffic | None = None
+    pinned: bool | None = None
+    versions: dict[str, str] = {}
+    who_saw: tuple[Role, ...] = ()
+    exchange_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the folder of a run says. A part that is not there is None (lists: empty), and in `missing`."""
+
+    name: str
+    study: str | None
+    rounds: tuple[Round, ...]
+    ledger: tuple[Record, ...] = field(repr=False)
+    card: Record | None
+    summary: Summary
+    predictions: tuple[Prediction, ...] = field(repr=False)
+    diagnoses: tuple[Diagnosis, ...] = field(repr=False)
+    missing: frozenset[str] = frozenset()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names: of the summary, else of the card, else none."""
+        named = self.summary.classes or tuple((self.card or {}).get("classes") or ())
+        return tuple(str(name) for name in named)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`; InputError that names the file (and line) where one is damaged, or nothing is there."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not the folder of a run", "Give a folder of runs/, as runs/<id>.")
+    missing = frozenset(name for name in _PARTS if not (folder / name).is_file())
+    if len(missing) == len(_PARTS):
+        raise InputError(f"{folder} holds nothing of a run", f"A run has {', '.join(_PARTS[:5])}.")
+    return Run(
+        name=folder.resolve().name,
+        study=_text(folder / STUDY),
+        rounds=_lines(folder / METRICS, Round),
+        ledger=tuple(_records(folder / LEDGER)),
+        card=_object(folder / CARD),
+        summary=_checked(Summary, _object(folder / SUMMARY) or {}, folder / SUMMARY, None),
+        predictions=_lines(folder / PREDICTIONS, Prediction),
+        diagnoses=_lines(folder / DIAGNOSES, Diagnosis),
+        missing=missing,
+    )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise InputError(f"{path} is larger than {_LARGEST >> 20} MiB", "It is not a file of a run.")
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: it is no text", "Copy the run again.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", "Check its permissions.") from error
+
+
+def _object(path: Path) -> Record | None:
+    text = _text(path)
+    return None if text is None else _parsed(text, path, None)
+
+
+def _records(path: Path) -> list[Record]:
+    lines = (_text(path) or "").splitlines()
+    return [_parsed(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parsed(text: str, path: Path, line: int | None) -> Record:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{_place(path, line)} is damaged: it is no JSON", "Copy the run again.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{_place(path, line)} is damaged: it is no JSON object", "Copy the run again.")
+    return value
+
+
+def _lines(path: Path, kind: type[Line]) -> tuple[Line, ...]:
+    return tuple(_checked(kind, record, path, number) for number, record in enumerate(_records(path), 1))
+
+
+def _checked(kind: type[Line], record: Record, path: Path, line: int | None) -> Line:
+    try:
+        return TypeAdapter(kind).validate_python(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{_place(path, line)}: {key}: {first['msg']}", "Copy the run again.") from error
+
+
+def _place(path: Path, line: int | None) -> str:
+    return str(path) if line is None else f"{path}, line {line}"
+
+
+def finite(value: float | None) -> bool:
+    """True for a number that can be drawn."""
+    return value is not None and math.isfinite(value)

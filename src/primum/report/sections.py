@@ -1,0 +1,311 @@
+"""The parts of the page, one function each: a run in, HTML out. A part that is not there is left out with a sentence."""
+
+import math
+from typing import Final
+
+import numpy as np
+
+from primum.report import flow
+from primum.report.plots import Axis, Curve, bars, lines, matrix
+from primum.report.run import DIAGNOSES, METRICS, PREDICTIONS, Prediction, Round, Run, finite
+from primum.report.words import (
+    DASH,
+    absent,
+    between,
+    epsilon,
+    esc,
+    number,
+    of_whom,
+    pairs,
+    percent,
+    seconds,
+    size,
+    table,
+)
+from primum.tasks.metrics import confusion, roc
+
+_SHOWN_DIAGNOSES: Final = 200
+_SVG_ONLY: Final = 2
+
+
+def section(title: str, body: str) -> str:
+    """A card with a heading."""
+    return f"<section><h2>{esc(title)}</h2>{body}</section>"
+
+
+def training(run: Run) -> str:
+    """Curves over the rounds."""
+    if not run.rounds:
+        return section("Training", absent(f"There is no {METRICS} in this run: no curves."))
+    done = [item for item in run.rounds if item.participants is None or item.participants > 0]
+    plots = [
+        _curve(done, "update_norm", "Length of the averaged update", "length"),
+        _seconds(done),
+        _extra(done, "auc", "AUC on public validation images", "AUC"),
+        _extra(done, "loss", "Loss on public validation images", "loss"),
+        _participants(run.rounds),
+    ]
+    repeated = sum(1 for item in run.rounds if (item.attempt or 1) > 1)
+    again = f" {repeated} had to be repeated, with a new sample and new noise." if repeated else ""
+    lead = f"<p>{len({item.round for item in done})} rounds.{again} Losses of single hospitals are not here: they never left them.</p>"
+    return section("Training", lead + _grid(plots))
+
+
+def _grid(plots: list[str]) -> str:
+    return f'<div class="plots">{"".join(plots)}</div>' if any(plots) else ""
+
+
+def _values(rounds: list[Round], key: str) -> tuple[tuple[float, float], ...]:
+    found = ((item.round, getattr(item, key, None)) for item in rounds)
+    return tuple((float(x), float(y)) for x, y in found if isinstance(y, int | float) and finite(y))
+
+
+def _curve(rounds: list[Round], key: str, title: str, unit: str) -> str:
+    points = _values(rounds, key)
+    if not points:
+        return ""
+    top = max(y for _, y in points) or 1.0
+    return lines(title, _rounds(points), Axis(unit, 0, top * 1.05), [Curve(title, points)])
+
+
+def _extra(rounds: list[Round], key: str, title: str, unit: str) -> str:
+    points = _values(rounds, key)
+    if not points:
+        return ""
+    values = [y for _, y in points]
+    low, high = min(values), max(values)
+    pad = 0.05 * ((high - low) or 1)
+    return lines(title, _rounds(points), Axis(unit, low - pad, high + pad), [Curve(title, points, "b")])
+
+
+def _rounds(points: tuple[tuple[float, float], ...]) -> Axis:
+    last = max(x for x, _ in points)
+    return Axis("round", min(1.0, min(x for x, _ in points)), last if last > 1 else 2.0)
+
+
+def _seconds(rounds: list[Round]) -> str:
+    whole, local = _values(rounds, "seconds"), _values(rounds, "local_seconds")
+    if not whole:
+        return ""
+    curves = [
+        Curve("whole round", whole),
+        *([Curve("local work of the slowest hospital", local, "b")] if local else []),
+    ]
+    top = max(y for curve in curves for _, y in curve.points) or 1.0
+    return lines("Seconds per round", _rounds(whole), Axis("seconds", 0, top * 1.05), curves)
+
+
+def _participants(rounds: tuple[Round, ...]) -> str:
+    points = _values(list(rounds), "participants")
+    if not points or len({y for _, y in points}) == 1:
+        return ""
+    top = max(y for _, y in points)
+    return lines(
+        "Hospitals in each round", _rounds(points), Axis("hospitals", 0, top * 1.1), [Curve("hospitals", points)]
+    )
+
+
+def results(run: Run) -> str:
+    """ROC and confusion matrix from the scientist's test images, and the hospitals' private figure beside them."""
+    parts = [_exact(run), _plots_of_predictions(run), _private(run)]
+    return section("How good the model is", "".join(parts))
+
+
+def _exact(run: Run) -> str:
+    test = run.summary.test
+    if test is None or (test.auc is None and test.accuracy is None):
+        return absent("This run has no figures on test images.")
+    rows = []
+    if test.auc is not None:
+        rows.append(("AUC", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
+    if test.accuracy is not None:
+        low, high = (None if bound is None else 100 * bound for bound in (test.accuracy_low, test.accuracy_high))
+        rows.append(("Accuracy", f"<b>{percent(test.accuracy)}</b> &nbsp; {between(low, high, '{:.1f} %')}"))
+    rows.append(
+        ("Measured on", f"{of_whom(test) or 'test images'} of the scientist, exact, outside the privacy promise")
+    )
+    return pairs(rows)
+
+
+def _plots_of_predictions(run: Run) -> str:
+    if not run.predictions:
+        return absent(f"There is no {PREDICTIONS} in this run: no ROC curve and no confusion matrix.")
+    labels = np.array([item.label for item in run.predictions], np.int64)
+    chances = _chances(run.predictions)
+    names = list(run.classes) or [f"class {index}" for index in range(max(chances.shape[1], int(labels.max()) + 1))]
+    plots = []
+    if chances.shape[1] == _SVG_ONLY and len(set(labels.tolist())) == _SVG_ONLY:
+        plots.append(_roc(run, labels, chances[:, 1], names))
+    if int(labels.max()) < len(names) and chances.shape[1] <= len(names):
+        counts = confusion(labels, chances.argmax(axis=1), len(names))
+        plots.append(matrix("Confusion matrix: the most probable class against the true one", names, counts.tolist()))
+    return "<h3>On the test images</h3>" + _grid(plots)
+
+
+def _chances(predictions: tuple[Prediction, ...]) -> np.ndarray:
+    """Float64 [n, classes]; a single probability p of two classes becomes [1 - p, p]."""
+    rows = [
+        (1 - item.probability, item.probability) if isinstance(item.probability, float) else item.probability
+        for item in predictions
+    ]
+    width = max(len(row) for row in rows)
+    return np.array([[*row, *[0.0] * (width - len(row))] for row in rows], np.float64)
+
+
+def _roc(run: Run, labels: np.ndarray, scores: np.ndarray, names: list[str]) -> str:
+    false, true = roc(labels, scores)
+    curve = Curve("model", tuple(zip(false.tolist(), true.tolist(), strict=True)))
+    chance = Curve("guessing", ((0.0, 0.0), (1.0, 1.0)), "quiet")
+    name = names[1] if len(names) > 1 else "class 1"
+    return lines(
+        f"ROC curve for {name}",
+        Axis("false positive rate", 0, 1),
+        Axis("true positive rate", 0, 1),
+        [chance, curve],
+        square=True,
+    )
+
+
+def _private(run: Run) -> str:
+    figures = run.summary.hospitals_private
+    head = "<h3>On the hospitals' held-back patients, with privacy</h3>"
+    if figures is None:
+        return head + absent("No private evaluation was asked for, or none was made.")
+    if figures.too_few:
+        words = figures.text or "too few patients for this epsilon"
+        return (
+            head
+            + f"<p><b>{esc(words[:1].upper() + words[1:])}:</b> the interval would be wider than ±0.1, so no figure is shown.</p>"
+        )
+    rows = []
+    if figures.auc is not None:
+        rows.append(("AUC", f"{figures.auc:.3f} &nbsp; {between(figures.auc_low, figures.auc_high)}, noise included"))
+    if figures.accuracy is not None:
+        low, high = (None if x is None else 100 * x for x in (figures.accuracy_low, figures.accuracy_high))
+        rows.append(("Accuracy", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
+    if figures.text:
+        rows.append(("Note", esc(figures.text)))
+    return head + (pairs(rows) if rows else absent("The private evaluation gave no figure."))
+
+
+def privacy(run: Run) -> str:
+    """Epsilon over the rounds, and what it means."""
+    spent = run.summary.privacy
+    if spent is None:
+        return section("Privacy spent", absent("This run does not say what privacy was spent. Assume no guarantee."))
+    colluding = spent.colluding if spent.colluding is not None else "the stated number of"
+    rows = [
+        (
+            "Spent",
+            f"<b>ε = {epsilon(spent.epsilon)}</b>, δ = {number(spent.delta)}, per {esc(spent.unit or 'patient')}",
+        ),
+        ("Against", f"the server together with {colluding} hospital{'' if colluding == 1 else 's'}"),
+        ("If all other hospitals collude", f"ε = {epsilon(spent.epsilon_all_others_collude)}"),
+        ("If a patient is replaced by another", f"ε = {epsilon(spent.epsilon_replace)} (not added or removed)"),
+        ("Steps", number(spent.steps)),
+        ("Noise multiplier σ", number(spent.noise_multiplier)),
+        ("Sampling rate q", number(spent.q)),
+        ("Clipping norm C", number(spent.clipping_norm)),
+        ("Fewest honest hospitals in a sum", number(spent.k_min)),
+    ]
+    words = (
+        "<p>Whatever anybody computes from the released model, the chance of any outcome changes by a factor of at most "
+        f"e<sup>ε</sup>{_factor(spent.epsilon)} when one {esc(spent.unit or 'patient')} of one hospital is added or "
+        "removed, except with probability about δ.</p>"
+    )
+    known = pairs([(name, value) for name, value in rows if value not in (DASH, f"ε = {DASH}")])
+    return section("Privacy spent", words + _grid([known, _epsilon_curve(run)]))
+
+
+def _factor(value: float | None) -> str:
+    return f" = {number(math.exp(value), 3)}" if value is not None and value < 50 else ""
+
+
+def _epsilon_curve(run: Run) -> str:
+    points = _values(list(run.rounds), "epsilon")
+    if not points:
+        return absent("The rounds do not say what each of them spent.")
+    last = run.summary.privacy.epsilon if run.summary.privacy else None
+    top = max([y for _, y in points] + ([last] if last is not None and finite(last) else []))
+    curves = [Curve("spent so far", points, "b")]
+    if last is not None and finite(last):
+        axis = _rounds(points)
+        curves.insert(0, Curve("in all", ((axis.low, last), (axis.high, last)), "quiet"))
+    return lines("Privacy spent after each round", _rounds(points), Axis("epsilon", 0, top * 1.08), curves)
+
+
+def saw(run: Run) -> str:
+    """The drawings, and the table."""
+    hospitals = max((item.participants or 0 for item in run.rounds), default=0) or 3
+    drawings = _grid([flow.training(hospitals), flow.diagnosis()])
+    if run.summary.who_saw:
+        rows = [(esc(row.role), esc(row.sees), esc(row.stopped_by)) for row in run.summary.who_saw]
+        told = table(("Role", "Sees", "What stops it from seeing more"), rows, "stack")
+    else:
+        told = absent("This run has no table of roles.")
+    return section("Who saw what", drawings + f"<h3>Role by role</h3>{told}")
+
+
+def traffic(run: Run) -> str:
+    """Bytes by kind."""
+    found = run.summary.bytes
+    if found is None:
+        return section("Bytes sent", absent("This run does not say what was sent."))
+    rows = [
+        ("Per hospital and round, up", size(found.per_hospital_and_round_up)),
+        ("Per hospital and round, down", size(found.per_hospital_and_round_down)),
+        ("Slowest exchange", seconds(run.summary.exchange_seconds)),
+    ]
+    kinds = sorted(found.by_kind.items(), key=lambda item: -item[1])
+    plot = bars("All bytes of the run, by kind", [(name, count, size(count)) for name, count in kinds]) if kinds else ""
+    return section("Bytes sent", pairs([row for row in rows if row[1] != DASH]) + (f"<h3></h3>{plot}" if plot else ""))
+
+
+def diagnoses(run: Run) -> str:
+    """Encrypted diagnoses against the plain model."""
+    if not run.diagnoses:
+        return section("Encrypted diagnoses", absent(f"There is no {DIAGNOSES} in this run: nothing was diagnosed."))
+    judged = [item for item in run.diagnoses if item.agrees is not None]
+    agreed = sum(1 for item in judged if item.agrees)
+    apart = [_apart(item.encrypted, item.plain) for item in run.diagnoses]
+    largest = max((value for value in apart if value is not None), default=None)
+    lead = (
+        f"<p>{len(run.diagnoses)} images were diagnosed encrypted; {agreed} of {len(judged)} answers agree with the plain "
+        "model"
+        + (f", whose logits differ by at most {number(largest, 2)}" if largest is not None else "")
+        + ". Neither server saw an image, a feature or an answer.</p>"
+    )
+    rows = [
+        (
+            esc(item.image),
+            _logits(item.encrypted),
+            _logits(item.plain),
+            _verdict(item.agrees),
+            seconds(item.seconds),
+            size(item.bytes),
+        )
+        for item in run.diagnoses[:_SHOWN_DIAGNOSES]
+    ]
+    told = table(("Image", "Encrypted logits", "Plain logits", "Agrees", "Time", "Bytes"), rows, "stack")
+    more = len(run.diagnoses) - _SHOWN_DIAGNOSES
+    rest = f'<p class="absent">… and {more} more in {DIAGNOSES}.</p>' if more > 0 else ""
+    if len(rows) > 12:
+        told = f"<details><summary>All {len(rows)} diagnoses</summary>{told}{rest}</details>"
+        rest = ""
+    return section("Encrypted diagnoses", lead + told + rest)
+
+
+def _apart(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> float | None:
+    if one is None or other is None or len(one) != len(other) or not one:
+        return None
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _logits(values: tuple[float, ...] | None) -> str:
+    return DASH if values is None else ", ".join(f"{value:.4f}".replace("-", "−") for value in values)
+
+
+def _verdict(agrees: bool | None) -> str:
+    if agrees is None:
+        return DASH
+    return '<span class="yes">yes</span>' if agrees else '<span class="no">NO</span>'

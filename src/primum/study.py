@@ -1,0 +1,220 @@
+"""Study: what is learned, from what, under which privacy. A TOML file; unknown keys are refused.
+
+A study is data, never code: a hospital reads it, checks it against its own policy and carries it out with what it
+installed itself. `Study.text()` is the canonical TOML that the scientist signs.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from primum import wire
+from primum.errors import StudyError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class About(_Section):
+    """What the study is for."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    purpose: Annotated[str, Field(min_length=1, max_length=2000)]
+    task: Literal["classification"] = "classification"
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=100)]
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("class names must be distinct")
+        return classes
+
+
+class Images(_Section):
+    """What an image file becomes."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] = 64
+    channels: Literal[1, 3] = 1
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    intensity: Literal["display", "stretch"] = "display"
+
+
+class Model(_Section):
+    """What is learned: a fixed scattering transform and one linear layer."""
+
+    kind: Literal["scattering-linear"] = "scattering-linear"
+    scales: Annotated[int, Field(ge=1, le=5)] = 3
+    angles: Annotated[int, Field(ge=2, le=16)] = 8
+
+
+class Training(_Section):
+    """How it is learned; all of it public."""
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 40
+    sampling: Annotated[float, Field(gt=0, le=1)] = 0.5
+    clipping_norm: Positive = 1.0
+    learning_rate: Positive = 8.0
+    momentum: Share = 0.9
+    average_last: Annotated[float, Field(gt=0, le=1)] = 0.667
+
+
+class Privacy(_Section):
+    """What is promised to each patient. `noise_multiplier` is filled in when the study is signed."""
+
+    unit: Literal["patient", "image"] = "patient"
+    epsilon: Positive = 3.0
+    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
+    noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
+    patients: Annotated[int, Field(ge=3)]
+    images_per_patient: Annotated[int, Field(ge=1, le=1000)] = 20
+    evaluation_share: Share = 0.15
+    looks: Annotated[int, Field(ge=0, le=10)] = 1
+    evaluation_noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Hospitals(_Section):
+    """Who takes part: the Ed25519 identities that the hospitals compared outside the system."""
+
+    members: tuple[str, ...] = ()
+    colluding: Annotated[int, Field(ge=0)] = 1
+    may_vanish: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("members")
+    @classmethod
+    def _identities(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        for member in members:
+            if len(member) != 64 or not all(c in "0123456789abcdef" for c in member):
+                raise ValueError(f"{member!r} is not an identity: 64 hex digits, as `primum node` shows")
+        if len(set(members)) != len(members):
+            raise ValueError("a member is named twice")
+        return tuple(sorted(members))
+
+    def identities(self) -> tuple[bytes, ...]:
+        """The members' public keys, sorted: a member's place is its position here, from 1."""
+        return tuple(bytes.fromhex(member) for member in self.members)
+
+
+class Deadlines(_Section):
+    """Seconds after which a stage is over. Whoever missed it is out of this round and back in the next."""
+
+    consent: Positive = 3600.0
+    stage: Positive = 60.0
+    reply_grid: Annotated[float, Field(ge=0, le=10)] = 0.05
+
+
+class Study(_Section):
+    """One study. See `federation/README` and `primum new study` for a commented file."""
+
+    study: About
+    images: Images = Images()
+    model: Model = Model()
+    training: Training = Training()
+    privacy: Privacy | None = None
+    hospitals: Hospitals
+    deadlines: Deadlines = Deadlines()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        if self.privacy and self.privacy.delta > 1 / (100 * self.privacy.patients):
+            raise ValueError(
+                f"privacy.delta = {self.privacy.delta:g} is too large for {self.privacy.patients} patients: "
+                f"at most 1/(100 N) = {1 / (100 * self.privacy.patients):.2g}, else publishing somebody would be allowed"
+            )
+        return self
+
+    def text(self) -> str:
+        """The canonical TOML: every setting, in order."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> "Study":
+        """The study in `text`; StudyError that names `source`, the key, and for an unknown key the nearest one."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise StudyError(f"{source} is not valid TOML: {error}.", "Mend that line.") from None
+        return parse_settings(cls, data, source)
+
+    @classmethod
+    def read(cls, path: Path) -> "Study":
+        """The study in the file `path`."""
+        return cls.parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a settings file; StudyError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise StudyError(f"{path} is not a text file.", "Give the path of a TOML file.") from None
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
+
+
+def parse_settings(kind: type[Settings], data: dict[str, Any], source: str) -> Settings:
+    """`data` as `kind`; StudyError naming `source` and the key; an unknown key is an error with the nearest one."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(*_explain(kind, error, source)) from None
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tuple[str, str]:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(kind, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+        hint = f"Did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"Known here: {', '.join(known)}."
+        return f"{source}: unknown key {key}.", hint
+    if first["type"] == "missing":
+        return f"{source}: {key} is missing.", "Add it; `primum new study` writes a commented example."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{source}: {key + ': ' if key else ''}{message}.", "Mend that value."
+
+
+def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation: Any = kind.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        kind = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return list(kind.model_fields)
+
+
+class Signer(Protocol):
+    """Whoever can sign: an `Identity`."""
+
+    @property
+    def public(self) -> bytes:
+        """32 bytes."""
+
+    def sign(self, purpose: str, data: bytes) -> bytes:
+        """64 bytes."""
+
+
+class SignedStudy(wire.Message, frozen=True):
+    """A study's canonical text with the signature of who asks."""
+
+    text: str
+    asker: bytes
+    signature: bytes
+
+
+PURPOSE = "Study"
+
+
+def sign_study(study: Study, signer: Signer) -> SignedStudy:
+    """`study` signed by `signer`."""
+    text = study.text()
+    return SignedStudy(text, signer.public, signer.sign(PURPOSE, text.encode()))

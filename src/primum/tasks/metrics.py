@@ -1,0 +1,173 @@
+"""How good a classifier is, with confidence intervals that know that images of one patient are not independent.
+
+| symbol | meaning |
+|---|---|
+| theta | area under the ROC curve: P(score of an ill patient's image > score of a well one's) + P(equal) / 2 |
+| V10, V01 | structural components of DeLong et al. 1988: each image's share of theta |
+| z | quantile of the normal distribution for the level |
+
+Sources: DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988; Obuchowski, Biometrics 53, 1997 (clustered by patient);
+Hanley and McNeil, Radiology 143, 1982; Newcombe, Statistics in Medicine 25, 2006, method 5; Wilson, JASA 22, 1927.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+LEVEL: Final = 0.95
+"""Level of all confidence intervals, unless told otherwise."""
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auc(labels: Labels, scores: Floats) -> float:
+    """Area under the ROC curve of scores for label 1 against label 0; ties count one half.
+
+    Raises ValueError where one of the two labels is missing.
+    """
+    positive, _ = _components(*_split(labels, scores))
+    return float(positive.mean())
+
+
+def auc_interval(
+    labels: Labels, scores: Floats, patients: tuple[str, ...] | None = None, level: float = LEVEL
+) -> Interval:
+    """AUC with a confidence interval: DeLong's variance, clustered by patient (Obuchowski), on the logit scale.
+
+    `patients`: who each image is of; without it each image is its own patient. Where the classes are separated
+    perfectly that variance is zero, and Newcombe's interval for the number of patients is given instead.
+    """
+    well, ill = _split(labels, scores)
+    v10, v01 = _components(well, ill)
+    theta = float(v10.mean())
+    names = np.array(patients) if patients is not None else np.arange(len(labels)).astype(str)
+    variance = _clustered_variance(theta, v10, v01, names[labels == 1], names[labels == 0])
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    if theta in (0.0, 1.0) or variance < 1e-12:
+        ill_count, well_count = (len(set(names[labels == label])) for label in (1, 0))
+        return _newcombe(theta, well_count, ill_count, z)
+    middle = math.log(theta / (1 - theta))
+    half = z * math.sqrt(variance) / (theta * (1 - theta))
+    return Interval(theta, _logistic(middle - half), _logistic(middle + half))
+
+
+def _split(labels: Labels, scores: Floats) -> tuple[Floats, Floats]:
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    if labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels are 0 or 1, one for each score")
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not a finite number")
+    well, ill = scores[labels == 0], scores[labels == 1]
+    if not len(well) or not len(ill):
+        raise ValueError("an AUC needs images of both classes")
+    return well, ill
+
+
+def _components(well: Floats, ill: Floats) -> tuple[Floats, Floats]:
+    """V10 of each ill image and V01 of each well one; the mean of either is theta."""
+
+    def below(these: Floats, those: Floats) -> Floats:
+        ordered = np.sort(those)
+        both = np.searchsorted(ordered, these, "left") + np.searchsorted(ordered, these, "right")
+        share: Floats = both / (2 * len(those))
+        return share
+
+    return below(ill, well), 1 - below(well, ill)
+
+
+def _clustered_variance(
+    theta: float, v10: Floats, v01: Floats, ill: npt.NDArray[np.str_], well: npt.NDArray[np.str_]
+) -> float:
+    """Variance of theta (Obuchowski 1997, section 2): sums of components by patient, and their covariance."""
+    names, index = np.unique(np.concatenate([ill, well]), return_inverse=True)
+    count = len(names)
+    of_ill = np.bincount(index[: len(ill)], v10 - theta, count)
+    of_well = np.bincount(index[len(ill) :], v01 - theta, count)
+    ill_patients, well_patients = len(set(ill)), len(set(well))
+    m, n = len(v10), len(v01)
+    s10 = _ratio(ill_patients) * float((of_ill**2).sum()) / m**2
+    s01 = _ratio(well_patients) * float((of_well**2).sum()) / n**2
+    s11 = _ratio(count) * float((of_ill * of_well).sum()) / (m * n)
+    return s10 + s01 + 2 * s11
+
+
+def _ratio(count: int) -> float:
+    return count / (count - 1) if count > 1 else 1.0
+
+
+def _newcombe(theta: float, well: int, ill: int, z: float) -> Interval:
+    """All values t with abs(t - theta) <= z * sqrt(V(t)), V by Hanley and McNeil with Newcombe's common N* = (m+n)/2-1."""
+    t = np.linspace(0, 1, 100_001)
+    common = (well + ill) / 2 - 1
+    bracket = 1 + common * (1 - t) / (2 - t) + common * t / (1 + t)
+    inside = t[np.abs(t - theta) <= z * np.sqrt(t * (1 - t) * bracket / (well * ill)) + 1e-12]
+    return Interval(theta, float(inside.min()), float(inside.max()))
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def accuracy_interval(
+    correct: npt.NDArray[np.bool_], patients: tuple[str, ...] | None = None, level: float = LEVEL
+) -> Interval:
+    """Share of correct answers with Wilson's interval; the number of images is reduced by the design effect of patients.
+
+    The design effect is the clustered variance over the binomial one (Rao and Scott 1992), at least 1.
+    """
+    count = len(correct)
+    if count == 0:
+        raise ValueError("an accuracy needs at least one image")
+    share = float(np.mean(correct))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    low, high = wilson(share, count / _design_effect(correct, patients), z)
+    return Interval(share, low, high)
+
+
+def _design_effect(correct: npt.NDArray[np.bool_], patients: tuple[str, ...] | None) -> float:
+    if patients is None:
+        return 1.0
+    names, index = np.unique(np.array(patients), return_inverse=True)
+    share, count = float(np.mean(correct)), len(correct)
+    if share in (0.0, 1.0):
+        return count / len(names)  # nothing can be estimated: each patient counts once
+    sums = np.bincount(index, correct - share)
+    clustered = _ratio(len(names)) * float((sums**2).sum()) / count**2
+    return max(1.0, clustered / (share * (1 - share) / count))
+
+
+def wilson(share: float, count: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval of a share of `count` trials."""
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def roc(labels: Labels, scores: Floats) -> tuple[Floats, Floats]:
+    """False and true positive rates from (0, 0) to (1, 1), one point for each distinct score, highest first."""
+    well, ill = _split(labels, scores)
+    thresholds = np.unique(np.concatenate([well, ill]))[::-1]
+    false = 1 - np.searchsorted(np.sort(well), thresholds, "left") / len(well)
+    true = 1 - np.searchsorted(np.sort(ill), thresholds, "left") / len(ill)
+    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
+
+
+def confusion(labels: Labels, predicted: Labels, classes: int) -> npt.NDArray[np.int64]:
+    """Counts [true class, predicted class]."""
+    out = np.zeros((classes, classes), np.int64)
+    np.add.at(out, (labels, predicted), 1)
+    return out

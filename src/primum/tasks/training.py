@@ -1,0 +1,57 @@
+"""The public side of training: momentum and the average of the last weights. All post-processing: no privacy is spent."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from primum.study import Training
+
+Weights = npt.NDArray[np.float64]
+
+
+@dataclass
+class Optimiser:
+    """Gradient descent with momentum, and the mean of the weights over the last share of the rounds.
+
+    `expected_batch` is q N, a public constant: dividing by the actual batch would let the noise depend on the data.
+    """
+
+    settings: Training
+    expected_batch: float
+    weights: Weights = field(repr=False)
+    velocity: Weights = field(repr=False)
+    average: Weights = field(repr=False)
+    rounds: int = 0
+    averaged: int = 0
+
+    @classmethod
+    def start(cls, settings: Training, expected_batch: float, dimension: int) -> "Optimiser":
+        """Weights at zero."""
+        return cls(settings, expected_batch, np.zeros(dimension), np.zeros(dimension), np.zeros(dimension))
+
+    def step(self, gradient_sum: Weights) -> float:
+        """One step along a (noisy) sum of clipped gradients; returns the length of the mean gradient."""
+        mean = gradient_sum / self.expected_batch
+        self.velocity = self.settings.momentum * self.velocity + mean
+        self.weights = self.weights - self.settings.learning_rate * self.velocity
+        self.rounds += 1
+        if self.rounds > self.settings.rounds * (1 - self.settings.average_last):
+            self.averaged += 1
+            self.average = self.average + (self.weights - self.average) / self.averaged
+        return float(np.linalg.norm(mean))
+
+    @property
+    def result(self) -> Weights:
+        """The averaged weights; before averaging has begun, the last ones."""
+        return self.average if self.averaged else self.weights
+
+    def state(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Everything that a restart needs."""
+        counts = np.array([self.rounds, self.averaged], np.float64)
+        return {"weights": self.weights, "velocity": self.velocity, "average": self.average, "counts": counts}
+
+    def restore(self, state: dict[str, npt.NDArray[np.float64]]) -> None:
+        """Continue from `state()`."""
+        self.weights, self.velocity, self.average = state["weights"], state["velocity"], state["average"]
+        self.rounds, self.averaged = int(state["counts"][0]), int(state["counts"][1])

@@ -1,0 +1,221 @@
+"""A deployment of three real processes on loopback, each with a state folder of its own."""
+
+import contextlib
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
+from primum.diagnosis.deployment import PublicFile, load_public
+from primum.diagnosis.roles import RoleCard, free_address, make_role
+from primum.imaging import Preparation
+from primum.models.card import Card, FrontEndCard, TrainedModel, load_model, save_model
+from primum.models.linear import outputs_for
+from primum.models.scattering import FrontEnd
+
+PRIMUM = [sys.executable, "-c", "from primum.cli import main; main()"]
+SIZE, SCALES = 16, 1
+START_SECONDS = 60
+
+
+def make_model(folder: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"), norm: float = 6.0) -> TrainedModel:
+    """A model with random weights of length `norm`, saved and loaded again."""
+    front_end = FrontEnd(SIZE, SCALES)
+    weight = torch.randn(outputs_for(len(classes)), front_end.dimension)
+    card = Card(
+        classes=classes,
+        front_end=FrontEndCard(size=SIZE, scales=SCALES),
+        preparation=Preparation(SIZE).to_card(),
+        privacy={"epsilon": 3.0},
+        trained={"rounds": 1},
+    )
+    save_model(folder, weight * (norm / weight.norm(dim=1, keepdim=True)), card)
+    return load_model(folder)
+
+
+def images(count: int) -> torch.Tensor:
+    """Drawn images, float32 [count, 1, SIZE, SIZE]: blobs on noise."""
+    axis = torch.linspace(-1, 1, SIZE)
+    places = torch.rand(count, 2, 1, 1) * 2 - 1
+    blob = torch.exp(-4 * ((axis[None, :, None] - places[:, 0]) ** 2 + (axis[None, None] - places[:, 1]) ** 2))
+    return (0.7 * blob + 0.3 * torch.rand(count, SIZE, SIZE)).unsqueeze(1)
+
+
+def used_records(state: Path) -> list[tuple[int, int, bytes]]:
+    """(first, count, request) of every record in a state folder."""
+    data = (state / "used.bin").read_bytes()
+    assert len(data) % 56 == 0
+    return [struct.unpack_from(">QQ32s", data, place) for place in range(0, len(data), 56)]
+
+
+@dataclass
+class Role:
+    """One running process."""
+
+    process: subprocess.Popen[str]
+    ready: str
+
+
+@dataclass
+class Cluster:
+    """Model, deployment files, state folders and processes in one folder."""
+
+    folder: Path
+    model: TrainedModel
+    listen: dict[str, list[str]] = field(default_factory=dict)
+    running: dict[str, Role] = field(default_factory=dict)
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
+        coarse: bool = False,
+        via: Callable[[str], str] = lambda address: address,
+    ) -> "Cluster":
+        """Keys, cards and files; `via` maps an address to the one that stands in the card (a proxy's)."""
+        made = cls(folder, make_model(folder / "model", classes))
+        addresses = {name: free_address() for name in ("dealer", "A", "A link", "B", "B link")}
+        cards: dict[str, RoleCard] = {"dealer": make_role("dealer", folder / "dealer", via(addresses["dealer"]))}
+        for role in ("A", "B"):
+            cards[role] = make_role("server", folder / role, via(addresses[role]), via(addresses[f"{role} link"]))
+            made.listen[role] = ["--listen", addresses[role], "--listen-link", addresses[f"{role} link"]]
+        made.listen["dealer"] = ["--listen", addresses["dealer"]]
+        deploy(made.model, cards["dealer"], cards["A"], cards["B"], folder / "files", coarse=coarse)
+        return made
+
+    @property
+    def public(self) -> PublicFile:
+        return load_public(self.folder / "files" / PUBLIC)
+
+    def file(self, role: str) -> Path:
+        return self.folder / "files" / NAMES[role]
+
+    def arguments(self, role: str) -> list[str]:
+        verb = "dealer" if role == "dealer" else "serve"
+        return [*PRIMUM, verb, str(self.file(role)), "--state", str(self.folder / role), *self.listen[role]]
+
+    def start(self, *roles: str) -> "Cluster":
+        """Start roles (all without arguments) and wait until each says READY."""
+        for role in roles or ("dealer", "A", "B"):
+            log = (self.folder / f"{role}.log").open("a")
+            process = subprocess.Popen(self.arguments(role), stdout=subprocess.PIPE, stderr=log, text=True)
+            lines: queue.Queue[str] = queue.Queue()
+            threading.Thread(target=lambda p=process, q=lines: q.put(p.stdout.readline()), daemon=True).start()
+            self.running[role] = Role(process, "")
+            self.running[role].ready = lines.get(timeout=START_SECONDS)
+            assert self.running[role].ready.startswith("READY "), self.log(role)
+            log.close()
+        return self
+
+    def kill(self, role: str, number: int = signal.SIGKILL) -> None:
+        """End a process at once and reap it."""
+        running = self.running.pop(role)
+        running.process.send_signal(number)
+        running.process.wait(30)
+        running.process.stdout.close()
+
+    def stop(self) -> None:
+        for role in list(self.running):
+            self.kill(role, signal.SIGTERM)
+
+    def log(self, role: str) -> str:
+        return (self.folder / f"{role}.log").read_text()
+
+    def wait_for(self, role: str, text: str) -> None:
+        """Until the log of `role` has `text`."""
+        deadline = time.monotonic() + START_SECONDS
+        while text not in self.log(role):
+            assert time.monotonic() < deadline, f"{role} never said {text!r}: {self.log(role)}"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A deployment that runs for the whole session; tests must leave it running."""
+    made = Cluster.make(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A deployment of this test alone, not started."""
+    made = Cluster.make(tmp_path)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run_primum(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    """The `primum` command with these arguments."""
+    return subprocess.run([*PRIMUM, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+
+
+class Proxy:
+    """A TCP proxy that records every byte in both directions."""
+
+    def __init__(self, target: str) -> None:
+        import socket
+
+        self.target = target
+        self.recorded = bytearray()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._lock = threading.Lock()
+        self._socket = socket
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        host, port = self.target.rsplit(":", 1)
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = self._socket.create_connection((host, int(port)), 5)
+            except OSError:
+                near.close()
+                continue
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    def _copy(self, source, sink) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                with self._lock:
+                    self.recorded += data
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for end in (source, sink):
+                with contextlib.suppress(OSError):
+                    end.shutdown(self._socket.SHUT_RDWR)
+                end.close()
