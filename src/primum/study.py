@@ -62,8 +62,8 @@ class Training(_Section):
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 40
     sampling: Annotated[float, Field(gt=0, le=1)] = 0.5
-    clipping_norm: Positive = 1.0
-    learning_rate: Positive = 8.0
+    clipping_norm: Positive = 0.25
+    learning_rate: Positive = 4.0
     momentum: Share = 0.9
     average_last: Annotated[float, Field(gt=0, le=1)] = 0.667
 

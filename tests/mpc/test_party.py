@@ -142,6 +142,23 @@ def test_no_message_carries_the_features_and_the_search_finds_them_without_masks
     assert planted(stage, features) == ["openings together"]
 
 
+def test_answers_are_blinded_by_what_the_servers_have_in_common(theatre, rows):
+    """The same run under two k_AB: each server's share changes, their sum does not."""
+    stage = theatre.of(rows(3, 50))
+    program, ring = stage.program, stage.program.answer_bits
+    shares = {"A": encode_features(program, rows(1, 50)), "B": np.zeros((1, 50), np.uint64)}
+    answers = []
+    for between in (b"x" * 32, b"y" * 32):
+        runs = {r: stage.parties[r].evaluate(1, 1, Ratchet(b"k" * 32, 1), Ratchet(between, 1)) for r in ("A", "B")}
+        openings = {r: runs[r].open(shares[r]) for r in ("A", "B")}
+        correction = stage.dealer.deal(1, 1, {r: Ratchet(b"k" * 32, 1) for r in ("A", "B")})
+        received = (runs["A"].receive(openings["B"]), runs["B"].receive(openings["A"], correction))
+        answers.append([from_bytes(data, (1, 3), ring, "a server") for data in received])
+    (a1, b1), (a2, b2) = answers
+    assert not (a1 == a2).any() and not (b1 == b2).any()
+    assert np.array_equal((a1 + b1) & mask(ring), (a2 + b2) & mask(ring))
+
+
 def test_two_images_under_one_number_are_refused_by_every_role(theatre, rows):
     stage = theatre.of(rows(1, 50))
     stage.infer(7, rows(2, 50))  # numbers 7 and 8

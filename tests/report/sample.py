@@ -35,7 +35,7 @@ SUMMARY: dict[str, Any] = {
     "hospitals_private": {"too_few": True, "text": "too few patients for this epsilon"},
     "privacy": {
         "epsilon": 2.98, "delta": 1e-5, "unit": "patient", "epsilon_all_others_collude": 4.87, "epsilon_replace": 6.91,
-        "steps": 40, "noise_multiplier": 4.56, "q": 0.5, "clipping_norm": 0.25, "colluding": 1, "k_min": 2,
+        "steps": 40, "noise_multiplier": 4.56, "q": 0.5, "clipping_norm": 0.25, "colluding": 1, "k_min": 2, "evaluation_epsilon": 2.96,
     },
     "bytes": {
         "per_hospital_and_round_up": 65410, "per_hospital_and_round_down": 131882,
@@ -66,8 +66,12 @@ def write_run(folder: Path, diagnoses: int = 8, **changes: Any) -> Path:
     stream = Stream.public("invented run")
     (folder / "study.toml").write_text(STUDY)
     (folder / "summary.json").write_text(json.dumps({**SUMMARY, **changes}))
-    _lines(folder / "metrics.jsonl", [_round(number, stream) for number in range(1, 41)])
-    ledger = [{"round": n, "event": "training step", "noise_multiplier": 4.56, "q": 0.5, "epsilon": 3.0} for n in (1, 2)]
+    rounds = [_round(number, stream) for number in range(1, 41)]
+    rounds.insert(17, {"attempt": 18, "failed": "hospital 2 vanished", "charged": True})
+    _lines(folder / "metrics.jsonl", rounds)
+    ledger = [
+        {"round": n, "event": "training step", "noise_multiplier": 4.56, "q": 0.5, "epsilon": 3.0} for n in (1, 2)
+    ]
     _lines(folder / "ledger.jsonl", ledger)
     _lines(folder / "predictions.jsonl", [_prediction(number, stream) for number in range(150)])
     _lines(folder / "diagnoses.jsonl", [_diagnosis(number, stream) for number in range(diagnoses)])
@@ -85,7 +89,7 @@ def write_run(folder: Path, diagnoses: int = 8, **changes: Any) -> Path:
 def _round(number: int, stream: Stream) -> dict[str, Any]:
     wobble = float(stream.uniform(1)[0])
     return {
-        "round": number, "attempt": 1 + (number == 17), "participants": 3, "seconds": 0.34 + 0.1 * wobble,
+        "round": number, "attempt": number + (number > 17), "participants": 3, "seconds": 0.34 + 0.1 * wobble,
         "local_seconds": 0.12 + 0.03 * wobble, "bytes_up": 65410, "bytes_down": 131882,
         "update_norm": 0.09 / math.sqrt(number) + 0.01 * wobble, "epsilon": 0.42 * math.sqrt(number) * 1.12,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from primum.rng import Stream
-from primum.tasks.metrics import accuracy_interval, auc, auc_interval, confusion, roc, wilson
+from primum.tasks.metrics import accuracy_interval, auc, auc_interval, classification_figures, confusion, roc, wilson
 
 SCORED = st.lists(st.tuples(st.integers(0, 1), st.integers(-5, 5)), min_size=2, max_size=60).filter(
     lambda rows: len({label for label, _ in rows}) == 2
@@ -125,3 +125,13 @@ def test_wrong_input_is_refused() -> None:
             auc(np.array(labels), np.array(scores))
     with pytest.raises(ValueError, match="at least one"):
         accuracy_interval(np.array([], bool))
+
+
+def test_figures_of_test_images() -> None:
+    labels = np.array([0, 0, 1, 1, 1])
+    chances = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8], [0.6, 0.4]])
+    told = classification_figures(labels, chances, ("a", "b", "c", "d", "d"))
+    assert (told["auc"], told["accuracy"]) == (pytest.approx(5 / 6), 0.6)
+    assert (told["images"], told["patients"]) == (5, 4) and told["auc_low"] < told["auc"] < told["auc_high"]
+    assert "auc" not in classification_figures(np.array([0, 1, 2]), np.eye(3))
+    assert "auc" not in classification_figures(labels * 0, chances)

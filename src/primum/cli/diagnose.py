@@ -96,4 +96,6 @@ def _print_table(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None
     size = sum(one.bytes for one in diagnoses) / len(diagnoses)
     seconds = sum(one.seconds for one in diagnoses) / len(diagnoses)
     took = "" if math.isnan(seconds) else f"{seconds:.2f} s and "
-    console.print(f"{took}{size / 1e6:.2f} MB an image. A probability is the model's opinion, not a finding.", soft_wrap=True)
+    console.print(
+        f"{took}{size / 1e6:.2f} MB an image. A probability is the model's opinion, not a finding.", soft_wrap=True
+    )

@@ -106,7 +106,7 @@ async def serve_https(
         proxy_headers=False,
         limit_concurrency=64,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
     )
     config.load()
     config.ssl = server_context(tls)

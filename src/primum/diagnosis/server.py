@@ -161,7 +161,7 @@ class ServerProcess:
         if pending.opened.digest in self._to_b.announced:
             pending.paired.set()
         try:
-            async with asyncio.timeout(2 * PAIR_SECONDS):  # B may be waiting for the dealer
+            async with asyncio.timeout(PAIR_SECONDS + 2):  # B may be waiting for the dealer
                 await pending.paired.wait()
         except TimeoutError:
             self._to_b.current()
@@ -191,7 +191,7 @@ class ServerProcess:
         await self._dealer.ready(PAIR_SECONDS)
         await self._from_a.announce(pending.opened.digest)
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(asyncio.shield(pending.answer), 2 * PAIR_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(pending.answer), PAIR_SECONDS + 2)
         if not self._from_a.alive:
             raise Unavailable("Server A is not connected.", "Is it running?")
         if not pending.started and not self._one_run.locked():
@@ -255,11 +255,8 @@ class ServerProcess:
         def finish() -> Answer:
             share = evaluation.receive(theirs.data, correction)
             answer = seal_answer(opened, self.role, own.first, share, self.deployment, self.keys.identity)
-            messages = {
-                "sent": own.data,
-                "received": theirs.data,
-                "answer": answer.box,
-            }  # boxed: a share can be guessed
+            # the answer in its box: the hash of a share of 40 bits could be searched for
+            messages = {"sent": own.data, "received": theirs.data, "answer": answer.box}
             self._journal.write("answered", opened.digest, own.first, opened.images, **messages)
             return answer
 

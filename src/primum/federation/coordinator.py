@@ -53,6 +53,11 @@ class State:
         return Identity.load_or_make(self.folder / "identity.pem")
 
     @property
+    def scientist(self) -> Identity:
+        """The identity of the scientist who works on this machine."""
+        return Identity.load_or_make(self.folder / "scientist.pem")
+
+    @property
     def register(self) -> Register:
         """Members and invitations."""
         return Register(self.folder)
@@ -64,7 +69,7 @@ class State:
 
     def scientists(self) -> frozenset[bytes]:
         """Keys that may submit studies: this folder's own, and those in scientists.txt."""
-        own = Identity.load_or_make(self.folder / "scientist.pem").public
+        own = self.scientist.public
         listed = self.folder / "scientists.txt"
         lines = listed.read_text().split() if listed.exists() else []
         return frozenset({own, *(bytes.fromhex(line) for line in lines)})

@@ -143,7 +143,7 @@ class Rounds:
 
     def _train(self) -> None:
         rounds, failures = self._study.training.rounds, 0
-        charged = len([line for line in self._run.lines("metrics.jsonl") if line.get("charged")])
+        charged = self._charged()
         while self._optimiser.rounds < rounds and charged < rounds:
             began = time.monotonic()
             try:
@@ -161,7 +161,7 @@ class Rounds:
         self._in_session = False
         number = self._run.started()[0]
         self._run.append(
-            "metrics.jsonl", {"attempt": number, "failed": error.message, "charged": bool(self._vectors_left)}
+            "attempts.jsonl", {"attempt": number, "failed": error.message, "charged": bool(self._vectors_left)}
         )
         self._run.set_status("running", f"round repeated: {error.message}")
         self._say(f"Attempt {number} thrown away: {error.message}")
@@ -178,7 +178,6 @@ class Rounds:
             "seconds": round(seconds, 4),
             "local_seconds": round(local, 4),
             "update_norm": norm,
-            "charged": True,
             **self._round_bytes,
         }
         if self._study.privacy is not None:
@@ -318,10 +317,12 @@ class Rounds:
         write_json(self._run.folder / "summary.json", self._summary(privacy, look))
 
     def _charged(self) -> int:
-        return len([line for line in self._run.lines("metrics.jsonl") if line.get("charged")])
+        """How many steps the hospitals charged: every round, and every failed attempt in which a vector had left."""
+        failed = [line for line in self._run.lines("attempts.jsonl") if line.get("charged")]
+        return len(self._run.lines("metrics.jsonl")) + len(failed)
 
     def _summary(self, privacy: dict[str, Any], look: Aggregate | None) -> dict[str, Any]:
-        lines = [line for line in self._run.lines("metrics.jsonl") if "round" in line]
+        lines = self._run.lines("metrics.jsonl")
         members = len(self._members)
         return {
             "classes": list(self._study.study.classes),

@@ -31,6 +31,7 @@ RESULTS: Final = (
     "study.toml",
     "status.json",
     "metrics.jsonl",
+    "attempts.jsonl",
     "ledger.jsonl",
     "summary.json",
     "model.safetensors",

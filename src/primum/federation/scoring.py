@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from primum.federation.runs import write, write_json
@@ -14,31 +13,27 @@ from primum.tasks import metrics
 
 
 def score_test(folder: Path, test: Path, patient: str | None) -> None:
-    """Write predictions.jsonl and the `test` part of summary.json into the run's folder."""
+    """Write predictions.jsonl and the `test` part of summary.json into the run's folder.
+
+    `patient`: regular expression that names the patient in a file's name, for intervals clustered by patient; without
+    it PatientID is used where there is one, else each image is its own patient.
+    """
     model = load_model(folder)
     data = read_folder(
         test,
         model.card.classes,
         preparation=Preparation.from_card(model.card.preparation),
-        patients=PatientSource(patient, one_image_per_patient=patient is None),
+        patients=PatientSource(patient, one_image_per_patient=True),
         pseudonym_key=os.urandom(32),
     ).dataset
     with torch.no_grad():
-        probabilities = model.probabilities(data.images).numpy()
+        chances = model.probabilities(data.images).double().numpy()
     labels = data.labels.numpy()
+    binary = len(model.card.classes) == 2
     lines = [
-        json.dumps({"label": int(label), "probability": round(float(row[1]), 6), "predicted": int(row.argmax())})
-        for label, row in zip(labels, probabilities, strict=True)
+        json.dumps({"label": int(label), "probability": float(row[1]) if binary else row.tolist()})
+        for label, row in zip(labels, chances, strict=True)
     ]
     write(folder / "predictions.jsonl", ("\n".join(lines) + "\n").encode())
     summary = json.loads((folder / "summary.json").read_text())
-    write_json(folder / "summary.json", {**summary, "test": figures(labels, probabilities, data.patients)})
-
-
-def figures(
-    labels: np.ndarray[tuple[int], np.dtype[np.int64]],
-    probabilities: np.ndarray[tuple[int, int], np.dtype[np.float32]],
-    patients: tuple[str, ...],
-) -> dict[str, float]:
-    """AUC (two classes) and accuracy with 95 % intervals, clustered by patient where it matters."""
-    return metrics.classification_figures(labels, probabilities, patients)
+    write_json(folder / "summary.json", {**summary, "test": metrics.classification_figures(labels, chances, data.patients)})

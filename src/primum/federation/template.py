@@ -25,7 +25,7 @@ angles = 8
 [training]
 rounds = 40            # each costs privacy
 sampling = 0.5         # share of the patients in a round, drawn at random in each hospital
-clipping_norm = 1.0    # the most one patient can move a sum
+clipping_norm = 0.25   # the most one patient can move a sum
 learning_rate = {learning_rate}
 momentum = {momentum}
 average_last = 0.667   # the model is the mean over this last share of the rounds
@@ -51,7 +51,7 @@ reply_grid = 0.05      # answers are sent at multiples of this, so that their ti
 """
 
 
-def study_template(members: Sequence[str], learning_rate: float = 8.0, momentum: float = 0.9) -> str:
+def study_template(members: Sequence[str], learning_rate: float = 4.0, momentum: float = 0.9) -> str:
     """A study file with comments, these hospitals filled in."""
     names = "".join(f'\n    "{member}",' for member in members)
     filled = names + "\n" if members else ""

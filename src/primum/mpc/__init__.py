@@ -32,3 +32,27 @@ Security: semi-honest parties, at most one of dealer, A and B. Every opened valu
 with the dealer alone, every correction is a secret minus a fresh share: one-time pads. Sources: Beaver, CRYPTO 1991;
 masked wires with a dealer: Boyle et al., EUROCRYPT 2021; Orca, IEEE S&P 2024.
 """
+
+from primum.mpc.dealer import Dealer
+from primum.mpc.linear import encode_features, encode_weight, mask_weight
+from primum.mpc.party import Evaluation, Party
+from primum.mpc.program import Cost, Linear, Program, Wire, check, cost, linear_program, logit_error
+from primum.mpc.share import Ratchet
+
+__all__ = [
+    "Cost",
+    "Dealer",
+    "Evaluation",
+    "Linear",
+    "Party",
+    "Program",
+    "Ratchet",
+    "Wire",
+    "check",
+    "cost",
+    "encode_features",
+    "encode_weight",
+    "linear_program",
+    "logit_error",
+    "mask_weight",
+]

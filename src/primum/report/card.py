@@ -7,14 +7,17 @@ from primum.report.run import LEDGER, STUDY, Run
 from primum.report.sections import section
 from primum.report.words import absent, esc, number, pairs, table
 
+_STAYS: Final = "Images, labels and patients' names never leave a hospital; what leaves is "
 _PROMISED: Final = (
-    "Images, labels and patients' names never leave a hospital; what leaves is clipped, noisy and masked.",
     "The coordinator learns the sum of the hospitals' updates and nothing about any single one, in every round.",
-    "The released model, and everything published about the hospitals' patients, keeps the privacy stated above.",
     "In an encrypted diagnosis neither server alone, nor the dealer, learns image, features, model or answer.",
 )
+_PRIVATE: Final = (
+    "The released model, and everything published about the hospitals' patients, keeps the privacy stated above."
+)
+_MORE_COLLUDE: Final = "Against a server and more hospitals together than stated, only the larger figure above holds."
+_NOT_PRIVATE: Final = "There was no differential privacy: the released model may reveal who it was trained on."
 _NOT_PROMISED: Final = (
-    "Against a server and more hospitals together than stated, only the larger figure above holds.",
     "The two diagnosis servers must not work together, and follow the protocol; so must the dealer.",
     "A patient treated in two hospitals counts twice. A computer that was broken into protects nobody.",
     "The choice of settings and the time that things took are outside the figure.",
@@ -24,10 +27,12 @@ _NOT_PROMISED: Final = (
 
 def promised(run: Run) -> str:
     """What is promised and what is not."""
-    not_promised = list(_NOT_PROMISED)
+    yes = [_STAYS + ("clipped, noisy and masked." if run.private else "masked."), *_PROMISED]
+    yes += [_PRIVATE] if run.private else []
+    not_promised = [_MORE_COLLUDE if run.private else _NOT_PRIVATE, *_NOT_PROMISED]
     if run.summary.pinned is False:
         not_promised.insert(0, "Members were not pinned: a server that lies about who takes part was not excluded.")
-    columns = (("Promised", _PROMISED), ("Not promised", not_promised))
+    columns = (("Promised", yes), ("Not promised", not_promised))
     body = "".join(
         f"<div><h3>{title}</h3><ul>{''.join(f'<li>{line}</li>' for line in told)}</ul></div>" for title, told in columns
     )

@@ -10,8 +10,8 @@ _ARROWS: Final = (
 )
 
 
-def training(hospitals: int) -> str:
-    """Hospitals keep images; what leaves them is clipped, noisy and masked; the coordinator sees only the sum."""
+def training(hospitals: int, *, private: bool) -> str:
+    """Hospitals keep images; what leaves them is masked (with privacy: clipped and noisy before); one sees the sum."""
     shown = min(max(hospitals, 1), 3)
     names = [f"Hospital {index + 1}" for index in range(shown)]
     if hospitals > 3:
@@ -19,12 +19,24 @@ def training(hospitals: int) -> str:
     parts = [_ARROWS]
     for index, name in enumerate(names):
         y = 14 + index * 92 + (3 - shown) * 46
-        parts.append(_box(8, y, 152, 74, name, ("images, labels, keys", "clip + own noise + mask"), "holds"))
+        parts.append(
+            _box(
+                8, y, 152, 74, name, ("images, labels, keys", "clip + own noise + mask" if private else "mask"), "holds"
+            )
+        )
         parts.append(_arrow(160, y + 37, 288, 118 + index * 30 + (3 - shown) * 15, sealed=True))
-    parts.append(_words(222, 22, "masked numbers only", "small"))
-    parts.append(_words(222, 37, "(each looks random)", "small"))
+    parts.append(_words(300, 52, "masked numbers only,", "small"))
+    parts.append(_words(300, 68, "each looks random", "small"))
     parts.append(
-        _box(290, 100, 142, 96, "Coordinator", ("sees the noisy sum,", "never one hospital's", "part of it"), "sees")
+        _box(
+            290,
+            100,
+            142,
+            96,
+            "Coordinator",
+            ("sees the noisy sum," if private else "sees the sum,", "never one hospital's", "part of it"),
+            "sees",
+        )
     )
     parts.append(_arrow(361, 196, 361, 236))
     parts.append(_box(290, 238, 142, 52, "Scientist", ("the model, its card",), "sees"))

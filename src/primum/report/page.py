@@ -1,6 +1,5 @@
 """One run as one HTML file: everything inline, nothing fetched, no script."""
 
-import math
 import os
 import statistics
 import tomllib
@@ -107,8 +106,7 @@ def _notices(run: Run) -> str:
                 " part was not excluded. The promises below hold against one that follows the protocol.",
             )
         )
-    spent = run.summary.privacy
-    if spent is not None and (spent.epsilon is None or not math.isfinite(spent.epsilon)):
+    if run.summary.privacy is not None and not run.private:
         found.append(_notice("bad", "No differential privacy.", "The model may reveal who it was trained on."))
     differ = sum(1 for item in run.diagnoses if item.agrees is False)
     if differ:

@@ -40,7 +40,7 @@ def lines(title: str, x: Axis, y: Axis, curves: Sequence[Curve], *, square: bool
     body = frame.grid() + "".join(frame.curve(curve) for curve in curves)
     legend = _legend(curves) if len(curves) > 1 else ""
     return (
-        f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{esc(title)}">{body}</svg>'
+        f'<figure class="{"square" if square else ""}"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{esc(title)}">{body}</svg>'
         f"<figcaption>{esc(title)}{legend}</figcaption></figure>"
     )
 

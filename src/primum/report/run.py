@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,9 +32,9 @@ class _Open(BaseModel):
 
 
 class Round(_Open):
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl: a round, or an attempt that `failed` (then there is no round)."""
 
-    round: int
+    round: int = Field(ge=0)
     attempt: int | None = None
     participants: int | None = None
     seconds: float | None = None
@@ -44,11 +45,19 @@ class Round(_Open):
     epsilon: float | None = None
 
 
+class Failed(_Open):
+    """An attempt that was thrown away."""
+
+    failed: str
+    attempt: int | None = None
+
+
 class Prediction(_Open):
-    """One of the scientist's own test images: true class, and probability of class 1 (two classes) or of each class."""
+    """One of the scientist's own test images: true class, probability of class 1 or of each class, called class."""
 
     label: int = Field(ge=0)
     probability: float | tuple[float, ...]
+    predicted: int | None = Field(default=None, ge=0)
     patient: str | None = None
 
 
@@ -92,6 +101,10 @@ class Spent(_Open):
     clipping_norm: float | None = None
     colluding: int | None = None
     k_min: int | None = None
+    may_vanish: int | None = None
+    patients: int | None = None
+    evaluation_epsilon: float | None = None
+    epsilon_two_images: float | None = None
 
 
 class Traffic(_Open):
@@ -123,6 +136,7 @@ class Summary(_Open):
     versions: dict[str, str] = {}
     who_saw: tuple[Role, ...] = ()
     exchange_seconds: float | None = None
+    round_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,12 +146,18 @@ class Run:
     name: str
     study: str | None
     rounds: tuple[Round, ...]
+    failed: tuple[Failed, ...]
     ledger: tuple[Record, ...] = field(repr=False)
     card: Record | None
     summary: Summary
     predictions: tuple[Prediction, ...] = field(repr=False)
     diagnoses: tuple[Diagnosis, ...] = field(repr=False)
     missing: frozenset[str] = frozenset()
+
+    @property
+    def private(self) -> bool:
+        """Whether the run kept any differential privacy."""
+        return self.summary.privacy is not None and finite(self.summary.privacy.epsilon)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -153,11 +173,13 @@ def read_run(folder: Path) -> Run:
     missing = frozenset(name for name in _PARTS if not (folder / name).is_file())
     if len(missing) == len(_PARTS):
         raise InputError(f"{folder} holds nothing of a run", f"A run has {', '.join(_PARTS[:5])}.")
+    attempts = _records(folder / METRICS)
     return Run(
         name=folder.resolve().name,
         study=_text(folder / STUDY),
-        rounds=_lines(folder / METRICS, Round),
-        ledger=tuple(_records(folder / LEDGER)),
+        rounds=_numbered(attempts, folder / METRICS, Round, lambda record: "failed" not in record),
+        failed=_numbered(attempts, folder / METRICS, Failed, lambda record: "failed" in record),
+        ledger=tuple(record for _, record in _records(folder / LEDGER)),
         card=_object(folder / CARD),
         summary=_checked(Summary, _object(folder / SUMMARY) or {}, folder / SUMMARY, None),
         predictions=_lines(folder / PREDICTIONS, Prediction),
@@ -184,9 +206,9 @@ def _object(path: Path) -> Record | None:
     return None if text is None else _parsed(text, path, None)
 
 
-def _records(path: Path) -> list[Record]:
+def _records(path: Path) -> list[tuple[int, Record]]:
     lines = (_text(path) or "").splitlines()
-    return [_parsed(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(number, _parsed(line, path, number)) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _parsed(text: str, path: Path, line: int | None) -> Record:
@@ -200,7 +222,13 @@ def _parsed(text: str, path: Path, line: int | None) -> Record:
 
 
 def _lines(path: Path, kind: type[Line]) -> tuple[Line, ...]:
-    return tuple(_checked(kind, record, path, number) for number, record in enumerate(_records(path), 1))
+    return _numbered(_records(path), path, kind, lambda record: True)
+
+
+def _numbered(
+    records: list[tuple[int, Record]], path: Path, kind: type[Line], chosen: Callable[[Record], bool]
+) -> tuple[Line, ...]:
+    return tuple(_checked(kind, record, path, number) for number, record in records if chosen(record))
 
 
 def _checked(kind: type[Line], record: Record, path: Path, line: int | None) -> Line:

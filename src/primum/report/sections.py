@@ -7,7 +7,7 @@ import numpy as np
 
 from primum.report import flow
 from primum.report.plots import Axis, Curve, bars, lines, matrix
-from primum.report.run import DIAGNOSES, METRICS, PREDICTIONS, Prediction, Round, Run, finite
+from primum.report.run import DIAGNOSES, METRICS, PREDICTIONS, Prediction, Role, Round, Run, Spent, finite
 from primum.report.words import (
     DASH,
     absent,
@@ -24,8 +24,25 @@ from primum.report.words import (
 )
 from primum.tasks.metrics import confusion, roc
 
+ROLES: Final = tuple(
+    Role(role=role, sees=sees, stopped_by=stopped_by)
+    for role, sees, stopped_by in (
+        ("Hospital", "its own images; the model after each round", "the masks of the other hospitals, and their noise"),
+        (
+            "Coordinator",
+            "the sum of all hospitals, who took part, sizes and times",
+            "pairwise and self masks in every round",
+        ),
+        ("Scientist", "the released model and its card; own test images", "differential privacy, where there is any"),
+        ("Dealer", "its own random numbers", "it is sent no image, no feature and no model"),
+        ("Server A, server B", "shares that look random; sizes and times", "secret sharing; each knows one share only"),
+        ("Clinician", "the image and its answer", "the model stays shared between the servers"),
+    )
+)
+"""What each role sees, where the run does not say it itself."""
+
 _SHOWN_DIAGNOSES: Final = 200
-_SVG_ONLY: Final = 2
+_BINARY: Final = 2
 
 
 def section(title: str, body: str) -> str:
@@ -45,8 +62,11 @@ def training(run: Run) -> str:
         _extra(done, "loss", "Loss on public validation images", "loss"),
         _participants(run.rounds),
     ]
-    repeated = sum(1 for item in run.rounds if (item.attempt or 1) > 1)
-    again = f" {repeated} had to be repeated, with a new sample and new noise." if repeated else ""
+    thrown = len(run.failed)
+    again = ""
+    if thrown:
+        attempts = f"{thrown} attempt{' was' if thrown == 1 else 's were'}"
+        again = f" {attempts} thrown away and repeated with a new sample and new noise."
     lead = f"<p>{len({item.round for item in done})} rounds.{again} Losses of single hospitals are not here: they never left them.</p>"
     return section("Training", lead + _grid(plots))
 
@@ -132,14 +152,24 @@ def _plots_of_predictions(run: Run) -> str:
         return absent(f"There is no {PREDICTIONS} in this run: no ROC curve and no confusion matrix.")
     labels = np.array([item.label for item in run.predictions], np.int64)
     chances = _chances(run.predictions)
-    names = list(run.classes) or [f"class {index}" for index in range(max(chances.shape[1], int(labels.max()) + 1))]
+    called = _called(run.predictions, chances)
+    count = max(chances.shape[1], int(labels.max()) + 1, int(called.max()) + 1)
+    names = list(run.classes) if len(run.classes) >= count else [f"class {index}" for index in range(count)]
     plots = []
-    if chances.shape[1] == _SVG_ONLY and len(set(labels.tolist())) == _SVG_ONLY:
-        plots.append(_roc(run, labels, chances[:, 1], names))
-    if int(labels.max()) < len(names) and chances.shape[1] <= len(names):
-        counts = confusion(labels, chances.argmax(axis=1), len(names))
+    if len(names) == _BINARY and set(labels.tolist()) == {0, 1}:
+        plots.append(_roc(labels, chances[:, 1], names[1]))
+    if len(names) == _BINARY or chances.shape[1] > _BINARY or run.predictions[0].predicted is not None:
+        counts = confusion(labels, called, len(names))
         plots.append(matrix("Confusion matrix: the most probable class against the true one", names, counts.tolist()))
     return "<h3>On the test images</h3>" + _grid(plots)
+
+
+def _called(predictions: tuple[Prediction, ...], chances: np.ndarray) -> np.ndarray:
+    """Int64 [n]: the class that the model called, else the most probable one."""
+    best = chances.argmax(axis=1)
+    return np.array(
+        [best[index] if item.predicted is None else item.predicted for index, item in enumerate(predictions)], np.int64
+    )
 
 
 def _chances(predictions: tuple[Prediction, ...]) -> np.ndarray:
@@ -152,11 +182,10 @@ def _chances(predictions: tuple[Prediction, ...]) -> np.ndarray:
     return np.array([[*row, *[0.0] * (width - len(row))] for row in rows], np.float64)
 
 
-def _roc(run: Run, labels: np.ndarray, scores: np.ndarray, names: list[str]) -> str:
+def _roc(labels: np.ndarray, scores: np.ndarray, name: str) -> str:
     false, true = roc(labels, scores)
     curve = Curve("model", tuple(zip(false.tolist(), true.tolist(), strict=True)))
     chance = Curve("guessing", ((0.0, 0.0), (1.0, 1.0)), "quiet")
-    name = names[1] if len(names) > 1 else "class 1"
     return lines(
         f"ROC curve for {name}",
         Axis("false positive rate", 0, 1),
@@ -202,12 +231,21 @@ def privacy(run: Run) -> str:
         ("Against", f"the server together with {colluding} hospital{'' if colluding == 1 else 's'}"),
         ("If all other hospitals collude", f"ε = {epsilon(spent.epsilon_all_others_collude)}"),
         ("If a patient is replaced by another", f"ε = {epsilon(spent.epsilon_replace)} (not added or removed)"),
+        ("For a patient with two images", f"ε = {epsilon(spent.epsilon_two_images)}"),
+        (
+            "On the patients of the evaluation",
+            f"ε = {epsilon(spent.evaluation_epsilon)} (others than those of training)",
+        ),
+        ("Patients in all (public)", number(spent.patients)),
         ("Steps", number(spent.steps)),
         ("Noise multiplier σ", number(spent.noise_multiplier)),
         ("Sampling rate q", number(spent.q)),
         ("Clipping norm C", number(spent.clipping_norm)),
         ("Fewest honest hospitals in a sum", number(spent.k_min)),
+        ("Hospitals that may be missing", number(spent.may_vanish)),
     ]
+    absent_figures = {"For a patient with two images": spent.epsilon_two_images, **_side_figures(spent)}
+    rows = [row for row in rows if row[0] not in absent_figures or absent_figures[row[0]] is not None]
     words = (
         "<p>Whatever anybody computes from the released model, the chance of any outcome changes by a factor of at most "
         f"e<sup>ε</sup>{_factor(spent.epsilon)} when one {esc(spent.unit or 'patient')} of one hospital is added or "
@@ -215,6 +253,14 @@ def privacy(run: Run) -> str:
     )
     known = pairs([(name, value) for name, value in rows if value not in (DASH, f"ε = {DASH}")])
     return section("Privacy spent", words + _grid([known, _epsilon_curve(run)]))
+
+
+def _side_figures(spent: Spent) -> dict[str, float | None]:
+    return {
+        "If all other hospitals collude": spent.epsilon_all_others_collude,
+        "If a patient is replaced by another": spent.epsilon_replace,
+        "On the patients of the evaluation": spent.evaluation_epsilon,
+    }
 
 
 def _factor(value: float | None) -> str:
@@ -237,12 +283,10 @@ def _epsilon_curve(run: Run) -> str:
 def saw(run: Run) -> str:
     """The drawings, and the table."""
     hospitals = max((item.participants or 0 for item in run.rounds), default=0) or 3
-    drawings = _grid([flow.training(hospitals), flow.diagnosis()])
-    if run.summary.who_saw:
-        rows = [(esc(row.role), esc(row.sees), esc(row.stopped_by)) for row in run.summary.who_saw]
-        told = table(("Role", "Sees", "What stops it from seeing more"), rows, "stack")
-    else:
-        told = absent("This run has no table of roles.")
+    drawings = _grid([flow.training(hospitals, private=run.private), flow.diagnosis()])
+    roles = run.summary.who_saw or ROLES
+    rows = [(esc(row.role), esc(row.sees), esc(row.stopped_by)) for row in roles]
+    told = table(("Role", "Sees", "What stops it from seeing more"), rows, "stack")
     return section("Who saw what", drawings + f"<h3>Role by role</h3>{told}")
 
 
@@ -254,10 +298,15 @@ def traffic(run: Run) -> str:
     rows = [
         ("Per hospital and round, up", size(found.per_hospital_and_round_up)),
         ("Per hospital and round, down", size(found.per_hospital_and_round_down)),
-        ("Slowest exchange", seconds(run.summary.exchange_seconds)),
+        ("One exchange", seconds(run.summary.exchange_seconds)),
+        ("One round", seconds(run.summary.round_seconds)),
     ]
     kinds = sorted(found.by_kind.items(), key=lambda item: -item[1])
-    plot = bars("All bytes of the run, by kind", [(name, count, size(count)) for name, count in kinds]) if kinds else ""
+    plot = (
+        bars("Each hospital over the whole run, by kind", [(name, count, size(count)) for name, count in kinds])
+        if kinds
+        else ""
+    )
     return section("Bytes sent", pairs([row for row in rows if row[1] != DASH]) + (f"<h3></h3>{plot}" if plot else ""))
 
 
@@ -286,7 +335,7 @@ def diagnoses(run: Run) -> str:
         )
         for item in run.diagnoses[:_SHOWN_DIAGNOSES]
     ]
-    told = table(("Image", "Encrypted logits", "Plain logits", "Agrees", "Time", "Bytes"), rows, "stack")
+    told = table(("Image", "Encrypted logits", "Plain logits", "Agrees", "Time", "Bytes"), rows, "stack short")
     more = len(run.diagnoses) - _SHOWN_DIAGNOSES
     rest = f'<p class="absent">… and {more} more in {DIAGNOSES}.</p>' if more > 0 else ""
     if len(rows) > 12:

@@ -22,13 +22,13 @@ section{background:var(--card);border:1px solid var(--line);border-radius:14px;p
 .notice b{display:block;font-size:1.05rem}.notice p{margin:2px 0 0}
 .notice.warn{background:var(--warn);border-color:var(--warn-line)}
 .notice.bad{background:var(--bad);border-color:var(--bad-line)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin:0 0 18px}
+.tiles{display:grid;grid-template-columns:repeat(3,1fr);gap:14px;margin:0 0 18px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:15px 17px}
 .tile .name{color:var(--soft);font-size:.84rem}.tile .value{font-size:1.8rem;font-weight:650;line-height:1.25;
 font-variant-numeric:tabular-nums}.tile .value.text{font-size:1.15rem;padding:6px 0}
 .tile .note{color:var(--soft);font-size:.82rem;line-height:1.4}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:18px 26px;align-items:start}
-figure{margin:0}figcaption{color:var(--soft);font-size:.86rem;margin-top:6px}
+figure{margin:0}.square svg{max-width:370px}figcaption{color:var(--soft);font-size:.86rem;margin-top:6px}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11.5px}
 svg .name{fill:var(--ink)}svg .role{fill:var(--ink);font-size:14px;font-weight:650}svg .small{font-size:11.5px}
 .grid{stroke:var(--line)}.axis{stroke:var(--soft)}
@@ -72,6 +72,9 @@ footer{color:var(--soft);font-size:.85rem;margin-top:24px}
 table.stack thead{display:none}table.stack tr{display:block;padding:10px 0;border-bottom:1px solid var(--line)}
 table.stack td{display:block;border:0;padding:2px 0}table.stack td::before{content:attr(data-head);display:block;
 color:var(--soft);font-size:.78rem}table.stack td:first-child{font-weight:650}
-table.stack td:first-child::before{display:none}}
+table.stack td:first-child::before{display:none}
+table.short tr{display:grid;grid-template-columns:repeat(3,auto);gap:2px 14px}
+table.short td:first-child{grid-column:1/-1}table.short td:nth-child(2),table.short td:nth-child(3){white-space:nowrap}
+table.short td:nth-child(2){grid-column:1/3}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}details{display:none}}
 """

@@ -13,7 +13,7 @@ Hanley and McNeil, Radiology 143, 1982; Newcombe, Statistics in Medicine 25, 200
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -155,6 +155,29 @@ def wilson(share: float, count: float, z: float) -> tuple[float, float]:
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def classification_figures(
+    labels: Labels, probabilities: npt.NDArray[np.floating[Any]], patients: tuple[str, ...] | None = None
+) -> dict[str, float]:
+    """What a report tells of test images: AUC (two classes) and accuracy with intervals, images and patients.
+
+    `probabilities`: [n, classes]. Keys: accuracy, accuracy_low, accuracy_high, images, patients (if given), and
+    auc, auc_low, auc_high where there are two classes and images of both.
+    """
+    right = accuracy_interval(probabilities.argmax(axis=1) == labels, patients)
+    told: dict[str, float] = {
+        "accuracy": right.value,
+        "accuracy_low": right.low,
+        "accuracy_high": right.high,
+        "images": len(labels),
+    }
+    if patients is not None:
+        told["patients"] = len(set(patients))
+    if probabilities.shape[1] == 2 and len(np.unique(labels)) == 2:
+        area = auc_interval(labels, probabilities[:, 1].astype(np.float64), patients)
+        told |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+    return told
 
 
 def roc(labels: Labels, scores: Floats) -> tuple[Floats, Floats]:

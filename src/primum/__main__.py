@@ -1,0 +1,5 @@
+"""`python -m primum` is `primum`."""
+
+from primum.cli import main
+
+main()

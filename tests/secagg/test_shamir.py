@@ -1,0 +1,60 @@
+"""GF(2^8) against AES's own arithmetic; sharing against exhaustion."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from primum.rng import Stream
+from primum.secagg import shamir
+
+
+def slow_times(a: int, b: int) -> int:
+    """Schoolbook polynomial product, reduced at the end (FIPS 197, section 4.2)."""
+    product = 0
+    for bit in range(8):
+        if b >> bit & 1:
+            product ^= a << bit
+    for bit in range(14, 7, -1):
+        if product >> bit & 1:
+            product ^= 0x11B << (bit - 8)
+    return product
+
+
+def test_multiplication_is_that_of_aes_for_all_pairs() -> None:
+    everything = np.arange(256, dtype=np.uint8)
+    for factor in range(256):
+        assert shamir.times(everything, factor).tolist() == [slow_times(a, factor) for a in range(256)]
+
+
+def test_example_of_the_standard() -> None:
+    # FIPS 197, section 4.2: {57} * {83} = {c1}
+    assert shamir.times(np.array([0x57], np.uint8), 0x83)[0] == 0xC1
+
+
+@given(st.binary(min_size=1, max_size=64), st.integers(2, 10), st.data())
+def test_any_threshold_shares_open_it(secret: bytes, count: int, data: st.DataObject) -> None:
+    threshold = data.draw(st.integers(1, count))
+    places = data.draw(st.lists(st.integers(1, 255), min_size=count, max_size=count, unique=True))
+    shares = shamir.share(secret, places, threshold, Stream.from_os())
+    for subset in list(combinations(places, threshold))[:20]:
+        assert shamir.reconstruct({place: shares[place] for place in subset}) == secret
+
+
+def test_fewer_shares_are_uniform() -> None:
+    # two secrets, one share of a 2-of-2 sharing: the share's distribution must not tell them apart
+    seen = {}
+    for secret in (b"\x00", b"\xff"):
+        values = [shamir.share(secret, [1, 2], 2, Stream.from_os())[1][0] for _ in range(4096)]
+        seen[secret] = np.bincount(values, minlength=256)
+    for counts in seen.values():
+        chi_squared = ((counts - 16) ** 2 / 16).sum()
+        assert chi_squared < 380  # 255 degrees of freedom: exceeded with probability below 1e-6
+
+
+@pytest.mark.parametrize("places", [[0, 1], [1, 1], [1, 256], []])
+def test_wrong_places_are_refused(places: list[int]) -> None:
+    with pytest.raises(ValueError, match="places"):
+        shamir.share(b"secret", places, 1, Stream.from_os())
