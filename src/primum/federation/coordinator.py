@@ -116,6 +116,7 @@ class Coordinator:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._link: SuperLink | None = None
+        self._server: _Front | None = None
 
     def serve(self, ready: Callable[[str], None]) -> None:
         """Start SuperLink and the front; `ready(address)` is called when both answer. Returns after an interrupt."""
@@ -147,15 +148,27 @@ class Coordinator:
         if config.ssl is None:
             raise MachineError("TLS could not be set up.", "Nothing was started.")
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-        server = _Front(config, lambda: ready(address))
+        self._server = _Front(config, lambda: ready(address))
         supervisor = threading.Thread(target=self._supervise, daemon=True)
         supervisor.start()
         try:
-            server.run()
+            self._server.run()
         finally:
             self._over.set()
             supervisor.join(timeout=2)
             self._link.stop()
+
+    @property
+    def superlink(self) -> SuperLink:
+        """The SuperLink of a coordinator that serves."""
+        if self._link is None:
+            raise MachineError("The coordinator is not running.", "Call serve first.")
+        return self._link
+
+    def stop(self) -> None:
+        """Make `serve` return."""
+        if self._server is not None:
+            self._server.should_exit = True
 
     def _desk(self) -> FrontDesk:
         return FrontDesk(

@@ -36,4 +36,6 @@ def score_test(folder: Path, test: Path, patient: str | None) -> None:
     ]
     write(folder / "predictions.jsonl", ("\n".join(lines) + "\n").encode())
     summary = json.loads((folder / "summary.json").read_text())
-    write_json(folder / "summary.json", {**summary, "test": metrics.classification_figures(labels, chances, data.patients)})
+    write_json(
+        folder / "summary.json", {**summary, "test": metrics.classification_figures(labels, chances, data.patients)}
+    )

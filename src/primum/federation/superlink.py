@@ -23,6 +23,8 @@ from primum.keys.certificate import CertificateFiles
 _START_DEADLINE: Final = 60.0
 BUNDLE_DIGEST: Final = "502fe77a33c034a58b620a622461497bf5ffc8de6ace1dc3e90a189c6f7b425a"
 
+_PROGRAM: Final = "primum.federation.server_app"
+
 # The whole bundle: metadata and three lines. Hospitals never load it; the hub's server program is installed code too.
 _BUNDLE: Final = {
     "pyproject.toml": """[build-system]
@@ -145,13 +147,16 @@ class SuperLink:
                 if "already in use" not in error.response.text.lower():
                     raise Unavailable(f"SuperLink refuses the node: {error.response.text[:200]}.") from error
 
-    def start_run(self, run: str) -> int:
-        """Start the server program for the run with that folder name; returns Flower's run number."""
+    def start_run(self, run: str, content: bytes | None = None) -> int:
+        """Start the server program (or that of another bundle) for the run with that folder name.
+
+        Returns Flower's run number.
+        """
         from flwr.common.serde import fab_to_proto, user_config_to_proto
         from flwr.proto.control_pb2 import StartRunRequest
         from flwr.supercore.fab import Fab
 
-        content = bundle()
+        content = content or bundle()
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto({"run": run}))
         with self._control() as client:
@@ -167,10 +172,12 @@ class SuperLink:
         return f"{status.status} {status.sub_status} {status.details}".strip()
 
 
-def bundle() -> bytes:
-    """The fixed app bundle; its SHA-256 is BUNDLE_DIGEST in every release (a test compares)."""
+def bundle(program: str = "primum.federation.server_app") -> bytes:
+    """The fixed app bundle (benchmarks measure another `program` in the same way); its SHA-256 is BUNDLE_DIGEST in every release (a test compares)."""
     from flwr.cli.build import build_fab_from_files
 
     content: bytes
-    content, _ = build_fab_from_files({name: text.encode() for name, text in _BUNDLE.items()})
+    content, _ = build_fab_from_files(
+        {name: text.replace(_PROGRAM, program).encode() for name, text in _BUNDLE.items()}
+    )
     return content

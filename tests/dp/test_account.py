@@ -1,0 +1,116 @@
+"""What a study costs, against published and recomputed values, and against dp_accounting's other accountants."""
+
+import math
+
+import dp_accounting
+import pytest
+from dp_accounting.rdp import RdpAccountant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from primum.dp import account
+from primum.dp.account import Budget, Steps
+from primum.errors import StudyError
+
+VALUES = [  # sigma, q, steps, delta; epsilon by RDP, by PLD, by PLD for replacing a patient
+    (Steps(60, 0.5, 4.1), 1e-3, 3.43, 3.01, 6.97),
+    (Steps(300, 512 / 4708, 6.12), 1e-4, 1.12, 1.00, 2.15),
+    (Steps(3001, 0.034, 1.15), 1e-4, 9.83, 8.94, 17.2),
+]
+
+
+def google_rdp(steps: Steps, orders: list[float] | None = None) -> RdpAccountant:
+    accountant = RdpAccountant(orders)
+    accountant.compose(account.event(steps))
+    return accountant
+
+
+@pytest.mark.parametrize(("steps", "delta", "renyi", "tight", "replace"), VALUES)
+def test_values_of_three_studies(steps: Steps, delta: float, renyi: float, tight: float, replace: float) -> None:
+    assert float(google_rdp(steps).get_epsilon(delta)) == pytest.approx(renyi, abs=0.006)
+    assert account.epsilon(steps, delta) == pytest.approx(tight, abs=0.006)
+    assert account.epsilon(steps, delta, replace=True) == pytest.approx(replace, abs=0.06)
+
+
+@given(
+    sigma=st.floats(0.6, 20),
+    q=st.floats(1e-3, 1.0),
+    count=st.integers(1, 5000),
+    order=st.integers(2, 64),
+)
+def test_rdp_equals_dp_accounting_at_integer_orders(sigma: float, q: float, count: int, order: int) -> None:
+    steps = Steps(count, q, sigma)
+    theirs = float(google_rdp(steps, [float(order)])._rdp[0])
+    assert account.rdp(steps, order) == pytest.approx(theirs, rel=1e-6, abs=1e-9 * count)
+
+
+@given(divergence=st.floats(0.01, 20), order=st.integers(2, 64), delta=st.sampled_from([1e-4, 1e-5, 1e-8]))
+def test_rdp_and_epsilon_are_each_others_inverse(divergence: float, order: int, delta: float) -> None:
+    epsilon = account.epsilon_of_rdp(divergence, order, delta)
+    if epsilon > 0:
+        assert account.rdp_of_epsilon(epsilon, order, delta) == pytest.approx(divergence)
+
+
+def test_epsilon_of_rdp_is_never_below_the_tight_figure() -> None:
+    for steps, delta, *_ in VALUES:
+        best = min(account.epsilon_of_rdp(account.rdp(steps, order), order, delta) for order in range(2, 64))
+        assert account.epsilon(steps, delta) <= best
+
+
+def test_one_gaussian_against_the_closed_form() -> None:
+    """Balle and Wang 2018, theorem 8: delta of one Gaussian at epsilon."""
+    for sigma in (0.8, 2.0, 5.0):
+        epsilon = account.epsilon(Steps(1, 1.0, sigma), 1e-5)
+        a, b = 1 / (2 * sigma) - epsilon * sigma, -1 / (2 * sigma) - epsilon * sigma
+        exact = stats.norm.cdf(a) - math.exp(epsilon) * stats.norm.cdf(b)
+        assert exact <= 1e-5 * (1 + 1e-9)  # pessimistic
+        assert exact == pytest.approx(1e-5, rel=0.01)
+
+
+def test_no_steps_cost_nothing_and_no_noise_costs_everything() -> None:
+    assert account.epsilon(Steps(0, 0.5, 4.0), 1e-5) == 0
+    assert account.epsilon(Steps(1, 0.5, 0.0), 1e-5) == math.inf
+    assert account.epsilon(Steps(1, 0.5, 4.0), 0.0) == math.inf
+    assert account.rdp(Steps(1, 0.5, 0.0), 8) == math.inf
+
+
+def test_q_of_one_is_not_treated_as_sampled() -> None:
+    event = account.event(Steps(3, 1.0, 2.0))
+    assert isinstance(event, dp_accounting.SelfComposedDpEvent)
+    assert isinstance(event.event, dp_accounting.GaussianDpEvent)
+
+
+@settings(max_examples=12)
+@given(
+    epsilon=st.floats(0.3, 10), count=st.integers(1, 200), q=st.sampled_from([0.05, 0.5, 1.0]), delta=st.sampled_from([1e-4, 1e-6])
+)
+def test_calibration_keeps_the_budget_and_wastes_none(epsilon: float, count: int, q: float, delta: float) -> None:
+    sigma = account.calibrate(Budget(epsilon, delta), count, q)
+    assert account.epsilon(Steps(count, q, sigma), delta) <= epsilon
+    assert account.epsilon(Steps(count, q, sigma / 1.002), delta) > epsilon or sigma < 0.0501
+
+
+def test_steps_within_a_budget_are_the_most_that_fit() -> None:
+    budget = Budget(3.0, 1e-5)
+    most = account.steps_within(budget, 0.5, 4.6, 1000)
+    assert account.epsilon(Steps(most, 0.5, 4.6), 1e-5) <= 3.0 < account.epsilon(Steps(most + 1, 0.5, 4.6), 1e-5)
+
+
+def test_a_budget_that_no_noise_keeps_is_refused() -> None:
+    with pytest.raises(StudyError, match="No noise"):
+        account.calibrate(Budget(1e-6, 1e-12), 100_000, 1.0)
+
+
+def test_a_patient_of_several_images_pays_more() -> None:
+    """With one image the mixture is the plain figure; the figures of two and four images are those of the design."""
+    steps, delta = Steps(100, 0.1, 1.0), 1e-5
+    one, two, four = (account.patient_epsilon(steps, delta, images) for images in (1, 2, 4))
+    assert one == pytest.approx(account.epsilon(steps, delta), rel=1e-3)
+    assert one < two < four
+    assert two > 1.5 * one
+
+
+def test_tables_and_padding_are_charged_to_delta() -> None:
+    assert account.delta_overheads(3.0, 40_000, 300, 3) == pytest.approx(1e-9, rel=0.2)
+    assert account.delta_overheads(3.0, 10**9, 10_000, 3) > 1e-5

@@ -1,0 +1,50 @@
+"""Noisy counts for evaluation: one cell a patient, sensitivity 1."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from primum.dp import histogram
+from primum.rng import Stream
+
+
+@given(
+    classes=st.integers(2, 5),
+    patients=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=40),
+)
+def test_each_patient_is_in_one_cell_and_removing_one_moves_one_count_by_one(
+    classes: int, patients: list[tuple[int, int]]
+) -> None:
+    width = histogram.bins(classes)
+    cells = np.array([cell % width for cell, _ in patients])
+    labels = np.array([label % classes for _, label in patients])
+    counts = histogram.counts(cells, labels, classes)
+    assert counts.shape == (classes * width,)
+    assert counts.sum() == len(patients)
+    assert counts[labels[0] * width + cells[0]] >= 1
+    difference = counts - histogram.counts(cells[1:], labels[1:], classes)
+    assert np.linalg.norm(difference) == 1
+
+
+def test_an_empty_hospital_counts_nothing() -> None:
+    assert not histogram.counts(np.zeros(0, np.int64), np.zeros(0, np.int64), 2).any()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_without_noise_the_counts_come_back_exactly(classes: int) -> None:
+    """RESOLUTION is whole, so rounding moves no count."""
+    mechanism = histogram.mechanism(classes, 0.0, 2, 3, 500)
+    counts = np.arange(classes * histogram.bins(classes)).astype(np.float64)
+    assert mechanism.scale == pytest.approx(histogram.RESOLUTION)
+    assert mechanism.restore(mechanism.share(counts, Stream.from_os())) == pytest.approx(counts, abs=1e-9)
+
+
+def test_the_noise_of_a_count_has_the_width_that_the_plan_says() -> None:
+    mechanism = histogram.mechanism(2, 2.0, 2, 3, 500)
+    stream = Stream.from_os()
+    nothing = np.zeros(mechanism.dimension)
+    rows = np.array([mechanism.restore(mechanism.share(nothing, stream)) for _ in range(1500)])
+    expected = 2.0 * mechanism.integer_sensitivity / mechanism.scale / np.sqrt(2)
+    assert rows.std() == pytest.approx(expected, rel=0.03)
+    assert mechanism.integer_sensitivity / mechanism.scale <= 1.07
