@@ -23,20 +23,20 @@ from pydantic import BaseModel, ConfigDict
 
 from primum import __version__, wire
 from primum.dp.ledger import Ledger
-from primum.errors import InputError, MachineError, PeerError, PrimumError, Unavailable
+from primum.errors import DataError, InputError, MachineError, PeerError, PrimumError, Unavailable
 from primum.federation.coordinator import make_private
 from primum.federation.enrolment import PURPOSE, EnrolRequest, JoinFile
 from primum.federation.fleet import Fleet, connect
 from primum.federation.memory import Memory
 from primum.federation.messages import EndOrder, Failure, Order, Reply, Tagged
-from primum.federation.participant import NO, WAITING, YES, Cohorts, Hospital, Participant, describe
+from primum.federation.participant import NO, WAITING, YES, Cohorts, Hospital, Participant
 from primum.federation.policy import Policy
 from primum.federation.records import body_of, to_reply
 from primum.federation.scientist import Desk as CoordinatorDesk
 from primum.federation.scientist import Submitted, post
 from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_folder, split_patients
 from primum.journal import Journal
-from primum.keys.identity import Identity, fingerprint, list_fingerprint, write_private
+from primum.keys.identity import Identity, fingerprint, write_private
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.study import Study, parse_settings, read_text
 from primum.tasks.classification import Cohort
@@ -166,9 +166,6 @@ class TerminalDesk:
             return NO, "no policy.toml and no terminal to ask at"
         if run not in self._answers:
             self._answers[run] = None
-            for name, words in describe(plan, asker).items():
-                self._show(f"  {name}: {words}")
-            self._show(f"  Members: {list_fingerprint(study.hospitals.identities())}")
             threading.Thread(target=self._read, args=(run,), daemon=True).start()
         answer = self._answers[run]
         return (WAITING, "a person is thinking") if answer is None else (answer, getpass.getuser())
@@ -283,6 +280,10 @@ class ResidentNode:
         except PrimumError as error:
             self._show(f"Refused: {error}")
             self._journal.write("refused", run=order.run.hex(), order=type(order).__name__, reason=error.message)
+            if isinstance(error, DataError | MachineError):  # may name files: that stays here
+                return Failure(
+                    type(error).__name__, "The hospital's images or computer failed.", "Its own log says why."
+                )
             return Failure(type(error).__name__, error.message, error.hint)
         except OSError as error:
             self._show(f"This computer: {error}")

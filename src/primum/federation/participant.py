@@ -39,7 +39,7 @@ from primum.federation.messages import (
 )
 from primum.federation.policy import Policy
 from primum.journal import Journal
-from primum.keys.identity import Identity, verify
+from primum.keys.identity import Identity, list_fingerprint, verify
 from primum.rng import Stream
 from primum.secagg import Node
 from primum.secagg.messages import Settlement, Signed, open_signed
@@ -102,6 +102,7 @@ class Participant:
         self._hospital, self._run = hospital, run
         self._running: _Running | None = None
         self._stream = Stream.from_os()
+        self._shown = False
 
     def handle(self, order: Order) -> Reply:
         """Carry out one order of the coordinator."""
@@ -148,6 +149,8 @@ class Participant:
         if known is not None and known.answer == NO:
             return NO, "declined before"
         plan = Plan(study)
+        if known is None:
+            self._show_request(plan, asker)
         try:
             plan.check()
             (policy or Policy(decide="ask", without_privacy=True)).check(study, asker, datetime.date.today())
@@ -165,6 +168,14 @@ class Participant:
             self._hospital.memory.decide(digest, answer, by)
             self._note(digest, answer, by, "")
         return answer, by
+
+    def _show_request(self, plan: Plan, asker: bytes) -> None:
+        if self._shown:
+            return
+        self._shown = True
+        self._hospital.show("A study is put before this hospital:")
+        for name, words in describe(plan, asker).items():
+            self._hospital.show(f"  {name}: {words}")
 
     def _note(self, digest: bytes, answer: str, by: str, reason: str) -> None:
         self._hospital.journal.write("decision", study=digest.hex(), answer=answer, by=by, reason=reason)
@@ -326,5 +337,6 @@ def describe(plan: Plan, asker: bytes) -> Mapping[str, str]:
         "Model": f"{study.model.kind}, {plan.dimension:,} weights, images of {study.images.size} pixels",
         "Privacy": promise,
         "Rounds": f"{study.training.rounds}, each with {study.training.sampling:.0%} of the patients",
+        "Members": list_fingerprint(study.hospitals.identities()),
         "Hospitals": f"{plan.hospitals}; safe if {study.hospitals.colluding} of them work with the coordinator",
     }

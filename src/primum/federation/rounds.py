@@ -4,10 +4,12 @@ A round that fails (somebody missed a deadline, gave a wrong share, restarted) i
 a new session is made with whoever is there, and the next attempt has a new number. What nodes charged stays charged.
 """
 
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from importlib.metadata import version
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -37,12 +39,15 @@ from primum.federation.participant import NO, YES, model_digest
 from primum.federation.runs import Run, write_json
 from primum.keys.identity import Identity, list_fingerprint
 from primum.models.card import Card, FrontEndCard, save_model
-from primum.secagg import Aggregate, Opening, Server, Shape
+from primum.secagg import Aggregate, MaskedVector, Opening, Server, Shape, Signed
 from primum.study import Study
 from primum.tasks.figures import binary_figures, confusion_figures
 from primum.tasks.plan import Plan
 from primum.tasks.training import Optimiser
 
+Message = TypeVar("Message", MaskedVector, Signed)
+
+_VERSIONS: Final = ("primum", "torch", "numpy", "flwr", "cryptography", "dp-accounting", "pydicom")
 _RETRY_PAUSE: Final = 2.0
 _MOST_FAILURES: Final = 100
 
@@ -88,6 +93,9 @@ class Rounds:
         self._optimiser = Optimiser.start(training, expected, self._plan.dimension)
         self._traffic = _Traffic()
         self._in_session = False
+        self._budget_over = False
+        self._vectors_left = False
+        self._round_bytes: dict[str, int] = {}
         self._pinned: dict[int, bool] = {}
 
     def _units(self) -> float:
@@ -150,6 +158,9 @@ class Rounds:
                 aggregate, local = self._attempt(TRAIN, self._weights())
             except (PeerError, Unavailable) as error:
                 failures, charged = failures + 1, charged + self._vectors_left
+                if self._budget_over and self._optimiser.rounds:
+                    self._say("A hospital gives no more steps of this study: the model is what there is.")
+                    return
                 self._fail_round(error, failures)
                 continue
             failures, charged = 0, charged + 1
@@ -204,7 +215,7 @@ class Rounds:
 
     def _attempt(self, what: str, weights: bytes) -> tuple[Aggregate, float]:
         self._vectors_left = False
-        self._round_bytes: dict[str, int] = {}
+        self._round_bytes = {}
         if not self._in_session or len(self._server.dealt) < self._plan.setup.least_included:
             self._session()
         mechanism = self._plan.training if what == TRAIN else self._plan.evaluation
@@ -220,7 +231,7 @@ class Rounds:
         for place, reply in replies.by_place.items():
             if isinstance(reply, VectorAnswer):
                 self._vectors_left = True
-                self._accept(place, lambda p=place, r=reply: self._server.take_vector(p, r.vector))  # type: ignore[misc]
+                self._accept(place, self._server.take_vector, reply.vector)
                 local = max(local, reply.local_seconds)
         request = self._server.request()
         included = [place for place in starts if isinstance(replies.by_place.get(place), VectorAnswer)]
@@ -247,7 +258,7 @@ class Rounds:
         keys = self._send("setup", dict.fromkeys(present, KeysOrder(token, session, first)))
         for place, reply in keys.by_place.items():
             if isinstance(reply, Answer):
-                self._accept(place, lambda p=place, r=reply: self._server.take_offer(p, r.message))  # type: ignore[misc]
+                self._accept(place, self._server.take_offer, reply.message)
         offers = self._server.offers()
         present = [place for place in present if isinstance(keys.by_place.get(place), Answer)]
         pairs = self._send("setup", dict.fromkeys(present, PairOrder(token, offers)))
@@ -261,12 +272,12 @@ class Rounds:
         dealt = self._send("setup", dict.fromkeys(present, DealOrder(token, tuple(encapsulations))))
         for place, reply in dealt.by_place.items():
             if isinstance(reply, Answer):
-                self._accept(place, lambda p=place, r=reply: self._server.take_deal(p, r.message))  # type: ignore[misc]
+                self._accept(place, self._server.take_deal, reply.message)
         self._in_session = True
 
-    def _accept(self, place: int, take: Callable[[], None]) -> None:
+    def _accept(self, place: int, take: Callable[[int, Message], None], message: Message) -> None:
         try:
-            take()
+            take(place, message)
         except PeerError as error:
             self._say(f"{self._names([place])} is left out: {error.message}")
 
@@ -275,6 +286,7 @@ class Rounds:
         self._traffic.add(kind, replies)
         for place, reply in replies.by_place.items():
             if isinstance(reply, Failure):
+                self._budget_over |= reply.error == "BudgetError"
                 self._say(f"{self._names([place])}: {reply.message} {reply.hint}".strip())
         missing = [place for place in orders if place not in replies.by_place]
         if missing:
@@ -339,7 +351,7 @@ class Rounds:
                 },
             },
             "round_seconds": float(np.median([line["seconds"] for line in lines])) if lines else 0.0,
-            "versions": {"primum": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
         }
 
     def _names(self, places: Any) -> str:

@@ -7,6 +7,7 @@ checkpoint.safetensors   optimiser after the last finished round
 metrics.jsonl ledger.jsonl summary.json model.safetensors card.json   what the scientist gets
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -66,6 +67,12 @@ class Run:
         write(folder / "request.bin", wire.encode(signed))
         run.set_status(QUEUED)
         return run
+
+    def lock(self) -> IO[bytes]:
+        """Hold the run for this process until the file is closed or the process ends; waits for another holder."""
+        file = (self.folder / "lock").open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
     def signed_study(self) -> SignedStudy:
         """What the scientist signed."""

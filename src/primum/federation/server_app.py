@@ -117,6 +117,7 @@ def main(grid: Grid, context: Context) -> None:
     run = Run(state / "runs" / Path(str(context.run_config["run"])).name)
     identity = Identity.load_or_make(state / "identity.pem")
     members = Study.parse(run.signed_study().text, "the study").hospitals.identities()
+    lock = run.lock()  # the program of a coordinator that was killed may still be ending
     run.set_status(RUNNING)
     rounds = Rounds(run, identity, GridExchange(grid, identity, members, Register(state)), say)
     try:
@@ -128,3 +129,4 @@ def main(grid: Grid, context: Context) -> None:
         return
     run.set_status(FINISHED)
     rounds.tell_end("finished")
+    lock.close()

@@ -4,8 +4,10 @@ SuperLink serves Fleet, Control and Runtime on one port, and Control lets everyo
 bundle. So nothing but our front is reachable from outside, and it forwards Fleet only (`front.py`).
 """
 
+import ctypes
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from primum.errors import MachineError, Unavailable
 from primum.keys.certificate import CertificateFiles
 
 _START_DEADLINE: Final = 60.0
+_PR_SET_PDEATHSIG: Final = 1
 BUNDLE_DIGEST: Final = "502fe77a33c034a58b620a622461497bf5ffc8de6ace1dc3e90a189c6f7b425a"
 
 _PROGRAM: Final = "primum.federation.server_app"
@@ -65,6 +68,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _die_with_parent() -> None:
+    """Linux: a SuperLink whose coordinator was killed would go on with its runs beside the next one's."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def environment(state: Path) -> dict[str, str]:
     """The environment of every Flower process: no telemetry, no update check, nothing outside the state folder."""
     return {
@@ -101,7 +110,9 @@ class SuperLink:
             *("--enable-supernode-auth", "--disable-runtime-dependency-installation", "--isolation", "subprocess"),
         ]
         with log.open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, env=environment(state), cwd=state)
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=environment(state), cwd=state, preexec_fn=_die_with_parent
+            )
         link = cls(process, port, files.pem())
         link._wait(log)
         return link

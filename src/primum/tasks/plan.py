@@ -1,5 +1,6 @@
 """Everything that follows from a study; hospitals and coordinator compute the same from the same text."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -14,7 +15,8 @@ from primum.models.scattering import FrontEnd
 from primum.secagg.setup import Setup
 from primum.study import Study
 
-_PLAIN_BATCH_MAXIMUM: Final = 10_000_000  # patients in all, where a study without privacy names no number
+_PLAIN_PATIENTS: Final = 1_000_000  # in all, where a study without privacy names no number
+_RESOLUTION: Final = 100.0  # integer steps per clipping norm and sqrt(dimension): rounding costs 1 % of the noise
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Plan:
     @property
     def patients(self) -> int:
         """N: the public number of units that the step size is made for."""
-        return self.study.privacy.patients if self.study.privacy else _PLAIN_BATCH_MAXIMUM
+        return self.study.privacy.patients if self.study.privacy else _PLAIN_PATIENTS
 
     @cached_property
     def largest_batch(self) -> int:
@@ -73,8 +75,13 @@ class Plan:
         """The mechanism of one training step."""
         privacy = self.study.privacy
         sigma = privacy.noise_multiplier if privacy else 0.0
-        norm = self.study.training.clipping_norm
-        return Mechanism(self.dimension, norm, sigma, self.k_min, self.hospitals, self.largest_batch)
+        norm, batch = self.study.training.clipping_norm, self.largest_batch
+        resolution = _RESOLUTION if privacy else min(_RESOLUTION, self._finest(batch))
+        return Mechanism(self.dimension, norm, sigma, self.k_min, self.hospitals, batch, resolution)
+
+    def _finest(self, batch: int) -> float:
+        # without privacy nobody says how many patients there are: the finest steps of which a million fit into 31 bits
+        return 2.0**30 / (self.hospitals * math.sqrt(self.dimension) * batch)
 
     @cached_property
     def evaluation(self) -> Mechanism:
