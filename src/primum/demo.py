@@ -22,10 +22,11 @@ from primum.diagnosis.data_owner import Diagnosis, diagnose_files
 from primum.diagnosis.deploy import deploy
 from primum.diagnosis.deployment import load_public
 from primum.diagnosis.roles import free_address, make_role
+from primum.disk import write
 from primum.errors import DataError, Unavailable
 from primum.federation.coordinator import State
 from primum.federation.node import NodeState
-from primum.federation.runs import write, write_json
+from primum.federation.runs import write_json
 from primum.federation.scientist import Scientist
 from primum.federation.scoring import score_test
 from primum.federation.superlink import free_port

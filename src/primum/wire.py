@@ -6,7 +6,9 @@ messages have equal bytes and a signature over the bytes is a signature over the
 first, then type, version, every field's type, and that the bytes are the canonical ones.
 """
 
-from typing import Any, Final, TypeVar, Union
+from functools import reduce
+from operator import or_
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -46,7 +48,7 @@ def decode(data: bytes, kind: type[MessageType], peer: str, limit: int = DEFAULT
 
 def decode_one_of(data: bytes, kinds: tuple[type[Message], ...], peer: str, limit: int = DEFAULT_LIMIT) -> Any:
     """The message in `data`, of one of `kinds`; errors as `decode`."""
-    return _decode(data, Union[kinds], "message", peer, limit)
+    return _decode(data, reduce(or_, kinds), "message", peer, limit)
 
 
 def _decode(data: bytes, kind: Any, name: str, peer: str, limit: int) -> Any:

@@ -17,9 +17,9 @@ def command() -> None:
 )
 def study(path: Path, state: Path | None) -> None:
     """Write a commented study.toml."""
+    from primum.disk import write
     from primum.errors import InputError
     from primum.federation.enrolment import Register
-    from primum.federation.runs import write
     from primum.federation.template import study_template
 
     if path.exists():

@@ -46,8 +46,8 @@ def command(join_file: Path, data: Path, state: Path, patient: str | None) -> No
 def _remember(path: Path, pattern: str) -> None:
     import tomli_w
 
+    from primum.disk import write
     from primum.federation.node import NodeSettings
-    from primum.federation.runs import write
 
     kept = NodeSettings.read(path).model_dump(exclude_none=True)
     write(path, tomli_w.dumps({**kept, "patient": pattern}).encode())

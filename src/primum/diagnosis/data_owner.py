@@ -191,7 +191,7 @@ def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path) -> No
     features = way.features(way.read(paths))
     open_folder(folder)
     key = SealingKey.load_or_make(folder / _KEY)
-    write_message(folder / _NAMES, Names(tuple(str(path) for path in paths)), 0o600)
+    write_message(folder / _NAMES, Names(tuple(str(path) for path in paths)), private=True)
     for request in make_requests(features, public.deployment, key.public):
         write_message(folder / REQUEST_NAMES[request.server], request)
 

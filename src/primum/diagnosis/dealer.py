@@ -17,10 +17,11 @@ from typing import Final
 from primum.diagnosis.channel import SHUTDOWN_SECONDS, STEP_SECONDS, Channel
 from primum.diagnosis.deployment import RoleFile, open_role_file
 from primum.diagnosis.messages import MOST_IMAGES, Deal, Hello, Material, Sorry, frame_limit
-from primum.diagnosis.numbers import Journal, UsedNumbers
+from primum.diagnosis.numbers import UsedNumbers, note
 from primum.diagnosis.roles import RoleKeys, bind, load_keys, locked
 from primum.diagnosis.session import Session, welcome
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
+from primum.journal import Journal
 from primum.keys.certificate import certificate_digest, server_context
 from primum.mpc.dealer import Dealer
 from primum.mpc.share import ROLES, Role
@@ -83,16 +84,14 @@ class DealerProcess:
         self._dealer = Dealer.make(content.deployment.program, content.deployment.model, seeds)
         self._tls = keys.tls
         self._used = UsedNumbers(keys.folder)
-        self._journal = Journal(keys.folder)
+        self._journal = Journal(keys.folder / "journal.jsonl", keys.identity)
         self._connections: dict[Role, _Connection] = {}
         self._one_deal = asyncio.Lock()
         self._say = say
 
     def context(self) -> ssl.SSLContext:
         """TLS that lets in the two servers of the deployment."""
-        context = server_context(self._tls, self.deployment.a.certificate + self.deployment.b.certificate)
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # two roots may share a name (one machine): compare whole
-        return context
+        return server_context(self._tls, self.deployment.a.certificate + self.deployment.b.certificate)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it ends; a fault of one server does not touch the other."""
@@ -154,7 +153,7 @@ class DealerProcess:
         name = hashlib.sha256(b"".join(asked.sessions) + asked.first.to_bytes(8, "big")).digest()
         self._used.record(asked.first, asked.count, name)
         data = self._dealer.deal(asked.first, asked.count, ratchets)
-        self._journal.write("dealt", name, asked.first, asked.count)
+        note(self._journal, "dealt", name, asked.first, asked.count)
         return Material(asked.first, asked.count, data)
 
     def _session(self, role: Role, asked: Deal) -> Session:

@@ -1,12 +1,12 @@
 """JSON files that travel by hand: bytes as base64, written whole or not at all, bounded and checked when read."""
 
-import os
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from primum.errors import InputError, MachineError, PeerError
+from primum.disk import write
+from primum.errors import InputError, PeerError
 from primum.wire import Message
 
 MessageType = TypeVar("MessageType", bound=Message)
@@ -51,21 +51,9 @@ def read_message(path: Path, kind: type[MessageType], limit: int) -> MessageType
         ) from None
 
 
-def write_message(path: Path, message: Message, mode: int = 0o644) -> None:
+def write_message(path: Path, message: Message, private: bool = False) -> None:
     """Write `message` as indented JSON, whole or not at all; MachineError if the disk says no."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(to_json(message), indent=1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MachineError(
-            f"{path} cannot be written: {error.strerror}.", "Check the folder, its permissions and the disk."
-        ) from None
+    write(path, msgspec.json.format(to_json(message), indent=1) + b"\n", private)
 
 
 def _first_line(error: Exception) -> str:

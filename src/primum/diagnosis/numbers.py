@@ -6,13 +6,13 @@ bytes of the SHA-256 of those. A record that a crash cut short was never acted u
 """
 
 import hashlib
-import json
 import os
 import struct
 from pathlib import Path
 from typing import Final
 
 from primum.errors import MachineError, Refused
+from primum.journal import Journal
 
 _RECORD: Final = struct.Struct(">QQ32s8s")
 HIGHEST: Final = 1 << 62
@@ -86,22 +86,10 @@ class UsedNumbers:
             os.truncate(self._path, whole)
 
 
-class Journal:
-    """Append-only lines of JSON: what was done, with hashes of messages."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "journal.jsonl"
-
-    def write(self, event: str, request: bytes, first: int, count: int, **messages: bytes) -> None:
-        """One line; `messages` are hashed, not kept."""
-        line = {"event": event, "request": request.hex(), "first": first, "count": count}
-        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in messages.items()}
-        try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "ab") as file:
-                file.write((json.dumps(line | hashes) + "\n").encode())
-        except OSError as error:
-            raise MachineError(f"{self._path} cannot be written: {error.strerror}.", "Free some space.") from None
+def note(journal: Journal, kind: str, request: bytes, first: int, count: int, **messages: bytes) -> None:
+    """An entry in a role's journal; `messages` are hashed, not kept."""
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in messages.items()}
+    journal.write(kind, request=request.hex(), first=first, count=count, **hashes)
 
 
 def _check(first: int, count: int, request: bytes) -> bytes:

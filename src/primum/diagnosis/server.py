@@ -22,11 +22,12 @@ from primum.diagnosis.deployment import RoleFile, open_role_file
 from primum.diagnosis.endpoint import serve_https
 from primum.diagnosis.links import DealerLink, LinkFromA, LinkToB
 from primum.diagnosis.messages import Agree, Answer, Opening, Request, Start
-from primum.diagnosis.numbers import Journal, UsedNumbers
+from primum.diagnosis.numbers import UsedNumbers, note
 from primum.diagnosis.requests import OpenedRequest, open_request, seal_answer
 from primum.diagnosis.roles import RoleKeys, bind, load_keys, locked
 from primum.diagnosis.session import Session
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
+from primum.journal import Journal
 from primum.mpc.party import Evaluation, Party
 
 PAIR_SECONDS: Final = 5.0
@@ -89,7 +90,7 @@ class ServerProcess:
         program, model = content.deployment.program, content.deployment.model
         self._party = Party.make(self.role, program, model, content.masked, content.seeds[0])
         self._used = UsedNumbers(keys.folder)
-        self._journal = Journal(keys.folder)
+        self._journal = Journal(keys.folder / "journal.jsonl", keys.identity)
         self._pending: dict[bytes, _Pending] = {}
         self._one_run = asyncio.Lock()
         self._dealer = DealerLink(self.deployment, self.role, keys, self._used, say)
@@ -257,7 +258,7 @@ class ServerProcess:
             answer = seal_answer(opened, self.role, own.first, share, self.deployment, self.keys.identity)
             # the answer in its box: the hash of a share of 40 bits could be searched for
             messages = {"sent": own.data, "received": theirs.data, "answer": answer.box}
-            self._journal.write("answered", opened.digest, own.first, opened.images, **messages)
+            note(self._journal, "answered", opened.digest, own.first, opened.images, **messages)
             return answer
 
         return await asyncio.to_thread(finish)

@@ -139,7 +139,7 @@ def rdp(steps: Steps, order: int) -> float:
     ]
     largest = max(terms)
     log_moment = largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
-    return steps.count * log_moment / (order - 1)
+    return steps.count * max(0.0, log_moment) / (order - 1)
 
 
 def epsilon_of_rdp(divergence: float, order: int, delta: float) -> float:

@@ -8,12 +8,12 @@ same cap.
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from primum.disk import transaction
 from primum.dp.account import rdp_of_epsilon
 from primum.errors import BudgetError, InputError
 
@@ -77,28 +77,16 @@ class Ledger:
                     f"The order is fixed when the ledger is made: write rdp_order = {row[0]}.",
                 )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, isolation_level=None, timeout=10)
-        try:
-            db.execute("pragma synchronous = full")
-            db.execute("begin immediate")
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            yield db
-            db.execute("commit")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("rollback")
-            raise
-        finally:
-            db.close()
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._path, _SCHEMA)
 
     def reserve(self, study: str, run: str, round_number: int, population: str, divergence: float) -> None:
         """Write down the worst case of one step before it starts; BudgetError, and nothing written, if it does not fit.
 
-        A step of the same run, round and population is reserved once: a second time is a BudgetError too.
+        A step of the same run, round and population is reserved once: a second time is a BudgetError too. A negative
+        divergence is a ValueError: it would hand budget back.
         """
+        _refuse_negative(divergence)
         with self._transaction() as db:
             self._require(db, population, divergence)
             try:
@@ -127,6 +115,7 @@ class Ledger:
 
     def settle(self, run: str, round_number: int, population: str, divergence: float) -> None:
         """After t nodes signed the set that was summed: charge the noise that was really there, never more than before."""
+        _refuse_negative(divergence)
         with self._transaction() as db:
             db.execute(
                 "update entry set rdp_settled = min(rdp_reserved, ?) where run = ? and round = ? and population = ? "
@@ -153,3 +142,8 @@ class Ledger:
     def _spent(db: sqlite3.Connection, population: str) -> float:
         query = "select coalesce(sum(coalesce(rdp_settled, rdp_reserved)), 0) from entry where population = ?"
         return float(db.execute(query, (population,)).fetchone()[0])
+
+
+def _refuse_negative(divergence: float) -> None:
+    if divergence < 0:
+        raise ValueError("a divergence is not negative")

@@ -104,6 +104,10 @@ class Mechanism:
         """The noisy sum in units of the data."""
         return total / self.scale
 
+    def restored_sigma(self, shares: int) -> float:
+        """Standard deviation of the noise in `restore` of a sum of `shares` hospitals, in units of the data."""
+        return self.share_sigma * math.sqrt(shares) / self.scale
+
     def arriving_multiplier(self, honest: int) -> float:
         """The noise multiplier that is really in a sum with `honest` honest shares: for settling the ledger."""
         return self.noise_multiplier * math.sqrt(honest / self.k_min)

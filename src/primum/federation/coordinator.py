@@ -19,11 +19,12 @@ from typing import Final
 
 import uvicorn
 
+from primum.disk import write
 from primum.errors import InputError, MachineError, PeerError, PrimumError, Refused
 from primum.federation.enrolment import JoinFile, Register
 from primum.federation.front import Desk as FrontDesk
 from primum.federation.front import make_front
-from primum.federation.runs import FAILED, FINISHED, QUEUED, RUNNING, Run, write
+from primum.federation.runs import FAILED, FINISHED, QUEUED, RUNNING, Run
 from primum.federation.scientist import Desk, FetchRequest, Followed, FollowRequest, RunFiles, SubmitRequest
 from primum.federation.superlink import SuperLink
 from primum.keys.certificate import client_context, load_or_make

@@ -10,8 +10,7 @@ import secrets
 import sqlite3
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict
 
 from primum import __version__, wire
+from primum.disk import transaction
 from primum.errors import InputError, Refused
 from primum.keys.identity import verify
 from primum.study import parse_settings, read_text
@@ -87,22 +87,8 @@ class Register:
     def __init__(self, state: Path) -> None:
         self._path = state / "members.sqlite"
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, isolation_level=None, timeout=10)
-        try:
-            db.execute("pragma synchronous = full")
-            db.execute("begin immediate")
-            for statement in _SCHEMA.strip().split("\n"):
-                db.execute(statement)
-            yield db
-            db.execute("commit")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("rollback")
-            raise
-        finally:
-            db.close()
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._path, _SCHEMA)
 
     def invite(self, name: str) -> bytes:
         """A fresh token (32 bytes) for a hospital; Refused if that name is a member or was invited before."""
@@ -131,8 +117,11 @@ class Register:
             name, expires, used_by = row
             if used_by is not None and used_by != request.identity:
                 raise Refused("The token was used before, by another node.", "Ask for a new join file, and tell them.")
-            if expires < time.time():
+            if used_by is None and expires < time.time():  # a member starts again with its join file for ever
                 raise Refused("The token has expired.", "Ask for a new join file.")
+            taken = "select 1 from member where transport = ? and identity != ?"
+            if db.execute(taken, (request.transport, request.identity)).fetchone():
+                raise Refused("The transport key is another member's.", "Delete transport.pem and enrol again.")
             member = Member(name, request.identity, request.transport)
             db.execute("update invitation set used_by = ? where token = ?", (request.identity, _hash(request.token)))
             db.execute(

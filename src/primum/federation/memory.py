@@ -2,10 +2,11 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+from primum.disk import transaction
 
 _SCHEMA = """
 create table if not exists decision (study blob primary key, answer text not null, decided_by text not null, at real not null);
@@ -30,18 +31,8 @@ class Memory:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, isolation_level=None, timeout=10)
-        try:
-            db.execute("pragma synchronous = full")
-            db.execute("begin immediate")
-            for statement in _SCHEMA.strip().split("\n"):
-                db.execute(statement)
-            yield db
-            db.execute("commit")
-        finally:
-            db.close()
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._path, _SCHEMA)
 
     def decision(self, study: bytes) -> Decision | None:
         """What was decided on this study."""

@@ -8,6 +8,7 @@ journal.jsonl.
 import getpass
 import os
 import sys
+import termios
 import threading
 import time
 import tomllib
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict
 
 from primum import __version__, wire
+from primum.disk import write
 from primum.dp.ledger import Ledger
 from primum.errors import DataError, InputError, MachineError, PeerError, PrimumError, Unavailable
 from primum.federation.coordinator import make_private
@@ -36,7 +38,7 @@ from primum.federation.scientist import Desk as CoordinatorDesk
 from primum.federation.scientist import Submitted, post
 from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_folder, split_patients
 from primum.journal import Journal
-from primum.keys.identity import Identity, fingerprint, write_private
+from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.study import Study, parse_settings, read_text
 from primum.tasks.classification import Cohort
@@ -92,7 +94,7 @@ class NodeState:
         """32 bytes that never leave this folder; lost, the split into training and evaluation is lost too."""
         path = self.folder / "pseudonym.key"
         if not path.exists():
-            write_private(path, os.urandom(32))
+            write(path, os.urandom(32), private=True)
         return path.read_bytes()
 
     def transport(self) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
@@ -103,7 +105,7 @@ class NodeState:
             pem = made.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
-            write_private(path, pem)
+            write(path, pem, private=True)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise InputError(f"{path} is not a P-384 key.", "Delete it; the node enrols again with a new join file.")
@@ -159,6 +161,9 @@ class TerminalDesk:
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
         self._answers: dict[bytes, str | None] = {}
+        self._asked = b""  # the run whose question stands on the screen
+        self._reading = False
+        self._lock = threading.Lock()
 
     def ask(self, run: bytes, study: Study, plan: Plan, asker: bytes) -> tuple[str, str]:
         """No terminal: no."""
@@ -166,18 +171,32 @@ class TerminalDesk:
             return NO, "no policy.toml and no terminal to ask at"
         if run not in self._answers:
             self._answers[run] = None
-            threading.Thread(target=self._read, args=(run,), daemon=True).start()
+            self._put(run)
         answer = self._answers[run]
         return (WAITING, "a person is thinking") if answer is None else (answer, getpass.getuser())
 
-    def _read(self, run: bytes) -> None:
-        self._show("Take part in this study? Type yes or no:")
-        while (line := sys.stdin.readline().strip().lower()) not in ("yes", "no"):
-            if not line and sys.stdin.closed:
-                line = "no"
-                break
+    def _put(self, run: bytes) -> None:
+        with self._lock:
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question does not answer it
+            self._asked, start, self._reading = run, not self._reading, True
+            self._show("Take part in this study? Type yes or no:")
+        if start:
+            threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        # os.read: a thread that waits in sys.stdin holds its lock, and the interpreter could not end
+        while True:
+            try:
+                typed = os.read(sys.stdin.fileno(), 1024)
+            except (OSError, ValueError):
+                typed = b""
+            word = typed.decode(errors="replace").strip().lower()
+            if not typed or word in ("yes", "no"):  # nothing typed: the terminal is gone
+                with self._lock:
+                    self._answers[self._asked] = YES if word == "yes" else NO
+                    self._reading = False
+                return
             self._show("Type yes or no:")
-        self._answers[run] = YES if line == "yes" else NO
 
 
 def enrol(state: NodeState, join: JoinFile) -> None:

@@ -87,6 +87,7 @@ class _Running:
     study: Study
     digest: bytes
     plan: Plan
+    order: int  # the ledger's Renyi order when this run began
     node: Node
     ledger: Ledger
     learner: Learner
@@ -208,7 +209,8 @@ class Participant:
         members = study.hospitals.identities()
         node = Node(self._hospital.identity, members, self._hospital.coordinator, self._run, plan.setup, used)
         learner = Learner(plan, cohorts.training)
-        return _Running(study, digest, plan, node, self._hospital.ledger(policy), learner, cohorts)
+        ledger = self._hospital.ledger(policy)
+        return _Running(study, digest, plan, policy.rdp_order, node, ledger, learner, cohorts)
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
@@ -249,13 +251,12 @@ class Participant:
             if what == TRAIN
             else (EVALUATION, running.plan.evaluation_steps(1), running.plan.looks)
         )
-        policy = self._hospital.policy() or Policy()
         if self._charges(running.ledger, population) >= most:
             raise BudgetError(
                 f"All {most} steps of the study's {population} are charged already.",
                 "What failed counts too; no more is given.",
             )
-        divergence = account.rdp(steps, policy.rdp_order)
+        divergence = account.rdp(steps, running.order)
         running.ledger.reserve(running.study.study.name, self._run.hex(), number, population, divergence)
         running.charged[number] = population
 
@@ -283,8 +284,7 @@ class Participant:
         honest = included - running.plan.setup.colluding
         steps = running.plan.training_steps(1) if population == TRAINING else running.plan.evaluation_steps(1)
         really = account.Steps(1, steps.q, steps.sigma * math.sqrt(max(1.0, honest / running.plan.k_min)))
-        policy = self._hospital.policy() or Policy()
-        running.ledger.settle(self._run.hex(), number, population, account.rdp(really, policy.rdp_order))
+        running.ledger.settle(self._run.hex(), number, population, account.rdp(really, running.order))
 
     def _open(self, running: _Running, order: UnmaskOrder) -> OpeningAnswer:
         opening = running.node.open(order.request)

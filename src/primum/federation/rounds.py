@@ -110,9 +110,21 @@ class Rounds:
         if checkpoint is not None:
             self._optimiser.restore(checkpoint)
             self._say(f"Going on after round {self._optimiser.rounds}.")
+        self._count_lost_attempts()
         self._consent()
         self._train()
         self._finish(self._look())
+
+    def _count_lost_attempts(self) -> None:
+        """What a coordinator that was killed had begun and not written down is charged: vectors may have left."""
+        if self._optimiser.rounds >= self._study.training.rounds:
+            return  # what was begun last was a look
+        files = ("metrics.jsonl", "attempts.jsonl")
+        known = {line["attempt"] for file in files for line in self._run.lines(file)}
+        for number in range(1, self._run.started()[0] + 1):
+            if number not in known:
+                line = {"attempt": number, "failed": "the coordinator ended in the middle", "charged": True}
+                self._run.append("attempts.jsonl", line)
 
     def tell_end(self, outcome: str) -> None:
         """Tell the members that the run is over."""
@@ -158,17 +170,23 @@ class Rounds:
                 aggregate, local = self._attempt(TRAIN, self._weights())
             except (PeerError, Unavailable) as error:
                 failures, charged = failures + 1, charged + self._vectors_left
+                self._note_failure(error)
                 if self._budget_over and self._optimiser.rounds:
                     self._say("A hospital gives no more steps of this study: the model is what there is.")
                     return
-                self._fail_round(error, failures)
+                self._pause(error, failures)
                 continue
             failures, charged = 0, charged + 1
             norm = self._optimiser.step(self._plan.training.restore(aggregate.total))
             self._run.checkpoint(self._optimiser.state())
             self._note_round(aggregate, time.monotonic() - began, local, norm, charged)
+        if self._optimiser.rounds == 0:
+            raise Unavailable(
+                f"No round came to its end; the hospitals charged {charged} steps, all that the study asked for.",
+                "Nothing was learned. A new study needs a budget of its own.",
+            )
 
-    def _fail_round(self, error: PrimumError, failures: int) -> None:
+    def _note_failure(self, error: PrimumError) -> None:
         self._in_session = False
         number = self._run.started()[0]
         self._run.append(
@@ -176,6 +194,8 @@ class Rounds:
         )
         self._run.set_status("running", f"round repeated: {error.message}")
         self._say(f"Attempt {number} thrown away: {error.message}")
+
+    def _pause(self, error: PrimumError, failures: int) -> None:
         if failures >= _MOST_FAILURES:
             raise Unavailable(f"{failures} attempts in a row failed: {error.message}", "The model is as it was.")
         time.sleep(min(_RETRY_PAUSE, 0.2 * failures))
@@ -202,14 +222,20 @@ class Rounds:
         """One look at the evaluation patients; None where none is allowed or it failed twice."""
         if self._plan.looks == 0:
             return None
-        try:
-            aggregate, _ = self._attempt(EVALUATE, self._result())
-        except (PeerError, Unavailable) as error:
-            self._say(f"The hospitals' private figure could not be had: {error.message}")
+        aggregate = self._try_look() or self._try_look()
+        if aggregate is None:
             return None
         entry = {"round": self._optimiser.rounds, "sigma": self._plan.evaluation.accounted_multiplier, "q": 1.0}
         self._run.append("ledger.jsonl", {**entry, "population": "evaluation"})
         return aggregate
+
+    def _try_look(self) -> Aggregate | None:
+        try:
+            return self._attempt(EVALUATE, self._result())[0]
+        except (PeerError, Unavailable) as error:
+            self._in_session = False
+            self._say(f"The hospitals' private figure could not be had: {error.message}")
+            return None
 
     # -- one attempt ------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from primum import wire
-from primum.errors import MachineError
+from primum.disk import write
 from primum.study import SignedStudy
 
 QUEUED: Final = "queued"
@@ -141,17 +141,3 @@ class Run:
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """`write` of a JSON object."""
     write(path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def write(path: Path, data: bytes) -> None:
-    """Temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MachineError(f"{path} cannot be written: {error.strerror}.", "Free some space and go on.") from None

@@ -17,8 +17,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict
 
 from primum import wire
+from primum.disk import write
 from primum.errors import InputError, PeerError, PrimumError, Refused, Unavailable
-from primum.federation.runs import FAILED, FINISHED, write
+from primum.federation.runs import FAILED, FINISHED
 from primum.keys.certificate import client_context
 from primum.keys.identity import Identity
 from primum.secagg.messages import Signed, open_signed, sign

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from primum.federation.runs import write, write_json
+from primum.disk import write
+from primum.federation.runs import write_json
 from primum.imaging import PatientSource, Preparation, read_folder
 from primum.models.card import load_model
 from primum.tasks import metrics

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from primum.disk import write
 from primum.errors import InputError
-from primum.keys.identity import write_private
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def load_or_make(folder: Path, host: str) -> CertificateFiles:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_private(files.private_key, private)
-        write_private(files.certificate, _self_signed(key, host).public_bytes(serialization.Encoding.PEM))
+        write(files.private_key, private, private=True)
+        write(files.certificate, _self_signed(key, host).public_bytes(serialization.Encoding.PEM), private=True)
     return files
 
 
@@ -95,4 +95,6 @@ def server_context(own: CertificateFiles, clients_pem: str | None = None) -> ssl
     if clients_pem is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=clients_pem)
+        # each is trusted by itself: else OpenSSL takes the first of several with one host name for an issuer
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

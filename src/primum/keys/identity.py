@@ -1,7 +1,6 @@
 """Long-lived Ed25519 identities (RFC 8032), their fingerprints and files."""
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from primum.disk import write
 from primum.errors import InputError, PeerError
 
 PUBLIC_BYTES: Final = 32
@@ -33,7 +33,7 @@ class Identity:
         """The identity in the PEM file `path` (mode 0600); made and written there if the file does not exist."""
         if not path.exists():
             made = cls.generate()
-            write_private(path, made._pem())
+            write(path, made._pem(), private=True)
             return made
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -82,17 +82,6 @@ def list_fingerprint(publics: Iterable[bytes]) -> str:
     """The fingerprint of a list of identities, whatever its order."""
     ordered = sorted(publics)
     return fingerprint(b"list" + len(ordered).to_bytes(4, "big") + b"".join(ordered))
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a secret file: mode 0600 from the first byte, complete or not at all, synced."""
-    temporary = path.with_name(path.name + f".{os.getpid()}.part")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _framed(purpose: str, data: bytes) -> bytes:

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.hpke import (
     Suite,
 )
 
+from primum.disk import write
 from primum.errors import InputError, PeerError
-from primum.keys.identity import write_private
 
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _X25519: Final = 32
@@ -45,7 +45,7 @@ class SealingKey:
         """The key in `path` (96 bytes, mode 0600), made there if the file does not exist."""
         if not path.exists():
             made = cls.generate()
-            write_private(path, made._x25519.private_bytes_raw() + made._mlkem.private_bytes_raw())
+            write(path, made._x25519.private_bytes_raw() + made._mlkem.private_bytes_raw(), private=True)
             return made
         data = path.read_bytes()
         if len(data) != _X25519 + _MLKEM_SEED:

@@ -4,7 +4,6 @@ No pickle: a model from a stranger can be wrong, but it cannot run code. The car
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from primum.disk import write
 from primum.errors import ModelError
 from primum.models.linear import logits_of, outputs_for
 from primum.models.scattering import FrontEnd
@@ -86,8 +86,8 @@ def save_model(folder: Path, weight: Tensor, card: Card) -> None:
     data = save({"weight": weight})
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, data)
-    _write(folder / CARD, (card.model_dump_json(indent=2) + "\n").encode())
+    write(folder / WEIGHTS, data)
+    write(folder / CARD, (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def load_model(path: Path) -> TrainedModel:
@@ -155,16 +155,3 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path} does not exist", f"A model is a folder with {WEIGHTS} and {CARD}.") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "Check the path and its permissions.") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Temporary file, fsync, rename: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

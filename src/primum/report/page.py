@@ -1,13 +1,12 @@
 """One run as one HTML file: everything inline, nothing fetched, no script."""
 
-import os
 import statistics
 import tomllib
 from pathlib import Path
 from typing import Any, Final
 
 from primum import __version__
-from primum.errors import MachineError
+from primum.disk import write
 from primum.report import card, sections
 from primum.report.run import Run, read_run
 from primum.report.style import CSS
@@ -24,18 +23,7 @@ def write_report(run_folder: Path) -> Path:
     """
     text = page(read_run(run_folder))
     target = run_folder / REPORT
-    temporary = run_folder / f".{REPORT}.{os.getpid()}.part"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise MachineError(f"{target} cannot be written: {error.strerror}", "Check disk and permissions.") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+    write(target, text.encode())
     return target
 
 

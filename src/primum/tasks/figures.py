@@ -16,36 +16,48 @@ _TOO_WIDE: Final = 0.1
 
 def binary_figures(counts: Counts, noise: float) -> dict[str, Any]:
     """From counts [2, bins] of negatives and positives by score, each with independent noise of width `noise`."""
-    negatives, positives = np.maximum(counts, 0)
-    n, p = negatives.sum(), positives.sum()
+    negatives, positives = counts
+    n, p = float(negatives.sum()), float(positives.sum())
     if n < 1 or p < 1:
         return _nothing()
-    below = np.cumsum(negatives) - negatives / 2
-    auc = float(positives @ below / (n * p))
-    above = positives.sum() - np.cumsum(positives) + positives / 2
-    slopes = np.concatenate([(above / p - auc) / n, (below / n - auc) / p])
+    # negative counts stay: cutting them at 0 would add patients to empty bins and pull the AUC towards 1/2
+    order = np.tri(len(negatives), k=-1) + np.eye(len(negatives)) / 2  # [positive's bin, negative's bin]
+    auc = min(1.0, max(0.0, float(positives @ order @ negatives / (n * p))))
+    variance = _sampling_variance(auc, n, p) + _noise_variance(order - auc, negatives, positives, noise)
     half = len(negatives) // 2
     right = float(negatives[:half].sum() + positives[half:].sum())
     return {
-        **_figure("auc", auc, _sampling_variance(auc, n, p) + noise**2 * float(slopes @ slopes)),
-        **_accuracy(right, float(n + p), counts.size, noise),
+        **_figure("auc", auc, variance),
+        **_accuracy(right, n + p, counts.size // 2, counts.size, noise),
         **_verdict(counts, noise),
-    } | _too_few([_half_width(_sampling_variance(auc, n, p) + noise**2 * float(slopes @ slopes))])
+    } | _too_few([_half_width(variance)])
 
 
 def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
-    """From counts [classes, classes], true by predicted."""
-    table = np.maximum(counts, 0)
-    if table.sum() < 1:
+    """From counts [classes, classes], true by predicted, each with independent noise of width `noise`."""
+    total = float(counts.sum())
+    if total < 1:
         return _nothing()
-    figures = _accuracy(float(np.trace(table)), float(table.sum()), counts.size, noise)
-    return {**figures, **_verdict(counts, noise)} | _too_few([figures["accuracy_high"] - figures["accuracy"]])
+    figures = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
+    half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
+    return {**figures, **_verdict(counts, noise)} | _too_few([half])
 
 
-def _accuracy(right: float, total: float, cells: int, noise: float) -> dict[str, float]:
-    value = right / total
+def _noise_variance(centred: Counts, negatives: Counts, positives: Counts, noise: float) -> float:
+    """Variance of the AUC by the noise of the counts: both first-order terms and their product.
+
+    `centred` [bins, bins] is the comparison of a positive's bin with a negative's, less the AUC.
+    """
+    n, p = negatives.sum(), positives.sum()
+    by_positives, by_negatives = centred @ negatives / (n * p), positives @ centred / (n * p)
+    first = noise**2 * float(by_positives @ by_positives + by_negatives @ by_negatives)
+    return first + noise**4 * float((centred**2).sum()) / float(n * p) ** 2
+
+
+def _accuracy(right: float, total: float, right_cells: int, cells: int, noise: float) -> dict[str, float]:
+    value = min(1.0, max(0.0, right / total))
     # derivative of right / total: (1 - value) / total for a right cell, -value / total for a wrong one
-    spread = noise**2 * cells * ((1 - value) ** 2 + value**2) / 2 / total**2
+    spread = noise**2 * (right_cells * (1 - value) ** 2 + (cells - right_cells) * value**2) / total**2
     return _figure("accuracy", value, value * (1 - value) / total + spread)
 
 
