@@ -121,6 +121,8 @@ def run_demo(out: Path, data: Path | None, progress: Progress) -> Outcome:
     """
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty", "Give --out a new folder.")
+    if data is not None:
+        _check_parts(data)
     out.mkdir(parents=True, exist_ok=True)
     out.chmod(0o700)
     out = out.resolve()
@@ -142,12 +144,15 @@ def _images(out: Path, data: Path | None, progress: Progress) -> tuple[Path, str
     if data is None:
         draw(out / "drawn", progress=lambda done, total: progress("drawing X-rays", 0.1 * done / total))
         return out / "drawn", PHANTOM_PATIENT
+    return data.resolve(), CHEST_XRAY_PATIENT
+
+
+def _check_parts(data: Path) -> None:
     for part in ("train", "test"):
         if not (data / part).is_dir():
             raise DataError(
                 f"{data} has no folder {part}/", "Give a folder with train/ and test/, one folder per class in each."
             )
-    return data.resolve(), CHEST_XRAY_PATIENT
 
 
 def _federation(out: Path, running: Processes, images: Path, pattern: str, progress: Progress) -> Study:

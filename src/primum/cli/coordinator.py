@@ -39,7 +39,7 @@ def invite(state: Path, name: str, address: str | None) -> None:
     """Print a join file for one hospital. It lets somebody in once: send it by a way that you trust."""
     from primum.federation.coordinator import State
 
-    click.echo(State.open(state).invite(name, address), nl=False)
+    click.echo(State(state).invite(name, address), nl=False)
 
 
 @command.command()
