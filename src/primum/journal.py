@@ -71,9 +71,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     for line, number in _lines(path):
         try:
             entry = json.loads(line)["entry"]
+            follows = entry["before"] == before and entry["n"] == number
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}, line {number} is not a journal entry.", "The journal was altered.") from None
-        if entry["before"] != before or entry["n"] != number:
+        if not follows:
             raise InputError(f"{path}: the chain breaks at line {number}.", "The journal was altered there or before.")
         before = _hash(line)
         entries.append(entry)

@@ -12,7 +12,12 @@ import click
     "--data", type=click.Path(path_type=Path), help="Folder with train/ and test/, one folder per class in each."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="New folder for everything.  [default: primum-demo-TIME]")
-def command(data: Path | None, out: Path | None) -> None:
+@click.option(
+    "--patient",
+    metavar="REGEX",
+    help="Finds the patient in a file's name; one group.  [default: as in Kermany's X-rays]",
+)
+def command(data: Path | None, out: Path | None, patient: str | None) -> None:
     """Train with three hospitals, diagnose encrypted, write a report: real processes on this machine.
 
     Without --data, X-rays are drawn.
@@ -20,11 +25,17 @@ def command(data: Path | None, out: Path | None) -> None:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     from primum.demo import run_demo
+    from primum.imaging import CHEST_XRAY_PATIENT
 
     out = out or Path(f"primum-demo-{time.strftime('%Y%m%d-%H%M%S')}")
     with Progress(BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}")) as bar:
         task = bar.add_task("starting", total=1.0)
-        outcome = run_demo(out, data, lambda what, share: bar.update(task, completed=share, description=what))
+        outcome = run_demo(
+            out,
+            data,
+            lambda what, share: bar.update(task, completed=share, description=what),
+            patient or CHEST_XRAY_PATIENT,
+        )
     for line in outcome.lines:
         click.echo(line)
     click.echo(f"Report         {outcome.report}")

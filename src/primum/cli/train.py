@@ -17,8 +17,11 @@ import click
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), help="Where the run's folder goes.")
 @click.option("--test", type=click.Path(path_type=Path), help="Your own test images: exact figures, shown as such.")
+@click.option("--follow", metavar="RUN", help="Follow a run that was handed in before; closing this never stops a run.")
 @click.option("--patient", help="Regular expression with one group that finds the patient in a test file's name.")
-def command(study_file: Path, check: bool, state: Path, out: Path, test: Path | None, patient: str | None) -> None:
+def command(
+    study_file: Path, check: bool, state: Path, out: Path, test: Path | None, follow: str | None, patient: str | None
+) -> None:
     """Sign the study, hand it in, follow it, fetch the model and the report."""
     from primum.study import Study
 
@@ -33,7 +36,7 @@ def command(study_file: Path, check: bool, state: Path, out: Path, test: Path | 
     from primum.federation.scientist import Scientist
 
     scientist = Scientist.at(state)
-    run = scientist.submit(study)
+    run = follow or scientist.submit(study)
     click.echo(f"Run {run}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as bar:

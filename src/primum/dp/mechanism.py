@@ -74,6 +74,10 @@ class Mechanism:
         delta = self.integer_sensitivity
         return math.sqrt((self.noise_multiplier * delta) ** 2 - LEAST_SHARE**2) / delta
 
+    def multiplier_for(self, accounted: float) -> float:
+        """The noise multiplier that the accountant may take for `accounted`: the inverse of `accounted_multiplier`."""
+        return math.hypot(accounted, LEAST_SHARE / self.integer_sensitivity)
+
     @property
     def bound(self) -> int:
         """M: each coordinate of a hospital's scaled sum is clamped to +-M before noise (never reached by clipped sums)."""

@@ -44,7 +44,7 @@ from primum.study import Study, parse_settings, read_text
 from primum.tasks.classification import Cohort
 from primum.tasks.plan import Plan
 
-_BUSY_POLL: Final = 0.02
+_BUSY_POLL: Final = 0.04
 _IDLE_POLL: Final = 0.25
 _BUSY_FOR: Final = 10.0
 _RECONNECT: Final = 2.0
@@ -127,6 +127,9 @@ class Images:
 
     def intake(self, preparation: Preparation, classes: tuple[str, ...] | None = None) -> Intake:
         """What the folder holds at that preparation."""
+        found = self._read.get((preparation, None))
+        if found is not None and found.dataset.classes == classes:
+            return found
         if (preparation, classes) not in self._read:
             source = PatientSource(self.settings.patient, self.settings.one_image_per_patient)
             self._read[preparation, classes] = read_folder(

@@ -85,6 +85,7 @@ class Hospital:
 @dataclass
 class _Running:
     study: Study
+    asker: bytes
     digest: bytes
     plan: Plan
     order: int  # the ledger's Renyi order when this run began
@@ -142,7 +143,7 @@ class Participant:
         answer, reason = self._decide(digest, study, signed.asker, policy)
         pinned = bool(policy and policy.members)
         if answer == YES and self._running is None:
-            self._running = self._prepare(study, digest, policy or Policy())
+            self._running = self._prepare(study, signed.asker, digest, policy or Policy())
         return Consent(self._run, digest, answer, reason, pinned)
 
     def _decide(self, digest: bytes, study: Study, asker: bytes, policy: Policy | None) -> tuple[str, str]:
@@ -195,7 +196,7 @@ class Participant:
         run = self._run.hex()
         return sum(entry.run == run and entry.population == population for entry in ledger.entries())
 
-    def _prepare(self, study: Study, digest: bytes, policy: Policy) -> _Running:
+    def _prepare(self, study: Study, asker: bytes, digest: bytes, policy: Policy) -> _Running:
         plan = Plan(study)
         asked = study.privacy.evaluation_share if study.privacy else 0.0
         share = self._hospital.memory.evaluation_share(asked) if study.privacy else 0.0
@@ -210,12 +211,15 @@ class Participant:
         node = Node(self._hospital.identity, members, self._hospital.coordinator, self._run, plan.setup, used)
         learner = Learner(plan, cohorts.training)
         ledger = self._hospital.ledger(policy)
-        return _Running(study, digest, plan, policy.rdp_order, node, ledger, learner, cohorts)
+        return _Running(study, asker, digest, plan, policy.rdp_order, node, ledger, learner, cohorts)
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
     def _round(self, running: _Running, order: RoundOrder) -> VectorAnswer:
         began = time.monotonic()
+        policy = self._hospital.policy()
+        if policy is not None:  # it may have been changed since the yes
+            policy.check(running.study, running.asker, datetime.date.today())
         self._settle(running, order.settlements)
         if order.what not in (TRAIN, EVALUATE):
             raise PeerError(f"The coordinator asks for {order.what[:20]!r}.", "Only training and evaluation are known.")

@@ -26,7 +26,7 @@ from primum.keys.identity import Identity
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.study import Study
 
-_POLL: Final = 0.02
+_POLL: Final = 0.03
 _KIND: Final = "query.primum"
 _LIMIT: Final = 1 << 30
 

@@ -140,9 +140,9 @@ def resolve(study: Study) -> Study:
     if privacy is None:
         return study
     plan = Plan(study)
-    # the accountant sees a multiplier that is smaller by less than one part in a million (Mechanism)
     budget = Budget(privacy.epsilon, plan.accounted_delta)
-    sigma = account.calibrate(budget, study.training.rounds, study.training.sampling) * (1 + 1e-6)
-    looks = account.calibrate(budget, privacy.looks, 1.0) * 1.001 if privacy.looks else 0.0
+    training = account.calibrate(budget, study.training.rounds, study.training.sampling)
+    sigma = plan.training.multiplier_for(training)
+    looks = plan.evaluation.multiplier_for(account.calibrate(budget, privacy.looks, 1.0)) if privacy.looks else 0.0
     noised = privacy.model_copy(update={"noise_multiplier": sigma, "evaluation_noise_multiplier": looks})
     return study.model_copy(update={"privacy": noised})
