@@ -10,11 +10,12 @@ PneumoniaMNIST: official train split (4,708 images, unit image, delta 1e-6), off
 pixels: train/ (379 patients, unit patient, delta 1e-5), test/ (138 other patients).
 
 How SETTINGS were chosen: on training images only, with the noise of the full set, by mean AUC first and accuracy at 0.5
-second. PneumoniaMNIST: two of five random folds of its train split, beside its val split (which shares 8 pictures with
-train), over scales 2 and 3, rounds 40 to 300, sampling 0.1 to 1, clipping 0.1 to 1, learning rate 1 to 128. Chest:
-five folds by patient, over scales 2 and 3, rounds 40 to 400, sampling 0.3 to 1, clipping 0.1 to 1, learning rate 0.5 to
-32. The test images were scored with the settings below only. A search of this kind is not private: in a real study it
-would be done on public images, or be paid for.
+second. PneumoniaMNIST: two to four of five random folds of its train split, beside its val split (which shares 8
+pictures with train), over scales 2 and 3, rounds 40 to 300, sampling 0.1 to 1, clipping 0.1 to 1, learning rate 1 to
+128. Chest: five folds by patient, over scales 2 and 3, rounds 40 to 400, sampling 0.3 to 1, clipping 0.1 to 1, learning
+rate 0.5 to 32. No setting was chosen by test images. They were scored before the settings were final, once, to try the
+program (auc_none, auc_pooled, chest_eps1, with other settings), and auc_eps3 once with the second best of the folds. A
+search of this kind is not private: in a real study it would be done on public images, or be paid for.
 """
 
 import argparse
@@ -79,9 +80,9 @@ class Setting:
 SETTINGS = {
     #                       data      eps   bar    J   T    q    C     learning rate
     "auc_eps1": Setting("pneumonia", 1.0, 0.925, 2, 100, 0.2, 0.25, 8.0),
-    "auc_eps3": Setting("pneumonia", 3.0, 0.952, 2, 100, 0.2, 0.25, 32.0),
+    "auc_eps3": Setting("pneumonia", 3.0, 0.952, 2, 200, 0.2, 0.1, 32.0),
     "auc_eps8": Setting("pneumonia", 8.0, 0.96, 2, 200, 0.2, 0.25, 32.0),
-    "auc_none": Setting("pneumonia", None, 0.965, 2, 300, 0.2, 1.0, 16.0),
+    "auc_none": Setting("pneumonia", None, 0.965, 2, 150, 0.2, 1.0, 32.0),
     "chest_eps1": Setting("chest", 1.0, 0.90, 3, 80, 0.5, 0.1, 2.0),
     "chest_eps3": Setting("chest", 3.0, 0.97, 2, 80, 0.5, 0.1, 8.0),
     "chest_eps8": Setting("chest", 8.0, 0.985, 2, 80, 0.5, 0.25, 8.0),

@@ -119,7 +119,9 @@ def test_padding_changes_nothing(count: int, padded: int) -> None:
 def test_an_empty_batch_works() -> None:
     model = network(3)
     for padded in (0, 5):
-        total = clipped_sum(model, cross_entropy, torch.zeros(0, FEATURES), torch.zeros(0, dtype=torch.int64), 1, padded)
+        total = clipped_sum(
+            model, cross_entropy, torch.zeros(0, FEATURES), torch.zeros(0, dtype=torch.int64), 1, padded
+        )
         assert total.shape == flatten(parameters_of(model)).shape
         assert not total.any()
 

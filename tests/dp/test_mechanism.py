@@ -82,7 +82,7 @@ def test_noise_of_a_step_is_accepted_at_its_scale_and_rejected_at_two_thirds_and
         width = factor * 4.0 * 0.25 * 1.01
         statistic = float((totals**2).sum()) / width**2
         tail = min(stats.chi2.cdf(statistic, totals.size), stats.chi2.sf(statistic, totals.size))
-        assert (2 * tail > 1e-6) is accepted
+        assert bool(2 * tail > 1e-6) is accepted
 
 
 def test_the_ratio_of_noise_to_one_patient_never_depends_on_batch_size() -> None:
@@ -119,6 +119,13 @@ def test_the_accountant_sees_slightly_less_noise_than_there_is() -> None:
     width = math.sqrt(2) * mechanism.share_sigma
     assert math.isclose(mechanism.accounted_multiplier, math.sqrt(width**2 - 9) / delta)
     assert 0 < 1 - mechanism.accounted_multiplier / mechanism.noise_multiplier < 1e-6
+
+
+@pytest.mark.parametrize("accounted", [0.3, 0.7, 8.0])
+def test_the_multiplier_for_what_is_accounted_is_its_inverse(accounted: float) -> None:
+    coarse = made(dimension=16)
+    found = Mechanism(16, 0.25, coarse.multiplier_for(accounted), 2, 3, 300)
+    assert math.isclose(found.accounted_multiplier, accounted)
 
 
 def test_more_honest_hospitals_than_promised_count_for_more() -> None:

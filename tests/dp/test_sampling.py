@@ -54,7 +54,9 @@ def test_images_are_grouped_by_patient_in_order() -> None:
     assert group_by(["b", "a", "b", "c", "a"]) == [[0, 2], [1, 4], [3]]
 
 
-@pytest.mark.parametrize(("units", "q", "steps"), [(379, 0.5, 40), (4708, 0.1, 300), (10, 0.9, 5), (100_000, 0.001, 10)])
+@pytest.mark.parametrize(
+    ("units", "q", "steps"), [(379, 0.5, 40), (4708, 0.1, 300), (10, 0.9, 5), (100_000, 0.001, 10)]
+)
 def test_the_public_maximum_is_exceeded_with_probability_1e_9_and_no_looser_than_needed(
     units: int, q: float, steps: int
 ) -> None:

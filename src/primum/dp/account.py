@@ -25,6 +25,7 @@ from primum.errors import StudyError
 
 _INTERVAL: Final = 1e-4  # of the discretised privacy loss; pessimistic
 _SMALLEST, _LARGEST = 0.05, 1000.0
+_ORDERS: Final = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256)
 
 absl_logging.set_verbosity(absl_logging.ERROR)
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -92,18 +93,48 @@ def patient_epsilon(steps: Steps, delta: float, images: int) -> float:
 
 def calibrate(budget: Budget, count: int, q: float) -> float:
     """The smallest noise multiplier (to 0.1 %) whose `count` steps cost at most `budget`."""
+    high = _enough_by_rdp(budget, count, q)
+    low, spent_low, spent_high = high, 0.0, epsilon(Steps(count, q, high), budget.delta)
+    while spent_low <= budget.epsilon and low > _SMALLEST:
+        low /= 1.25
+        spent_low = epsilon(Steps(count, q, low), budget.delta)
+    while high / low > 1.001 and low > _SMALLEST:
+        for guess in (_between(low, high, spent_low, spent_high, budget.epsilon), high / 1.0009):
+            # the second guess is a step below whatever was enough: it usually ends the search
+            if low < guess < high:
+                spent = epsilon(Steps(count, q, guess), budget.delta)
+                if spent > budget.epsilon:
+                    low, spent_low = guess, spent
+                else:
+                    high, spent_high = guess, spent
+    return high
+
+
+def _between(low: float, high: float, spent_low: float, spent_high: float, wanted: float) -> float:
+    """Where a straight line of log epsilon over log sigma meets `wanted`, a hair above; inside the bracket."""
+    if spent_high <= 0 or math.isinf(spent_low):
+        return math.sqrt(low * high)
+    share = math.log(spent_low / wanted) / math.log(spent_low / spent_high)
+    guess = low * (high / low) ** min(max(share, 0.0), 1.0) * 1.0003
+    return float(min(max(guess, low * 1.0002), high / 1.0002))
+
+
+def _enough_by_rdp(budget: Budget, count: int, q: float) -> float:
+    """A noise multiplier that is enough by Renyi divergence, which is quick and never too small."""
+
+    def spent(sigma: float) -> float:
+        steps = Steps(count, q, sigma)
+        return min(epsilon_of_rdp(rdp(steps, order), order, budget.delta) for order in _ORDERS)
+
     low, high = _SMALLEST, _LARGEST
-    if epsilon(Steps(count, q, high), budget.delta) > budget.epsilon:
+    if spent(high) > budget.epsilon:
         raise StudyError(
             f"No noise makes {count} steps at q = {q:g} cost epsilon {budget.epsilon:g} at delta {budget.delta:g}.",
             "Use fewer rounds, a smaller q, or a larger epsilon.",
         )
-    while high / low > 1.001:
+    while high / low > 1.01:
         middle = math.sqrt(low * high)
-        if epsilon(Steps(count, q, middle), budget.delta) > budget.epsilon:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if spent(middle) > budget.epsilon else (low, middle)
     return high
 
 

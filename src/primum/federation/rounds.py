@@ -417,6 +417,5 @@ def private_figures(plan: Plan, look: Aggregate | None) -> dict[str, Any]:
     if look is None:
         return {"text": "no private look was taken"}
     counts = plan.evaluation.restore(look.total).reshape(len(plan.study.study.classes), -1)
-    noise = plan.study.privacy.evaluation_noise_multiplier if plan.study.privacy else 0.0
-    noise *= (len(look.included) / plan.k_min) ** 0.5
+    noise = plan.evaluation.restored_sigma(len(look.included))
     return binary_figures(counts, noise) if len(counts) == 2 else confusion_figures(counts, noise)

@@ -1,0 +1,22 @@
+"""Small studies for tests."""
+
+from typing import Any
+
+from primum.study import About, Hospitals, Images, Model, Privacy, Study, Training
+
+MEMBERS = tuple(f"{place:064x}" for place in range(1, 5))
+
+
+def study(
+    *, members: int = 3, may_vanish: int = 0, classes: int = 2, training: dict[str, Any] | None = None, **privacy: Any
+) -> Study:
+    """Sixteen pixels, two scales, 20 rounds; `privacy` as keys of its section, or privacy=None."""
+    asked = {"patients": 300, "epsilon": 3.0, "delta": 1e-5} | privacy
+    return Study(
+        study=About(name="small", purpose="a test", classes=tuple("abcdef"[:classes])),
+        images=Images(size=16),
+        model=Model(scales=2, angles=4),
+        training=Training(**({"rounds": 20, "learning_rate": 4.0} | (training or {}))),
+        privacy=None if "privacy" in privacy else Privacy(**asked),
+        hospitals=Hospitals(members=MEMBERS[:members], colluding=1, may_vanish=may_vanish),
+    )

@@ -1,0 +1,89 @@
+"""The journal: every change of a line is found, and each line was signed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from primum.errors import InputError, MachineError
+from primum.journal import Journal, read
+from primum.keys.identity import Identity, verify
+
+OWNER = Identity.generate()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, OWNER)
+    for number in range(5):
+        journal.write("vector", round=number, name="é")
+    return path
+
+
+def test_entries_come_back_in_order(path: Path) -> None:
+    entries = read(path)
+    assert [entry["n"] for entry in entries] == [1, 2, 3, 4, 5]
+    assert [entry["details"]["round"] for entry in entries] == list(range(5))
+    assert all(entry["kind"] == "vector" for entry in entries)
+
+
+def test_a_restarted_journal_goes_on_with_the_chain(path: Path) -> None:
+    before = Journal(path, OWNER).head
+    journal = Journal(path, OWNER)
+    assert journal.head == before
+    journal.write("end")
+    assert journal.head != before
+    assert len(read(path)) == 6
+    assert Journal(path, OWNER).head == journal.head
+
+
+@pytest.mark.parametrize("line", range(4))
+@pytest.mark.parametrize("change", ["altered", "left out", "twice", "swapped"])
+def test_any_change_before_the_last_line_breaks_the_chain(path: Path, line: int, change: str) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    if change == "altered":
+        lines[line] = lines[line].replace('"kind":"vector"', '"kind":"nothing"')
+    elif change == "left out":
+        del lines[line]
+    elif change == "twice":
+        lines.insert(line, lines[line])
+    else:
+        lines[line], lines[line + 1] = lines[line + 1], lines[line]
+    path.write_text("".join(lines))
+    with pytest.raises(InputError, match=r"journal\.jsonl"):
+        read(path)
+
+
+def test_every_line_is_signed_by_its_owner(path: Path) -> None:
+    """The last line too, which no later hash protects."""
+    for line in path.read_text().splitlines():
+        parts = json.loads(line)
+        body = json.dumps(parts["entry"], sort_keys=True, separators=(",", ":")).encode()
+        verify(OWNER.public, "journal entry", body, bytes.fromhex(parts["signature"]), "the journal")
+    assert len(Ed25519PublicKey.from_public_bytes(OWNER.public).public_bytes_raw()) == 32
+
+
+def test_the_head_tells_of_a_cut_end(path: Path) -> None:
+    head = Journal(path, OWNER).head
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert Journal(path, OWNER).head != head
+
+
+@pytest.mark.parametrize("line", ["", "garbage", "{}", '{"entry": 3}', "[]"])
+def test_a_line_that_is_no_entry_is_named(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match="line 6"):
+        read(path)
+
+
+def test_no_journal_has_no_entries(tmp_path: Path) -> None:
+    assert read(tmp_path / "nothing") == []
+
+
+def test_a_journal_that_cannot_be_written_stops_what_it_would_record(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "gone" / "journal.jsonl", OWNER)
+    with pytest.raises(MachineError, match=r"journal\.jsonl cannot be written"):
+        journal.write("vector")

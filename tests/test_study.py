@@ -1,0 +1,153 @@
+"""The study file: unknown keys name the nearest, wrong values their key, and the text is canonical."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from primum.errors import StudyError
+from primum.federation.template import study_template
+from primum.keys.identity import Identity, verify
+from primum.study import PURPOSE, Study, Training, sign_study
+
+MEMBERS = [f"{place:064x}" for place in (3, 1, 2)]
+TEXT = study_template(MEMBERS)
+KEYS = [
+    (section, key)
+    for section, fields in Study.parse(TEXT, "template").model_dump(mode="json").items()
+    for key in fields
+]
+
+
+def parse(text: str) -> Study:
+    return Study.parse(text, "my study.toml")
+
+
+def add(section: str, line: str) -> str:
+    return TEXT.replace(f"[{section}]\n", f"[{section}]\n{line}\n", 1)
+
+
+def test_the_template_is_a_study_and_its_defaults_are_those_of_the_code() -> None:
+    study = parse(TEXT)
+    assert study.training == Training()
+    assert study.privacy is not None
+    assert study.privacy.epsilon == 3.0
+
+
+def test_the_canonical_text_comes_back_and_does_not_depend_on_the_order_of_members() -> None:
+    study = parse(TEXT)
+    assert parse(study.text()) == study
+    assert parse(study.text()).text() == study.text()
+    assert parse(study_template(sorted(MEMBERS))).text() == study.text()
+
+
+@given(st.sampled_from(KEYS), st.data())
+def test_any_misspelt_key_is_refused_and_the_nearest_named(key: tuple[str, str], data: st.DataObject) -> None:
+    section, name = key
+    known = [other for place, other in KEYS if place == section]
+    place = data.draw(st.integers(0, len(name) - 1))
+    letter = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz_"))
+    misspelt = data.draw(
+        st.sampled_from([name[:place] + name[place + 1 :], name[:place] + letter + name[place:], name + letter])
+    )
+    if not misspelt or misspelt in known:
+        return
+    with pytest.raises(StudyError) as caught:
+        parse(add(section, f"{misspelt} = 1"))
+    assert caught.value.message == f"my study.toml: unknown key {section}.{misspelt}."
+    if len(name) > 3:
+        assert f"{section}." in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("section", "misspelt", "nearest"),
+    [
+        ("training", "learning_rat", "training.learning_rate"),
+        ("training", "round", "training.rounds"),
+        ("privacy", "epsillon", "privacy.epsilon"),
+        ("privacy", "noise", "privacy.noise_multiplier"),
+        ("hospitals", "member", "hospitals.members"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(section: str, misspelt: str, nearest: str) -> None:
+    with pytest.raises(StudyError, match=f"unknown key {section}.{misspelt}") as caught:
+        parse(add(section, f"{misspelt} = 1"))
+    assert caught.value.hint == f"Did you mean {nearest}?"
+
+
+def test_an_unknown_section_names_the_nearest() -> None:
+    with pytest.raises(StudyError, match="unknown key privacyy") as caught:
+        parse(TEXT + "\n[privacyy]\nepsilon = 1\n")
+    assert caught.value.hint == "Did you mean privacy?"
+
+
+def test_a_key_like_no_other_lists_those_known() -> None:
+    with pytest.raises(StudyError) as caught:
+        parse(add("model", "xqzw = 1"))
+    assert caught.value.hint == "Known here: kind, scales, angles."
+
+
+@pytest.mark.parametrize(
+    ("patients", "delta", "fits"), [(379, 2.6e-5, True), (379, 2.7e-5, False), (4708, 1e-5, False)]
+)
+def test_delta_too_large_is_refused(patients: int, delta: float, fits: bool) -> None:
+    text = TEXT.replace("delta = 1e-5", f"delta = {delta}").replace("patients = 379", f"patients = {patients}")
+    if fits:
+        parse(text)
+        return
+    with pytest.raises(StudyError, match=rf"delta = {delta:g} is too large for {patients} patients.*1/\(100 N\)"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("epsilon = 3.0", "epsilon = 0", "privacy.epsilon"),
+        ("epsilon = 3.0", "epsilon = nan", "privacy.epsilon"),
+        ("epsilon = 3.0", "epsilon = inf", "privacy.epsilon"),
+        ("epsilon = 3.0", "", "privacy.epsilon|"),
+        ("sampling = 0.5", "sampling = 1.5", "training.sampling"),
+        ("sampling = 0.5", "sampling = 0.0", "training.sampling"),
+        ("rounds = 40", "rounds = 0", "training.rounds"),
+        ("patients = 379", "patients = 2", "privacy.patients"),
+        ("patients = 379", "", "privacy.patients is missing"),
+        ('unit = "patient"', 'unit = "slice"', "privacy.unit"),
+        ("size = 64", 'size = "large"', "images.size"),
+        ('classes = ["NORMAL", "PNEUMONIA"]', 'classes = ["A", "A"]', "distinct"),
+        ('classes = ["NORMAL", "PNEUMONIA"]', 'classes = ["A"]', "study.classes"),
+        (MEMBERS[0], "abc", "not an identity"),
+        (MEMBERS[0], MEMBERS[1], "named twice"),
+        ('name = "pneumonia"', 'name = "../x"', "study.name"),
+    ],
+)
+def test_a_wrong_value_names_its_key(old: str, new: str, named: str) -> None:
+    assert old in TEXT
+    text = TEXT.replace(old, new, 1)
+    if named.endswith("|"):
+        assert parse(text).privacy == parse(TEXT).privacy  # a default
+        return
+    with pytest.raises(StudyError, match=named) as caught:
+        parse(text)
+    assert caught.value.message.startswith("my study.toml: ")
+
+
+def test_broken_toml_names_the_line() -> None:
+    with pytest.raises(StudyError, match=r"my study\.toml is not valid TOML.*line 2"):
+        parse("[study]\nname = \n")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="No such file"):
+        Study.read(tmp_path / "nothing.toml")
+    binary = tmp_path / "study.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyError, match="not a text file"):
+        Study.read(binary)
+
+
+def test_a_signed_study_is_its_canonical_text() -> None:
+    asker = Identity.generate()
+    signed = sign_study(parse(TEXT), asker)
+    verify(signed.asker, PURPOSE, signed.text.encode(), signed.signature, "the scientist")
+    assert Study.parse(signed.text, "the study") == parse(TEXT)
