@@ -80,7 +80,7 @@ class Setting:
 SETTINGS = {
     #                       data      eps   bar    J   T    q    C     learning rate
     "auc_eps1": Setting("pneumonia", 1.0, 0.925, 2, 100, 0.2, 0.25, 8.0),
-    "auc_eps3": Setting("pneumonia", 3.0, 0.952, 2, 200, 0.2, 0.1, 32.0),
+    "auc_eps3": Setting("pneumonia", 3.0, 0.952, 2, 300, 0.11, 0.1, 16.0),
     "auc_eps8": Setting("pneumonia", 8.0, 0.96, 2, 200, 0.2, 0.25, 32.0),
     "auc_none": Setting("pneumonia", None, 0.965, 2, 150, 0.2, 1.0, 32.0),
     "chest_eps1": Setting("chest", 1.0, 0.90, 3, 80, 0.5, 0.1, 2.0),

@@ -9,6 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.federation.playing import PATTERN, World, build, make_study, write_images
+from tests.federation.test_recorded_bytes import (
+    secrets,
+    test_no_message_of_any_round_first_and_last_too_holds_a_vector_an_image_or_a_label,
+)
+from tests.federation.test_rounds import test_the_aggregate_reaches_the_hospitals
+from tests.secagg.playing import build as build_aggregation
 
 from primum.errors import DataError, StudyError
 from primum.federation import coordinator, rounds, server_app
@@ -17,13 +24,6 @@ from primum.federation.participant import Cohorts
 from primum.imaging import PatientSource, deal
 from primum.study import Study
 from primum.tasks.plan import Plan
-from tests.federation.playing import PATTERN, World, build, make_study, write_images
-from tests.federation.test_recorded_bytes import (
-    secrets,
-    test_no_message_of_any_round_first_and_last_too_holds_a_vector_an_image_or_a_label,
-)
-from tests.federation.test_rounds import test_the_aggregate_reaches_the_hospitals
-from tests.secagg.playing import build as build_aggregation
 
 __all__ = [
     "secrets",
@@ -84,7 +84,12 @@ def test_the_last_model_that_leaves_a_hospital_is_masked_like_the_first(three: W
 
 @pytest.mark.parametrize(
     ("key", "near"),
-    [("privacy.epsilonn", "epsilon"), ("training.round", "rounds"), ("hospitals.may_vanishh", "may_vanish"), ("privcy.epsilon", "privacy")],
+    [
+        ("privacy.epsilonn", "epsilon"),
+        ("training.round", "rounds"),
+        ("hospitals.may_vanishh", "may_vanish"),
+        ("privcy.epsilon", "privacy"),
+    ],
 )
 def test_unknown_keys_of_a_study_fail_with_the_nearest_one(key: str, near: str) -> None:
     section, name = key.split(".")

@@ -1,0 +1,434 @@
+"""The federation as real processes: enrolment, training, refusals, kills, restarts."""
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.federation.playing import make_study
+from tests.integration.cluster import Cluster, Process, alive, descendants, wait_for
+
+from primum import wire
+from primum.errors import PeerError, PrimumError, Refused
+from primum.federation.messages import StudyOrder
+from primum.federation.runs import Run
+from primum.federation.scientist import (
+    Desk,
+    MembersRequest,
+    Scientist,
+    ScientistRequest,
+    SubmitRequest,
+    Submitted,
+    post,
+)
+from primum.federation.superlink import free_port
+from primum.journal import read as read_journal
+from primum.keys.certificate import client_context, load_or_make
+from primum.keys.identity import Identity
+from primum.models.card import load_model
+from primum.secagg.messages import sign
+from primum.study import SignedStudy, Study, sign_study
+
+PRIVACY = {"epsilon": 9.0, "noise_multiplier": 2.0, "looks": 0}
+
+
+def study(cluster: Cluster, numbers: tuple[int, ...] = (1, 2, 3, 4), **changes: Any) -> Study:
+    settings: dict[str, Any] = {"rounds": 2, "may_vanish": 1 if len(numbers) == 4 else 0, **changes}
+    settings["privacy"] = {**PRIVACY, **settings.get("privacy", {})}
+    settings["deadlines"] = {"consent": 60.0, "stage": 30.0, **settings.get("deadlines", {})}
+    return make_study([cluster.identities[number] for number in numbers], **settings)
+
+
+def primum(*arguments: str, timeout: float = 90) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "primum", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
+
+
+def refused(done: "subprocess.CompletedProcess[str]", code: int, *words: str) -> None:
+    assert done.returncode == code, done
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def trained(cluster: Cluster) -> Run:
+    """A study of all four hospitals, finished."""
+    run = cluster.submit(study(cluster))
+    cluster.finished(run)
+    return run
+
+
+# -- what works ---------------------------------------------------------------------------------------------------------
+
+
+def test_four_hospitals_train_a_model(trained: Run) -> None:
+    assert [line["participants"] for line in trained.lines("metrics.jsonl")] == [4, 4]
+    assert load_model(trained.folder).card.trained["hospitals"] == 4
+
+
+def test_the_scientists_one_command_signs_trains_and_writes_a_report(
+    cluster: Cluster, trained: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(study(cluster, (1, 2, 3), rounds=1).text())
+    done = primum(
+        "train", str(path), "--state", str(cluster.state.folder), "--out", str(tmp_path / "runs"), timeout=150
+    )
+    assert done.returncode == 0, done
+    [folder] = (tmp_path / "runs").iterdir()
+    assert load_model(folder)
+    assert "<html" in (folder / "report.html").read_text()
+
+
+def test_who_is_enrolled_but_not_named_gets_nothing_and_answers_nothing(cluster: Cluster, trained: Run) -> None:
+    run = cluster.submit(study(cluster, (1, 2, 3), rounds=1))
+    cluster.finished(run)
+    kept = [entry["details"].get("run") for entry in read_journal(cluster.node_state(4).folder / "journal.jsonl")]
+    assert trained.token.hex() in kept
+    assert run.token.hex() not in kept
+    assert run.token.hex() in str(read_journal(cluster.node_state(1).folder / "journal.jsonl"))
+
+
+def test_state_folders_are_private_and_so_are_keys(cluster: Cluster) -> None:
+    folders = [cluster.state.folder, *(cluster.node_state(number).folder for number in cluster.nodes)]
+    for folder in folders:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        secrets = [
+            path
+            for path in folder.rglob("*")
+            if re.search(r"identity\.pem|\.key$|transport\.pem|scientist\.pem", path.name)
+        ]
+        assert secrets
+        for path in secrets:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_flowers_telemetry_is_off_in_every_child(cluster: Cluster) -> None:
+    children = descendants(cluster.coordinator.child.pid)
+    assert children
+    seen = 0
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        seen += 1
+        assert b"FLWR_TELEMETRY_ENABLED=0" in environment, child
+        assert b"FLWR_DISABLE_UPDATE_CHECK=1" in environment, child
+    assert seen
+
+
+def test_nothing_readable_passes_the_proxy(cluster: Cluster, trained: Run) -> None:
+    recorded = bytes(cluster.proxy.recorded)
+    assert len(recorded) > 100_000
+    token = tomllib.loads((cluster.folder / "1.join").read_text())["token"]
+    identity = cluster.identities[1]
+    for secret in (
+        bytes.fromhex(token),
+        token.encode(),
+        identity,
+        b"A study of the tests",
+        b"shadow",
+        trained.token,
+        b"POST /",
+    ):
+        assert secret not in recorded
+    for image in (cluster.folder / "images-1").rglob("*.png"):
+        assert image.read_bytes()[40:80] not in recorded
+
+
+def test_hospitals_open_no_port(cluster: Cluster) -> None:
+    inodes = {
+        line.split()[9]
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in Path(table).read_text().splitlines()[1:]
+        if line.split()[3] == "0A"  # listening
+    }
+    for node in cluster.nodes.values():
+        links = [str(link.readlink()) for link in Path(f"/proc/{node.child.pid}/fd").iterdir()]
+        assert not inodes & {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+# -- the door -----------------------------------------------------------------------------------------------------------
+
+
+def client(cluster: Cluster) -> httpx.Client:
+    desk = Desk.read(cluster.state.folder / "coordinator.toml")
+    return httpx.Client(
+        verify=client_context(desk.certificate), base_url=f"https://{desk.address}", timeout=20, trust_env=False
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/control/start-run",
+        "/v1/fleet/register-node",
+        "/v1/fleet/unregister-node",
+        "/v1/fleet/get-fab",
+        "/v1/fleet/%2e%2e/control/start-run",
+        "/v1/fleet/..%2fcontrol%2fstart-run",
+        "/v1/runtime/pull-messages",
+        "/",
+        "/docs",
+    ],
+)
+def test_nothing_else_of_flower_is_reachable(cluster: Cluster, path: str) -> None:
+    with client(cluster) as http:
+        assert http.post(path, content=b"x").status_code == 404
+
+
+def test_only_tls_1_3_is_spoken(cluster: Cluster) -> None:
+    import ssl
+
+    context = client_context(Desk.read(cluster.state.folder / "coordinator.toml").certificate)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", cluster.port)) as raw,
+        pytest.raises(ssl.SSLError),
+        context.wrap_socket(raw, server_hostname="127.0.0.1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("path", ["/primum/enrol", "/primum/scientist"])
+@pytest.mark.parametrize(
+    "body", [b"", b"garbage", b"\x01\x80", b"\x01" + b"\x91" * 5000], ids=["empty", "text", "map", "deep"]
+)
+def test_garbage_at_the_door_is_refused_with_words(cluster: Cluster, path: str, body: bytes) -> None:
+    with client(cluster) as http:
+        answer = http.post(path, content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_a_huge_request_is_refused_and_the_door_stays_open(cluster: Cluster) -> None:
+    with client(cluster) as http, suppress(httpx.HTTPError):  # it may hang up while we are still sending
+        assert http.post("/primum/enrol", content=bytes(5 * 1024 * 1024)).status_code == 413
+    assert len(cluster.scientist.members()) == 4
+
+
+def test_a_fleet_call_without_a_key_is_refused(cluster: Cluster) -> None:
+    with client(cluster) as http:
+        assert http.post("/v1/fleet/pull-messages", content=b"").status_code >= 400
+
+
+def test_a_replayed_or_old_request_is_refused(cluster: Cluster) -> None:
+    scientist = cluster.scientist
+    body = wire.encode(MembersRequest())
+    fresh = wire.encode(sign(scientist.identity, ScientistRequest(time.time(), os.urandom(16), body)))
+    assert post(scientist.desk, "/primum/scientist", fresh)
+    with pytest.raises(PeerError, match="made before"):
+        post(scientist.desk, "/primum/scientist", fresh)
+    old = wire.encode(sign(scientist.identity, ScientistRequest(time.time() - 500, os.urandom(16), body)))
+    with pytest.raises(PeerError, match="too old"):
+        post(scientist.desk, "/primum/scientist", old)
+
+
+def test_an_unknown_scientist_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(Refused, match="may not give orders"):
+        Scientist(cluster.scientist.desk, Identity.generate()).members()
+
+
+def ask(cluster: Cluster, signed: SignedStudy) -> None:
+    cluster.scientist._ask(SubmitRequest(signed), Submitted)
+
+
+def test_a_study_unsigned_altered_or_signed_by_a_stranger_is_refused(cluster: Cluster) -> None:
+    before = sorted(cluster.state.runs.glob("*"))
+    good = sign_study(study(cluster), cluster.scientist.identity)
+    with pytest.raises(PeerError, match="signature of the scientist"):
+        ask(cluster, SignedStudy(good.text, good.asker, b""))
+    with pytest.raises(PeerError, match="signature of the scientist"):
+        ask(cluster, SignedStudy(good.text.replace("epsilon = 9.0", "epsilon = 90.0"), good.asker, good.signature))
+    with pytest.raises(Refused, match="may not give orders"):
+        ask(cluster, sign_study(study(cluster), Identity.generate()))
+    assert sorted(cluster.state.runs.glob("*")) == before, "nothing half-written"
+
+
+def test_a_study_whose_noise_is_too_small_for_its_epsilon_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(PrimumError, match="says epsilon 1, but its training costs"):
+        cluster.submit(study(cluster, privacy={"epsilon": 1.0}))
+
+
+def test_a_study_with_too_large_a_delta_is_refused_by_its_key(cluster: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(study(cluster).text().replace("delta = 1e-05", "delta = 0.01"))
+    refused(
+        primum("train", str(path), "--state", str(cluster.state.folder)),
+        2,
+        "privacy.delta",
+        "too large for 48 patients",
+        str(path),
+    )
+
+
+def test_a_study_with_a_stranger_among_its_members_is_refused(cluster: Cluster) -> None:
+    members = [cluster.identities[1], cluster.identities[2], Identity.generate().public]
+    with pytest.raises(Refused, match="is not enrolled here"):
+        cluster.submit(make_study(members, rounds=2, privacy=PRIVACY))
+
+
+# -- hospitals that may not come in -------------------------------------------------------------------------------------
+
+
+def join_with(cluster: Cluster, folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
+    import tomli_w
+
+    join = {**tomllib.loads((cluster.folder / "1.join").read_text()), **changes}
+    path = folder / "changed.join"
+    path.write_text(tomli_w.dumps(join))
+    images = str(cluster.folder / "images-1")
+    return primum(
+        "node", "--join", str(path), "--data", images, "--state", str(folder / "state"), "--patient", r"^(p\d+)_"
+    )
+
+
+def test_a_token_used_twice_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    refused(join_with(cluster, tmp_path), 4, "The token was used before, by another node.", "Ask for a new join file")
+
+
+def test_a_node_that_was_not_invited_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    refused(join_with(cluster, tmp_path, token="ab" * 32), 4, "not one of this coordinator's")
+
+
+def test_a_token_that_is_no_token_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    refused(join_with(cluster, tmp_path, token="what"), 2, "not hexadecimal")
+
+
+def test_a_wrong_certificate_is_a_wrong_coordinator(cluster: Cluster, tmp_path: Path) -> None:
+    other = load_or_make(tmp_path, "127.0.0.1").pem()
+    refused(
+        join_with(cluster, tmp_path, certificate=other),
+        3,
+        "shows another certificate than the pinned one",
+        f"127.0.0.1:{cluster.proxy.port}",
+    )
+
+
+def test_a_coordinator_with_another_identity_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    done = join_with(cluster, tmp_path, coordinator="00" * 32, token=cluster.state.register.invite("Stranger").hex())
+    refused(done, 3, "signed by somebody else")
+
+
+def test_a_port_in_use_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    done = primum("coordinator", "--state", str(tmp_path / "state"), "--port", str(cluster.port))
+    refused(done, 5, f"Port {cluster.port}", "is in use", "--port")
+
+
+def test_a_coordinator_that_is_away_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    refused(join_with(cluster, tmp_path, address=f"127.0.0.1:{free_port()}"), 6, "cannot be reached")
+
+
+# -- refusals and kills -------------------------------------------------------------------------------------------------
+
+
+def test_more_epsilon_than_a_hospital_allows_is_refused_by_the_rule_and_hospitals_keep_running(
+    cluster: Cluster, trained: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(study(cluster, (1, 2, 3), rounds=1).text())
+    cluster.allow(2, epsilon_cap=5.0)
+    try:
+        done = primum("train", str(path), "--state", str(cluster.state.folder), "--out", str(tmp_path / "runs"))
+    finally:
+        cluster.allow(2)
+    refused(done, 4, "(epsilon_cap)", "epsilon = 9, at most 5 is allowed", "hospital ")
+    assert not (tmp_path / "runs").exists()
+    assert all(node.child.poll() is None for node in cluster.nodes.values())
+    cluster.finished(cluster.submit(study(cluster, (1, 2, 3), rounds=1)))
+
+
+def test_a_hospital_killed_in_the_middle_and_started_again_finishes_the_run(cluster: Cluster, trained: Run) -> None:
+    run = cluster.submit(study(cluster, rounds=8, deadlines={"stage": 4.0, "reply_grid": 0.3}))
+    wait_for(lambda: len(run.lines("metrics.jsonl")) >= 2, "the second round")
+    cluster.nodes[3].kill()
+    cluster.nodes[3].start()
+    cluster.finished(run)
+    lines = run.lines("metrics.jsonl")
+    assert [line["round"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) + sum(line["charged"] for line in run.lines("attempts.jsonl")) == 8
+    assert {line["participants"] for line in lines} <= {3, 4}
+    cluster.nodes[3].says("Connected", times=2)
+
+
+def test_a_coordinator_killed_in_the_middle_and_started_again_goes_on(cluster: Cluster, trained: Run) -> None:
+    run = cluster.submit(study(cluster, rounds=8, deadlines={"reply_grid": 0.3}))
+    wait_for(lambda: len(run.lines("metrics.jsonl")) >= 2, "the second round")
+    children = descendants(cluster.coordinator.child.pid)
+    cluster.coordinator.kill()
+    done = len(run.lines("metrics.jsonl"))
+    cluster.coordinator.start()
+    cluster.coordinator.says("Coordinator ready", times=2)
+    cluster.finished(run)
+    lines = run.lines("metrics.jsonl")
+    assert [line["round"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) + sum(line["charged"] for line in run.lines("attempts.jsonl")) == 8
+    attempts = [line["attempt"] for line in lines]
+    assert attempts == sorted(set(attempts)), "no round number is used again"
+    assert len(lines) > done
+    wait_for(lambda: not any(alive(child) for child in children), "the end of the old SuperLink", 20)
+
+
+def test_journals_hold_and_name_no_image(cluster: Cluster, trained: Run) -> None:
+    for number in cluster.nodes:
+        entries = read_journal(cluster.node_state(number).folder / "journal.jsonl")
+        kinds = {entry["kind"] for entry in entries}
+        assert {"enrolled", "decision", "vector", "shares"} <= kinds
+        assert ".png" not in str(entries)
+
+
+def test_no_process_of_the_cluster_printed_a_stack_trace(cluster: Cluster, trained: Run) -> None:
+    for process in (cluster.coordinator, *cluster.nodes.values()):
+        assert "Traceback" not in process.text(), process.text()[-3000:]
+
+
+# -- the end ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_coordinator_ends_with_all_its_children_and_without_a_trace(tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ("coordinator", "--state", str(tmp_path / "state"), "--port", str(free_port()))
+    coordinator = Process(tmp_path / "coordinator.log", arguments)
+    try:
+        coordinator.says("Coordinator ready")
+        children = descendants(coordinator.child.pid)
+        assert children
+        coordinator.child.send_signal(number)
+        assert coordinator.child.wait(timeout=20) in (0, 130, 143, -number)
+        wait_for(lambda: not any(alive(child) for child in children), "the end of its children", 10)
+        assert "Traceback" not in coordinator.text()
+    finally:
+        coordinator.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_hospital_ends_without_a_trace_and_comes_back(cluster: Cluster, number: signal.Signals) -> None:
+    node = cluster.nodes[4]
+    node.says("Connected")
+    connected = node.text().count("Connected")
+    node.child.send_signal(number)
+    assert node.child.wait(timeout=20) in (0, 130)
+    assert "Traceback" not in node.text()
+    node.start()
+    node.says("Connected", times=connected + 1)
+
+
+def test_orders_name_themselves_only() -> None:
+    assert repr(StudyOrder(b"run", SignedStudy("text", b"", b""))) == "StudyOrder()"
