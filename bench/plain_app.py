@@ -34,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     run = Run(state / "runs" / str(context.run_config["run"]))
     study = Study.parse(run.signed_study().text, "the study")
     plan, members = Plan(study), study.hospitals.identities()
-    exchange = GridExchange(grid, Identity.load_or_make(state / "identity.pem"), members, Register(state))
+    exchange = GridExchange(grid, Identity.load_or_make(state / "identity.pem"), members, Register(state), print)
     places, token, nobody = range(1, len(members) + 1), run.token, Signed(b"", b"", b"")
     exchange(dict.fromkeys(places, StudyOrder(token, run.signed_study())), 60)
     weights = np.zeros(plan.dimension, "<f4")

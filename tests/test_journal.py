@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from primum.errors import InputError, MachineError
+from primum.errors import InputError, MachineError, PeerError
 from primum.journal import Journal, read
 from primum.keys.identity import Identity, verify
 
@@ -87,3 +87,17 @@ def test_a_journal_that_cannot_be_written_stops_what_it_would_record(tmp_path: P
     journal = Journal(tmp_path / "gone" / "journal.jsonl", OWNER)
     with pytest.raises(MachineError, match=r"journal\.jsonl cannot be written"):
         journal.write("vector")
+
+
+def test_a_chain_that_was_computed_anew_is_found_by_its_signatures(tmp_path: Path) -> None:
+    honest, forged = tmp_path / "honest.jsonl", tmp_path / "forged.jsonl"
+    Journal(honest, OWNER).write("vector", bytes=10)
+    Journal(forged, Identity.generate()).write("vector", bytes=99)
+
+    def check(purpose: str, data: bytes, signature: bytes) -> None:
+        verify(OWNER.public, purpose, data, signature, "the hospital")
+
+    assert read(honest, check)[0]["details"] == {"bytes": 10}
+    assert read(forged)[0]["details"] == {"bytes": 99}  # the chain alone holds
+    with pytest.raises(PeerError, match="signature"):
+        read(forged, check)

@@ -9,14 +9,17 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from primum.errors import InputError, MachineError
 
 _START: Final = "0" * 64
-_PURPOSE: Final = "journal entry"
+PURPOSE: Final = "journal entry"
+
+Verifier = Callable[[str, bytes, bytes], None]
+"""verify(purpose, data, signature); raises where the signature is wrong."""
 
 
 class Signer(Protocol):
@@ -49,9 +52,8 @@ class Journal:
             "details": details,
             "before": self._head,
         }
-        body = json.dumps(entry, sort_keys=True, separators=(",", ":"))
-        signature = self._signer.sign(_PURPOSE, body.encode()).hex()
-        line = json.dumps({"entry": entry, "signature": signature}, sort_keys=True, separators=(",", ":"))
+        signature = self._signer.sign(PURPOSE, _canonical(entry).encode()).hex()
+        line = _canonical({"entry": entry, "signature": signature})
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(handle, "a", encoding="utf-8") as file:
@@ -65,12 +67,19 @@ class Journal:
         self._number, self._head = self._number + 1, _hash(line)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """All entries, after checking the chain; InputError names the first line that does not fit."""
+def read(path: Path, check: Verifier | None = None) -> list[dict[str, Any]]:
+    """All entries, after checking the chain; InputError names the first line that does not fit.
+
+    `check` verifies each entry's signature (for instance `keys.identity.verify` with the signer's key); without it a
+    chain that was computed anew as a whole, or whose end was cut off, is not noticed.
+    """
     before, entries = _START, []
     for line, number in _lines(path):
         try:
-            entry = json.loads(line)["entry"]
+            record = json.loads(line)
+            entry, signature = record["entry"], bytes.fromhex(record["signature"])
+            if check is not None:
+                check(PURPOSE, _canonical(entry).encode(), signature)
             follows = entry["before"] == before and entry["n"] == number
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}, line {number} is not a journal entry.", "The journal was altered.") from None
@@ -85,6 +94,10 @@ def _lines(path: Path) -> Iterator[tuple[str, int]]:
     if path.exists():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             yield line, number
+
+
+def _canonical(data: dict[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 
 def _hash(line: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flwr.supercore.task_identity import TaskIdentity
 from tests.federation.playing import World, build
 
 
@@ -23,3 +24,9 @@ def four(tmp_path: Path) -> World:
 def world(tmp_path: Path) -> Callable[..., World]:
     """Hospitals as a test wants them."""
     return lambda count, **rules: build(tmp_path, count, **rules)
+
+
+@pytest.fixture(autouse=True)
+def run_of_flower() -> None:
+    """Flower's messages want to know the run that they are made in; its own processes set it at their start."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1

@@ -68,7 +68,7 @@ class Table:
 
 def exchange_of(world: World, grid: MemoryGrid) -> GridExchange:
     table = Table({identity: b"transport %d" % place for place, identity in enumerate(world.members, start=1)})
-    return GridExchange(cast(Grid, grid), world.coordinator, tuple(world.members), cast(Register, table))
+    return GridExchange(cast(Grid, grid), world.coordinator, tuple(world.members), cast(Register, table), print)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import tomli_w
 from tests.federation.playing import make_study
 from tests.integration.cluster import Cluster, Process, alive, descendants, wait_for
 
@@ -45,7 +46,7 @@ PRIVACY = {"epsilon": 9.0, "noise_multiplier": 2.0, "looks": 0}
 def study(cluster: Cluster, numbers: tuple[int, ...] = (1, 2, 3, 4), **changes: Any) -> Study:
     settings: dict[str, Any] = {"rounds": 2, "may_vanish": 1 if len(numbers) == 4 else 0, **changes}
     settings["privacy"] = {**PRIVACY, **settings.get("privacy", {})}
-    settings["deadlines"] = {"consent": 60.0, "stage": 30.0, **settings.get("deadlines", {})}
+    settings["deadlines"] = {"consent": 60.0, "stage": 10.0, **settings.get("deadlines", {})}
     return make_study([cluster.identities[number] for number in numbers], **settings)
 
 
@@ -126,7 +127,12 @@ def test_flowers_telemetry_is_off_in_every_child(cluster: Cluster) -> None:
     assert children
     seen = 0
     for child in children:
-        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        try:
+            environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        except (ProcessLookupError, FileNotFoundError):
+            continue  # it ended meanwhile
+        if environment == [b""]:
+            continue  # a zombie
         seen += 1
         assert b"FLWR_TELEMETRY_ENABLED=0" in environment, child
         assert b"FLWR_DISABLE_UPDATE_CHECK=1" in environment, child
@@ -288,16 +294,16 @@ def test_a_study_with_a_stranger_among_its_members_is_refused(cluster: Cluster) 
 # -- hospitals that may not come in -------------------------------------------------------------------------------------
 
 
-def join_with(cluster: Cluster, folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
-    import tomli_w
-
-    join = {**tomllib.loads((cluster.folder / "1.join").read_text()), **changes}
+def node_command(cluster: Cluster, folder: Path, **changes: str) -> tuple[str, ...]:
+    """A new node with hospital 1's images and its join file, changed."""
     path = folder / "changed.join"
-    path.write_text(tomli_w.dumps(join))
-    images = str(cluster.folder / "images-1")
-    return primum(
-        "node", "--join", str(path), "--data", images, "--state", str(folder / "state"), "--patient", r"^(p\d+)_"
-    )
+    path.write_text(tomli_w.dumps({**tomllib.loads((cluster.folder / "1.join").read_text()), **changes}))
+    images, state = str(cluster.folder / "images-1"), str(folder / "state")
+    return "node", "--join", str(path), "--data", images, "--state", state, "--patient", r"^(p\d+)_"
+
+
+def join_with(cluster: Cluster, folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
+    return primum(*node_command(cluster, folder, **changes))
 
 
 def test_a_token_used_twice_is_refused(cluster: Cluster, tmp_path: Path) -> None:
@@ -332,8 +338,15 @@ def test_a_port_in_use_is_named(cluster: Cluster, tmp_path: Path) -> None:
     refused(done, 5, f"Port {cluster.port}", "is in use", "--port")
 
 
-def test_a_coordinator_that_is_away_is_named(cluster: Cluster, tmp_path: Path) -> None:
-    refused(join_with(cluster, tmp_path, address=f"127.0.0.1:{free_port()}"), 6, "cannot be reached")
+def test_a_coordinator_that_is_away_is_named_and_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    node = Process(tmp_path / "node.log", node_command(cluster, tmp_path, address=f"127.0.0.1:{free_port()}"))
+    try:
+        node.says("cannot be reached. Trying again")
+        assert node.child.poll() is None
+    finally:
+        node.child.terminate()
+        assert node.child.wait(timeout=20) == 0
+    assert "Traceback" not in node.text()
 
 
 # -- refusals and kills -------------------------------------------------------------------------------------------------

@@ -155,6 +155,8 @@ def rdp(steps: Steps, order: int) -> float:
 
     The binomial formula (Mironov, Talwar, Zhang 2019, section 3.3); an identity for remove, and it dominates add.
     """
+    if steps.count == 0:
+        return 0.0
     if steps.sigma == 0:
         return math.inf
     if steps.q >= 1:

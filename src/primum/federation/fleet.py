@@ -5,7 +5,7 @@ Pull-only: the node opens no port. It never asks for an app bundle; what it rece
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
 from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import Node
@@ -114,6 +114,8 @@ def connect(
         finally:
             over.set()
             beat.join(timeout=5)
+            with suppress(httpx.HTTPError):  # so that the coordinator does not wait for it; else it finds out by itself
+                client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
 
 
 def _heartbeat(client: Any, node: Any, over: threading.Event) -> None:

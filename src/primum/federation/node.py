@@ -245,14 +245,15 @@ class ResidentNode:
         self.stop = threading.Event()
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Enrol, then answer until stopped; goes on by itself when the coordinator was away."""
-        enrol(self._state, self._join)
+        """Enrol, then answer until stopped; goes on by itself when the coordinator is away."""
+        said = self._enrol()
+        if self.stop.is_set():
+            return
         self._journal.write("enrolled", coordinator=self._join.coordinator, address=self._join.address)
         self._show(f"Enrolled as {self._join.hospital}. This hospital's identity: {self._identity.public.hex()}")
         self._show(f"Compare by telephone: {fingerprint(self._identity.public)}")
         ready()
         key, _ = self._state.transport()
-        said = ""
         while not self.stop.is_set():
             try:
                 with connect(self._join.address, self._join.certificate, (key, key.public_key())) as fleet:
@@ -261,6 +262,17 @@ class ResidentNode:
             except Unavailable as error:
                 said = self._say_once(said, f"{error.message} Trying again every {_RECONNECT:g} s.")
                 self.stop.wait(_RECONNECT)
+
+    def _enrol(self) -> str:
+        said = ""
+        while not self.stop.is_set():
+            try:
+                enrol(self._state, self._join)
+                break
+            except Unavailable as error:
+                said = self._say_once(said, f"{error.message} Trying again every {_RECONNECT:g} s.")
+                self.stop.wait(_RECONNECT)
+        return said
 
     def _say_once(self, said: str, text: str) -> str:
         if text != said:

@@ -132,7 +132,10 @@ class Rounds:
         self._exchange({place: EndOrder(self._run.token, outcome) for place in places}, 5.0)
 
     def _consent(self) -> None:
-        """Ask all members; go on when enough said yes. One no of a needed member ends the run."""
+        """Ask all members; one no of a needed member ends the run.
+
+        When enough said yes, the others have one more stage to answer; who comes later joins at the next session.
+        """
         until = time.monotonic() + self._study.deadlines.consent
         needed, waiting = self._plan.setup.least_included, set(range(1, len(self._members) + 1))
         agreed: set[int] = set()
@@ -151,6 +154,8 @@ class Rounds:
             waiting -= agreed | refused.keys()
             if len(self._members) - len(refused) < needed:
                 break
+            if waiting and len(agreed) >= needed:
+                until = min(until, time.monotonic() + self._study.deadlines.stage)
             if waiting:
                 self._run.set_status("running", f"waiting for the consent of {self._names(waiting)}")
                 time.sleep(_RETRY_PAUSE if agreed or replies.by_place else 0.2)

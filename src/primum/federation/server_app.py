@@ -7,7 +7,7 @@ is ours; Flower carries bytes.
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -37,7 +37,15 @@ client = ClientApp()  # Flower asks for one; hospitals run installed code and ne
 class GridExchange:
     """Orders to members over Flower's Grid, replies back, each in a signed envelope."""
 
-    def __init__(self, grid: Grid, identity: Identity, members: tuple[bytes, ...], register: Register) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        identity: Identity,
+        members: tuple[bytes, ...],
+        register: Register,
+        say: Callable[[str], None],
+    ) -> None:
+        self._say = say
         self._grid, self._identity, self._members, self._register = grid, identity, members, register
         self._number = time.time_ns()
 
@@ -85,7 +93,7 @@ class GridExchange:
                 raise PeerError(f"{name} answers an old order.", "It was not used.")
             reply: Reply = wire.decode_one_of(tagged.body, get_args(Reply), name, _LIMIT)
         except PeerError as error:
-            say(f"{name} is left out: {error.message}")
+            self._say(f"{name} is left out: {error.message}")
             return
         replies[place], received[place] = reply, len(body)
 
@@ -103,10 +111,18 @@ class GridExchange:
         return places
 
 
-def say(text: str) -> None:
-    """A line in the coordinator's log."""
-    sys.stderr.write(f"primum: {text}\n")
-    sys.stderr.flush()
+class Log:
+    """What the operator of the coordinator can read later: log.txt in the run's folder, and standard error."""
+
+    def __init__(self, run: Run) -> None:
+        self._path = run.folder / "log.txt"
+
+    def __call__(self, text: str) -> None:
+        """One line."""
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line)
+        sys.stderr.write(line)
 
 
 @app.main()  # type: ignore[untyped-decorator]
@@ -119,7 +135,8 @@ def main(grid: Grid, context: Context) -> None:
     members = Study.parse(run.signed_study().text, "the study").hospitals.identities()
     lock = run.lock()  # the program of a coordinator that was killed may still be ending
     run.set_status(RUNNING)
-    rounds = Rounds(run, identity, GridExchange(grid, identity, members, Register(state)), say)
+    say = Log(run)
+    rounds = Rounds(run, identity, GridExchange(grid, identity, members, Register(state), say), say)
     try:
         rounds.run_all()
     except PrimumError as error:
