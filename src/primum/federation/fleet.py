@@ -13,7 +13,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.common.constant import HEARTBEAT_MIN_INTERVAL
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -37,7 +37,9 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from primum.errors import Unavailable
 from primum.federation.records import FIRST_WAIT, LONGEST_WAIT
 
-_HEARTBEAT: Final = HEARTBEAT_DEFAULT_INTERVAL * 0.5
+# Flower takes a node for gone after two intervals, and lets a killed one in again only then
+_INTERVAL: Final = float(HEARTBEAT_MIN_INTERVAL)
+_HEARTBEAT: Final = _INTERVAL * 0.5
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,7 @@ def connect(
     interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), NodeAuthHttpInterceptor(*keys)]
     with FleetHttpClient.from_server_address(address, False, certificate.encode(), interceptors) as client:
         with _reachable():
-            request = ActivateNodeRequest(
-                public_key=public_key_to_bytes(keys[1]), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
-            )
+            request = ActivateNodeRequest(public_key=public_key_to_bytes(keys[1]), heartbeat_interval=_INTERVAL)
             node = Node(node_id=client.ActivateNode(request).node_id)
         over = threading.Event()
         beat = threading.Thread(target=_heartbeat, args=(client, node, over), daemon=True)
@@ -121,7 +121,7 @@ def connect(
 def _heartbeat(client: Any, node: Any, over: threading.Event) -> None:
     while not over.wait(_HEARTBEAT):
         try:
-            client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL))
+            client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=node, heartbeat_interval=_INTERVAL))
         except httpx.HTTPError:
             continue  # the main loop meets the same fault and connects again
 
