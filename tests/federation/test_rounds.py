@@ -228,7 +228,9 @@ def test_the_look_is_tried_again_where_nothing_had_left(three: World) -> None:
     three.wires.before = before
     run = three.train(make_study(three.members))
     assert len(seen) == 3
-    assert "auc" in json.loads((run.folder / "summary.json").read_text())["hospitals_private"]
+    figures = json.loads((run.folder / "summary.json").read_text())["hospitals_private"]
+    assert "too_few" in figures, "a look was taken, whatever its noise lets one say"
+    assert [line["population"] for line in run.lines("ledger.jsonl")].count("evaluation") == 1
 
 
 def test_a_hospital_that_refuses_ends_a_study_of_three_with_its_reason(three: World) -> None:
