@@ -7,6 +7,7 @@ can be mistaken for a later one.
 import asyncio
 import contextlib
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -27,7 +28,7 @@ _RETRY_SECONDS: Final = 0.3
 _MOST_ANNOUNCED: Final = 4096
 
 
-class _Kept:
+class _Kept(ABC):
     """A connection that this side opens and keeps up; `problem` says why it is not there."""
 
     def __init__(self, peer: str, address: str, say: Say) -> None:
@@ -68,8 +69,9 @@ class _Kept:
                     await asyncio.sleep(0.02)
         return self.current()
 
+    @abstractmethod
     async def _once(self) -> None:
-        raise NotImplementedError
+        """One connection, until it ends."""
 
     async def _greet(self, channel: Channel, deployment: Deployment, role: Role, used: UsedNumbers) -> Session:
         keys = KeyPair.generate()
