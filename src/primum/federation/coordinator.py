@@ -34,7 +34,6 @@ from primum.tasks.plan import Plan
 
 DEFAULT_PORT: Final = 9443
 _SUPERVISE: Final = 0.2
-_LOOK: Final = 2.0  # seconds between questions to SuperLink, which logs each
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,6 @@ class Coordinator:
         self._lock = threading.Lock()
         self._link: SuperLink | None = None
         self._server: _Front | None = None
-        self._next_look = 0.0
 
     def serve(self, ready: Callable[[str], None]) -> None:
         """Start SuperLink and the front; `ready(address)` is called when both answer. Returns after an interrupt."""
@@ -240,10 +238,6 @@ class Coordinator:
         if current is None or self._link is None:
             return None
         run, number = current
-        ended = run.status().get("state") in (FINISHED, FAILED)
-        if not ended and time.monotonic() < self._next_look:
-            return current
-        self._next_look = time.monotonic() + _LOOK
         word = self._link.run_status(number)
         if not word.startswith("finished"):
             return current
