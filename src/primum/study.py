@@ -139,11 +139,7 @@ class Study(_Section):
     @classmethod
     def parse(cls, text: str, source: str) -> "Study":
         """The study in `text`; StudyError that names `source`, the key, and for an unknown key the nearest one."""
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise StudyError(f"{source} is not valid TOML: {error}.", "Mend that line.") from None
-        return parse_settings(cls, data, source)
+        return parse_toml(cls, text, source)
 
     @classmethod
     def read(cls, path: Path) -> "Study":
@@ -159,6 +155,15 @@ def read_text(path: Path) -> str:
         raise StudyError(f"{path} is not a text file.", "Give the path of a TOML file.") from None
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
+
+
+def parse_toml(kind: type[Settings], text: str, source: str) -> Settings:
+    """The TOML in `text` as `kind`; StudyError naming `source` and the line or key."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{source} is not valid TOML: {error}.", "Mend that line.") from None
+    return parse_settings(kind, data, source)
 
 
 def parse_settings(kind: type[Settings], data: dict[str, Any], source: str) -> Settings:

@@ -11,7 +11,6 @@ import sys
 import termios
 import threading
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +39,7 @@ from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_fol
 from primum.journal import Journal
 from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
-from primum.study import Study, parse_settings, read_text
+from primum.study import Study, parse_toml, read_text
 from primum.tasks.classification import Cohort
 from primum.tasks.plan import Plan
 
@@ -64,10 +63,7 @@ class NodeSettings(BaseModel):
         """From `path`; the defaults where there is no such file."""
         if not path.exists():
             return cls()
-        try:
-            return parse_settings(cls, tomllib.loads(read_text(path)), str(path))
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{path} is not valid TOML: {error}.", "Mend that line.") from None
+        return parse_toml(cls, read_text(path), str(path))
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,15 @@ without_privacy = false      # allow studies that promise nothing
 """
 
 import datetime
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from primum.dp.ledger import Cap
-from primum.errors import Refused, StudyError
+from primum.errors import Refused
 from primum.keys.identity import list_fingerprint
-from primum.study import Study, parse_settings, read_text
+from primum.study import Study, parse_toml, read_text
 
 
 class Policy(BaseModel):
@@ -57,11 +56,7 @@ class Policy(BaseModel):
         """The policy in `path`; None where there is no such file; StudyError for a wrong one."""
         if not path.exists():
             return None
-        try:
-            data = tomllib.loads(read_text(path))
-        except tomllib.TOMLDecodeError as error:
-            raise StudyError(f"{path} is not valid TOML: {error}.", "Mend that line.") from None
-        return parse_settings(cls, data, str(path))
+        return parse_toml(cls, read_text(path), str(path))
 
     @property
     def cap(self) -> Cap:

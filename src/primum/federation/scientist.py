@@ -5,7 +5,6 @@ All of it through the coordinator's front, over TLS with the pinned certificate,
 
 import os
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from primum.federation.runs import FAILED, FINISHED
 from primum.keys.certificate import client_context
 from primum.keys.identity import Identity
 from primum.secagg.messages import Signed, open_signed, sign
-from primum.study import SignedStudy, Study, parse_settings, read_text, sign_study
+from primum.study import SignedStudy, Study, parse_toml, read_text, sign_study
 from primum.tasks.plan import Plan, resolve
 
 _POLL: Final = 0.3
@@ -44,7 +43,7 @@ class Desk(BaseModel):
         """From the file that `primum coordinator` writes into its state folder."""
         if not path.exists():
             raise InputError(f"{path} does not exist.", "Start `primum coordinator` first, or give --state its folder.")
-        return parse_settings(cls, tomllib.loads(read_text(path)), str(path))
+        return parse_toml(cls, read_text(path), str(path))
 
     def text(self) -> str:
         """As TOML."""
