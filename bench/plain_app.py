@@ -20,8 +20,6 @@ from primum.secagg import Signed
 from primum.study import Study
 from primum.tasks.plan import Plan
 
-ROUNDS = 40
-
 app = ServerApp()
 client = ClientApp()
 
@@ -40,7 +38,7 @@ def main(grid: Grid, context: Context) -> None:
     weights = np.zeros(plan.dimension, "<f4")
     seconds: dict[str, list[float]] = {"two": [], "one": [], "local": []}
     for kind in ("two", "one"):
-        for _ in range(ROUNDS):
+        for _ in range(study.training.rounds):
             began = time.monotonic()
             order: Order = RoundOrder(token, "train", weights.tobytes(), nobody, ())
             answers = [

@@ -30,7 +30,9 @@ class PlainNode(ResidentNode):
         began = time.monotonic()
         gradient = self.learner.gradient(np.frombuffer(order.weights, "<f4").astype(np.float32))
         nobody = Signed(b"", b"", b"")
-        return VectorAnswer(MaskedVector(nobody, gradient.astype("<f4").tobytes()), time.monotonic() - began)
+        return VectorAnswer(
+            MaskedVector(nobody, memoryview(gradient.astype("<f4").tobytes())), time.monotonic() - began
+        )
 
 
 @click.command()

@@ -132,6 +132,73 @@ def test_a_wrong_value_names_its_key(old: str, new: str, named: str) -> None:
     assert caught.value.message.startswith("my study.toml: ")
 
 
+LOCAL = "local_steps = 5\nlocal_learning_rate = 0.5"
+
+
+def changed(training: str = "", aggregation: str = "", private: bool = True) -> str:
+    """The template with other lines for local steps and for the aggregation."""
+    text = TEXT.replace("local_steps = 1 ", f"{training}  #") if training else TEXT
+    text = text.replace('weighting = "equal"', aggregation) if aggregation else text
+    if not private:
+        start, end = text.index("[privacy]"), text.index("[hospitals]")
+        text = text[:start] + text[end:]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("training", "aggregation", "private"),
+    [
+        ("", "", True),
+        ("", "", False),
+        (LOCAL, "", True),
+        (LOCAL + "\nproximal = 0.1", "", True),
+        (LOCAL, 'weighting = "images"', False),
+        ("", "bits = 8", True),
+        ("", "bits = 32", True),
+    ],
+)
+def test_settings_that_go_together_are_a_study_and_come_back(training: str, aggregation: str, private: bool) -> None:
+    study = parse(changed(training, aggregation, private))
+    assert parse(study.text()) == study
+
+
+@pytest.mark.parametrize(
+    ("training", "aggregation", "private", "named"),
+    [
+        ("local_steps = 5", "", True, r"training\.local_learning_rate is missing: with local_steps = 5"),
+        (
+            "local_learning_rate = 0.5",
+            "",
+            True,
+            r"training\.local_learning_rate = 0\.5 does nothing with local_steps = 1",
+        ),
+        ("proximal = 0.1", "", True, r"training\.proximal = 0\.1 does nothing with local_steps = 1"),
+        (LOCAL + "\nproximal = 3.0", "", True, r"training\.proximal = 3 times local_learning_rate = 0\.5 is above 1"),
+        (LOCAL + "\nproximal = -0.1", "", True, r"training\.proximal: .*greater than or equal to 0"),
+        ("local_steps = 0", "", True, r"training\.local_steps: .*greater than or equal to 1"),
+        ("local_steps = 1001", "", True, r"training\.local_steps: .*less than or equal to 1000"),
+        ("local_steps = 5\nlocal_learning_rate = 0.0", "", True, r"training\.local_learning_rate: .*greater than 0"),
+        (LOCAL, 'weighting = "images"', True, r'aggregation\.weighting = "images" does not go with \[privacy\]'),
+        (
+            "",
+            'weighting = "images"',
+            False,
+            r'aggregation\.weighting = "images" does nothing with training\.local_steps',
+        ),
+        ("", 'weighting = "patients"', False, r"aggregation\.weighting: .*'equal' or 'images'"),
+        ("", "bits = 10", False, r"aggregation\.bits = 10 goes with \[privacy\] only"),
+        (LOCAL, "bits = 10", True, r"aggregation\.bits = 10 does not go with training\.local_steps = 5"),
+        ("", "bits = 7", True, r"aggregation\.bits: .*greater than or equal to 8"),
+        ("", "bits = 33", True, r"aggregation\.bits: .*less than or equal to 32"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_name(
+    training: str, aggregation: str, private: bool, named: str
+) -> None:
+    with pytest.raises(StudyError, match=named):
+        parse(changed(training, aggregation, private))
+
+
 def test_broken_toml_names_the_line() -> None:
     with pytest.raises(StudyError, match=r"my study\.toml is not valid TOML.*line 2"):
         parse("[study]\nname = \n")

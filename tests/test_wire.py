@@ -105,3 +105,42 @@ def test_a_deeply_nested_message_is_refused() -> None:
 
 def test_messages_print_their_name_only() -> None:
     assert repr(ORDER) == str(ORDER) == "Order()"
+
+
+class Parcel(wire.Message, frozen=True):
+    name: str
+    load: wire.Bulk
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536, 65_537, 300_000])
+def test_a_bulk_comes_back_without_a_copy_and_is_canonical(size: int) -> None:
+    load = bytes(range(256)) * (size // 256 + 1)
+    data = wire.encode(Parcel("x", memoryview(load)[:size]))
+    back = wire.decode(data, Parcel, "hospital 1")
+    assert back.load == load[:size]
+    assert back.load.obj is data or size == 0 or isinstance(back.load.obj, memoryview | bytes)
+    assert wire.encode(back) == data
+
+
+@pytest.mark.parametrize("size", [10, 70_000])
+def test_a_bulk_that_is_not_canonical_is_refused(size: int) -> None:
+    data = wire.encode(Parcel("x", memoryview(bytes(size))))
+    body = data[1:]
+    kind, name = body[1 : 1 + 5 + 7], b"\xa4name\xa1x"
+    assert kind + name == body[1 : 1 + 12 + len(name)]
+    swapped = body[:1] + name + kind + body[1 + 12 + len(name) :]
+    longer = body.replace(b"\xa1x", b"\xd9\x01x")  # str 8 where fixstr is enough
+    for wrong in (swapped, longer, body + b"\0"):
+        with pytest.raises(PeerError, match=r"canonical|malformed"):
+            wire.decode(data[:1] + wrong, Parcel, "hospital 1")
+
+
+@given(st.binary(min_size=1, max_size=3), st.integers(0, 70_000), st.integers(0, 7))
+def test_a_flipped_bit_of_a_bulk_is_refused_or_another_message(name: bytes, at: int, bit: int) -> None:
+    parcel = Parcel(name.hex(), memoryview(bytes(70_000)))
+    encoded = bytearray(wire.encode(parcel))
+    encoded[at % len(encoded)] ^= 1 << bit
+    try:
+        assert wire.decode(bytes(encoded), Parcel, "hospital 1") != parcel
+    except PeerError as error:
+        assert "hospital 1" in error.message

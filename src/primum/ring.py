@@ -25,6 +25,16 @@ def from_signed(values: npt.NDArray[np.int64], bits: int) -> Ring:
     return values.astype(np.int64).view(np.uint64) & mask(bits)
 
 
+def require_signed(values: npt.NDArray[np.integer], bits: int) -> npt.NDArray[np.int32]:
+    """`values` as int32; InputError unless each is an integer in [-2^(bits-1), 2^(bits-1)), bits at most 32."""
+    if values.dtype.kind != "i":
+        raise InputError(f"the values are {values.dtype}, not signed integers.", "Round them first.")
+    half = 1 << (bits - 1)
+    if values.size and (values.min() < -half or values.max() > half - 1):
+        raise InputError(f"a value does not fit into {bits} bits.", "Use a larger ring or a smaller scale.")
+    return np.ascontiguousarray(values, np.int32)
+
+
 def to_signed(elements: Ring, bits: int) -> npt.NDArray[np.int64]:
     """Ring elements to the signed integers in [-2^(bits-1), 2^(bits-1)) that they stand for."""
     shift = np.uint64(64 - bits)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 KEY_BYTES: Final = 32
 _CHUNK: Final = 1 << 20
-_ZEROS: Final = bytes(_CHUNK)
+_ZEROS: Final = memoryview(bytes(_CHUNK))  # slices of it are not copies
 
 
 class Stream:

@@ -58,7 +58,8 @@ class Model(_Section):
 
 
 class Training(_Section):
-    """How it is learned; all of it public."""
+    """How it is learned; all of it public. With `local_steps` above 1 hospitals step by themselves in each round, and
+    `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py)."""
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 40
     sampling: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -66,6 +67,17 @@ class Training(_Section):
     learning_rate: Positive = 4.0
     momentum: Share = 0.9
     average_last: Annotated[float, Field(gt=0, le=1)] = 0.667
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    local_learning_rate: Positive | None = None
+    proximal: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Aggregation(_Section):
+    """How updates are added up. `bits`: exactly so many for each coordinate of a private update, instead of as many as
+    no sum can overflow without a clamp."""
+
+    weighting: Literal["equal", "images"] = "equal"
+    bits: Annotated[int, Field(ge=8, le=32)] | None = None
 
 
 class Privacy(_Section):
@@ -119,17 +131,16 @@ class Study(_Section):
     images: Images = Images()
     model: Model = Model()
     training: Training = Training()
+    aggregation: Aggregation = Aggregation()
     privacy: Privacy | None = None
     hospitals: Hospitals
     deadlines: Deadlines = Deadlines()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
-        if self.privacy and self.privacy.delta > 1 / (100 * self.privacy.patients):
-            raise ValueError(
-                f"privacy.delta = {self.privacy.delta:g} is too large for {self.privacy.patients} patients: "
-                f"at most 1/(100 N) = {1 / (100 * self.privacy.patients):.2g}, else publishing somebody would be allowed"
-            )
+        for broken, message in (*_of_privacy(self.privacy), *_of_local_steps(self.training), *_of_aggregation(self)):
+            if broken:
+                raise ValueError(message)
         return self
 
     def text(self) -> str:
@@ -145,6 +156,72 @@ class Study(_Section):
     def read(cls, path: Path) -> "Study":
         """The study in the file `path`."""
         return cls.parse(read_text(path), str(path))
+
+
+Rules = tuple[tuple[bool, str], ...]
+
+
+def _of_privacy(privacy: Privacy | None) -> Rules:
+    if privacy is None:
+        return ()
+    most = 1 / (100 * privacy.patients)
+    return (
+        (
+            privacy.delta > most,
+            f"privacy.delta = {privacy.delta:g} is too large for {privacy.patients} patients: "
+            f"at most 1/(100 N) = {most:.2g}, else publishing somebody would be allowed",
+        ),
+    )
+
+
+def _of_local_steps(training: Training) -> Rules:
+    local, rate, pull = training.local_steps > 1, training.local_learning_rate, training.proximal
+    return (
+        (
+            local and rate is None,
+            f"training.local_learning_rate is missing: with local_steps = {training.local_steps} it is the rate of "
+            "each hospital's own steps, and learning_rate that of the server on their mean difference",
+        ),
+        (
+            not local and rate is not None,
+            f"training.local_learning_rate = {rate} does nothing with local_steps = 1: leave it out",
+        ),
+        (
+            not local and pull > 0,
+            f"training.proximal = {pull:g} does nothing with local_steps = 1: leave it out",
+        ),
+        (
+            (rate or 0.0) * pull > 1,
+            f"training.proximal = {pull:g} times local_learning_rate = {rate} is above 1: "
+            "a local step would jump past the global weights that it is pulled to",
+        ),
+    )
+
+
+def _of_aggregation(study: "Study") -> Rules:
+    by_images, bits = study.aggregation.weighting == "images", study.aggregation.bits
+    private, local = study.privacy is not None, study.training.local_steps > 1
+    return (
+        (
+            by_images and private,
+            'aggregation.weighting = "images" does not go with [privacy]: the weights would tell how many images a '
+            'hospital has; use "equal"',
+        ),
+        (
+            by_images and not local,
+            'aggregation.weighting = "images" does nothing with training.local_steps = 1: in a sum of gradients every '
+            'image counts the same already; use "equal"',
+        ),
+        (
+            bits is not None and not private,
+            f"aggregation.bits = {bits} goes with [privacy] only: without noise narrow integers would round badly",
+        ),
+        (
+            bits is not None and local,
+            f"aggregation.bits = {bits} does not go with training.local_steps = {study.training.local_steps}: "
+            "the bits of a difference of weights follow from its bound; leave one of them out",
+        ),
+    )
 
 
 def read_text(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The command line of the federation side: quick help, and bad input in a line or two."""
 
 import contextlib
+import json
 import os
 import pty
 import subprocess
@@ -253,3 +254,30 @@ def test_a_line_that_was_left_out_is_found_out(tmp_path: Path) -> None:
     path.write_text("\n".join([lines[0], lines[2]]) + "\n")
     with pytest.raises(InputError, match="line 2"):
         read(path)
+
+
+def test_secagg_plan_is_a_table_or_json() -> None:
+    shown = primum("secagg", "plan", "6")
+    assert shown.returncode == 0, shown
+    for words in ("Secure aggregation of 6 hospitals", "exchanges a round", "Refused: 6 hospitals with 1 colluding"):
+        assert words in shown.stdout
+    lines = primum("secagg", "plan", "1000", "--colluding", "100", "--may-vanish", "100", "--json").stdout.splitlines()
+    (row,) = map(json.loads, lines)
+    assert (row["degree"], row["threshold"], row["k_min"], row["exchanges"]) == (176, 126, 800, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("2",), "secure aggregation needs 3"),
+        (("4", "--may-vanish", "2"), "cannot lose 2"),
+        (("1000", "--colluding", "400", "--may-vanish", "100"), "no neighbourhood is safe"),
+        (("many",), "not a valid integer"),
+        (("5", "--bits", "40"), "8<=x<=32"),
+    ],
+)
+def test_secagg_plan_refuses_by_name(arguments: tuple[str, ...], words: str) -> None:
+    done = primum("secagg", "plan", *arguments)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,8 +1,10 @@
 """What a study costs, against published and recomputed values, and against dp_accounting's other accountants."""
 
 import math
+from fractions import Fraction
 
 import dp_accounting
+import mpmath
 import pytest
 from dp_accounting.rdp import RdpAccountant
 from hypothesis import given
@@ -11,6 +13,10 @@ from scipy import stats
 
 from primum.dp import account
 from primum.dp.account import Budget, Steps
+from primum.dp.centred import CentredGaussian
+from primum.dp.mechanism import ROUNDING_WIDTH, SUM_DISTANCE
+from primum.dp.noise import convolution_error
+from primum.dp.sampling import OVERFLOW_PROBABILITY
 from primum.errors import StudyError
 
 VALUES = [  # sigma, q, steps, delta; epsilon by RDP, by PLD, by PLD for replacing a patient
@@ -113,6 +119,32 @@ def test_a_patient_of_several_images_pays_more(monkeypatch: pytest.MonkeyPatch) 
     assert two > 1.5 * one
 
 
-def test_tables_and_padding_are_charged_to_delta() -> None:
+@pytest.mark.parametrize("sigma", [3.0, 4.5, 4.7, 16.0, 64.0, 2000.0, 1e6])
+def test_more_is_charged_to_delta_than_the_noise_is_away_from_the_gaussian(sigma: float) -> None:
+    """Everything that was computed or bounded elsewhere, for every coordinate, step and hospital."""
+    rounding = 2.2 * math.exp(-2 * math.pi**2 * ROUNDING_WIDTH**2)
+    for dimension, steps, hospitals in ((16, 1, 3), (8100, 40, 3), (11_200_000, 300, 100)):
+        seams = (hospitals - 1) * convolution_error(Fraction(9), Fraction(9))
+        tau = dimension * steps * (hospitals * CentredGaussian(sigma).distance + rounding + seams)
+        charged = account.delta_overheads(3.0, dimension, steps, hospitals)
+        assert (1 + math.exp(3.0)) * tau + OVERFLOW_PROBABILITY < charged
+
+
+def test_the_rounding_of_the_account_is_as_even_as_it_says() -> None:
+    """Poisson summation, recomputed at r = 1.6: the sum over k of exp(-(k - y)^2 / 2 r^2) for y from 0 to 1."""
+    with mpmath.workprec(200):
+        sums = [
+            mpmath.fsum(
+                mpmath.exp(-((k - mpmath.mpf(y) / 20) ** 2) / (2 * mpmath.mpf(ROUNDING_WIDTH) ** 2))
+                for k in range(-40, 42)
+            )
+            for y in range(21)
+        ]
+        even = mpmath.sqrt(2 * mpmath.pi) * ROUNDING_WIDTH
+        wobble = max(abs(total / even - 1) for total in sums)
+    assert SUM_DISTANCE / 8 < wobble / (1 - wobble) < 0.99 * SUM_DISTANCE
+
+
+def test_distances_and_padding_are_charged_to_delta() -> None:
     assert account.delta_overheads(3.0, 40_000, 300, 3) == pytest.approx(1e-9, rel=0.2)
     assert account.delta_overheads(3.0, 10**9, 10_000, 3) > 1e-5

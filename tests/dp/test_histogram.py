@@ -47,4 +47,4 @@ def test_the_noise_of_a_count_has_the_width_that_the_plan_says() -> None:
     rows = np.array([mechanism.restore(mechanism.share(nothing, stream)) for _ in range(1500)])
     expected = 2.0 * mechanism.integer_sensitivity / mechanism.scale / np.sqrt(2)
     assert rows.std() == pytest.approx(expected, rel=0.03)
-    assert mechanism.integer_sensitivity / mechanism.scale <= 1.07
+    assert mechanism.integer_sensitivity / mechanism.scale <= 1 + 1e-6  # rounding costs nothing

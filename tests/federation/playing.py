@@ -10,15 +10,16 @@ from PIL import Image as Pillow
 
 from primum import wire
 from primum.errors import PeerError
+from primum.federation.aggregation import Replies
 from primum.federation.enrolment import JoinFile
 from primum.federation.messages import EndOrder, Order, Reply, StudyOrder, Tagged
 from primum.federation.node import NodeState, ResidentNode
-from primum.federation.rounds import Replies, Rounds
+from primum.federation.rounds import Rounds
 from primum.federation.runs import Run
 from primum.keys.identity import Identity, list_fingerprint
 from primum.rng import Stream
 from primum.secagg.messages import Signed, open_signed, sign
-from primum.study import About, Deadlines, Hospitals, Images, Model, Privacy, Study, Training, sign_study
+from primum.study import About, Aggregation, Deadlines, Hospitals, Images, Model, Privacy, Study, Training, sign_study
 
 CLASSES = ("clear", "shadow")
 PATTERN = r"^(p\d+)_"
@@ -49,7 +50,8 @@ def make_study(
         study=About(name="tiny", purpose="A study of the tests.", classes=CLASSES),
         images=Images(size=SIDE),
         model=Model(scales=1, angles=2),
-        training=Training(rounds=rounds, sampling=0.5, **changes.pop("training", {})),
+        training=Training(**{"rounds": rounds, "sampling": 0.5, **changes.pop("training", {})}),
+        aggregation=Aggregation(**changes.pop("aggregation", {})),
         privacy=privacy if private else None,
         hospitals=Hospitals(members=tuple(m.hex() for m in members), colluding=1, may_vanish=may_vanish),
         deadlines=Deadlines(**{"consent": 4.0, "stage": 4.0, "reply_grid": 0.0, **changes.pop("deadlines", {})}),

@@ -14,11 +14,12 @@ import uvicorn
 from tests.federation.playing import World, make_study
 from tests.integration.cluster import Proxy
 
-from primum import ring, wire
+from primum import wire
 from primum.federation.enrolment import PURPOSE, EnrolRequest, Member, Register
 from primum.federation.front import Desk, make_front
 from primum.federation.messages import EVALUATE, TRAIN, RoundOrder, VectorAnswer
 from primum.federation.scientist import Followed, RunFiles
+from primum.kernels import packing
 from primum.keys.certificate import client_context, load_or_make
 from primum.keys.identity import Identity
 from primum.secagg import masks
@@ -40,7 +41,7 @@ class Secrets:
 
     def vector_needles(self) -> Iterator[bytes]:
         for vector, bits in self.vectors:
-            packed = ring.pack(ring.from_signed(vector, bits), bits)
+            packed = packed_form(vector, bits)
             forms = [packed, *(vector.astype(kind).tobytes() for kind in ("<i8", "<i4", "<f4", "<f8"))]
             for form in forms:
                 yield from _windows(form)
@@ -62,6 +63,11 @@ class Secrets:
                     yield bytes.fromhex(patient)
         for file in self.files:
             yield from _windows(file[50:])
+
+
+def packed_form(vector: Integers, bits: int) -> bytes:
+    """The vector as it would travel without masks."""
+    return packing.pack(vector.astype(np.int32).view(np.uint32), bits).tobytes()
 
 
 def _windows(data: bytes) -> Iterator[bytes]:
@@ -127,31 +133,20 @@ def test_no_message_of_any_round_first_and_last_too_holds_a_vector_an_image_or_a
 def test_the_search_finds_every_vector_where_masks_are_switched_off(
     three: World, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(*arguments: object) -> npt.NDArray[np.uint32]:
-        length = arguments[-1]
-        assert isinstance(length, int)
-        return np.zeros(length, np.uint32)
-
-    monkeypatch.setattr(masks, "self_mask", nothing)
-    monkeypatch.setattr(masks, "pair_mask", nothing)
+    monkeypatch.setattr(masks._Masks, "add_to", lambda self, total: None)
     haystack = train(three, secrets)
     for vector, bits in secrets.vectors:
-        packed = ring.pack(ring.from_signed(vector, bits), bits)
-        assert packed in haystack
+        assert packed_form(vector, bits) in haystack
     assert found(secrets.vector_needles(), haystack)
     assert found(secrets.data_needles(), haystack) == [], "images and labels stay also then"
 
 
 def test_every_vector_that_is_sent_differs_from_every_plain_one(three: World, secrets: Secrets) -> None:
     train(three, secrets)
-    plain = {vector.tobytes() for vector, _ in secrets.vectors}
-    for _, answer in three.wires.of(VectorAnswer):
-        bits = next(
-            bits for vector, bits in secrets.vectors if ring.packed_size(len(vector), bits) == len(answer.vector.vector)
-        )
-        length = next(len(v) for v, b in secrets.vectors if ring.packed_size(len(v), b) == len(answer.vector.vector))
-        sent = ring.to_signed(ring.unpack(answer.vector.vector, length, bits, "a test"), bits)
-        assert sent.tobytes() not in plain
+    plain = {packed_form(vector, bits) for vector, bits in secrets.vectors}
+    sent = {bytes(answer.vector.vector) for _, answer in three.wires.of(VectorAnswer)}
+    assert {len(packed) for packed in plain} == {len(packed) for packed in sent}
+    assert not plain & sent
 
 
 def test_orders_and_answers_hold_no_loss_and_no_class_counts(three: World) -> None:

@@ -1,6 +1,8 @@
 """Pair secrets: X25519 of RFC 7748 and ML-KEM of FIPS 203, both needed, and nothing agreed by accident."""
 
 import hashlib
+import json
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -17,6 +19,7 @@ ALICE_PUBLIC = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a
 BOB = "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"
 BOB_PUBLIC = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
 SHARED = "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
+KNOWN_ANSWERS = json.loads((Path(__file__).resolve().parents[1] / "vectors" / "mlkem768.json").read_text())["cases"]
 # RFC 7748, section 7: points of small order
 SMALL_ORDER = [bytes(32), (1).to_bytes(32, "little"), (2**255 - 20).to_bytes(32, "little")]
 
@@ -30,6 +33,15 @@ def test_the_classical_half_is_that_of_rfc_7748() -> None:
     assert alice.public.x25519.hex() == ALICE_PUBLIC
     assert bob.public.x25519.hex() == BOB_PUBLIC
     assert alice._exchange(bob.public, "bob").hex() == bob._exchange(alice.public, "alice").hex() == SHARED
+
+
+@pytest.mark.parametrize("case", KNOWN_ANSWERS, ids=range(len(KNOWN_ANSWERS)))
+def test_the_post_quantum_half_gives_the_known_answers_of_fips_203(case: dict[str, str]) -> None:
+    """Key from its seed, the right ciphertext, and one of another key, which gives the secret of implicit rejection."""
+    key = MLKEM768PrivateKey.from_seed_bytes(bytes.fromhex(case["seed"]))
+    assert hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest() == case["public_sha256"]
+    assert key.decapsulate(bytes.fromhex(case["ct"])).hex() == case["ss"]
+    assert key.decapsulate(bytes.fromhex(case["ct_of_another"])).hex() == case["ss_rejected"]
 
 
 def test_the_pair_secret_is_hkdf_of_both_halves_bound_to_what_was_exchanged() -> None:

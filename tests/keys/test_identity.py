@@ -4,8 +4,9 @@ import stat
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from primum.errors import InputError, PeerError
@@ -111,3 +112,16 @@ def test_the_fingerprint_of_a_list_ignores_its_order_and_nothing_else() -> None:
     assert list_fingerprint([a, b, c]) == list_fingerprint([c, a, b])
     assert list_fingerprint([a, b]) != list_fingerprint([a, b, c])
     assert list_fingerprint([a]) != fingerprint(a)
+
+
+def test_of_a_long_message_the_digest_is_signed_and_nothing_short_is_mistaken_for_it() -> None:
+    identity, data = Identity.generate(), bytes(100_000)
+    signature = identity.sign("vector", data)
+    verify(identity.public, "vector", data, signature, "hospital 1")
+    for purpose, changed in (("vector", data[:-1] + b"\1"), ("vector", data[:-1]), ("other", data)):
+        with pytest.raises(PeerError, match="hospital 1"):
+            verify(identity.public, purpose, changed, signature, "hospital 1")
+    with pytest.raises(PeerError):
+        verify(identity.public, "vector", blake3(data).digest(), signature, "hospital 1")
+    head = b"primum signature 1 of a digest\0" + (6).to_bytes(2, "big") + b"vector"
+    Ed25519PublicKey.from_public_bytes(identity.public).verify(signature, head + blake3(data).digest())

@@ -234,3 +234,26 @@ def test_the_command(tmp_path: Path) -> None:
     assert _Page((folder / "report.html").read_text()).text
     ended = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and "holds nothing of a run" in ended.stderr
+
+
+def test_few_bits_say_what_they_cost_and_an_older_run_says_nothing_of_them(tmp_path: Path) -> None:
+    update = {"local_steps": 1, "weighting": "equal", "bits": 8, "bytes": 4050, "extra_noise": 0.08}
+    text = _page(write_run(tmp_path / "few", update=update | {"clamp": 1.9, "clamp_typical": 2.31})).text
+    for words in (
+        "Bits a coordinate 8",
+        "One update 4.0 kB",
+        "8.0 % above what is accounted for",
+        "1.90 clipping norms, 2.3 times",
+    ):
+        assert words in text
+    assert "cut at" not in _page(write_run(tmp_path / "all", update=update)).text
+    assert "Bits a coordinate" not in _page(write_run(tmp_path / "old")).text
+
+
+def test_local_steps_and_weights_by_images_are_told(tmp_path: Path) -> None:
+    privacy = SUMMARY["privacy"] | {"local_steps": 5, "steps": 200}
+    text = _page(write_run(tmp_path / "local", privacy=privacy)).text
+    assert "Local steps a round 5, each with the hospital's own full noise, whoever colludes" in text
+    assert "Local steps" not in _page(write_run(tmp_path / "one", privacy=SUMMARY["privacy"] | {"local_steps": 1})).text
+    text = _page(write_run(tmp_path / "weights", update={"weighting": "images"})).text
+    assert "two rounds whose sets differ by one hospital reveal its number" in text

@@ -1,6 +1,6 @@
 """A federation in a list: nodes and server that exchange messages without a network."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,26 +30,37 @@ class Federation:
         self.server.begin_session(session, first_round)
         for place, node in present.items():
             self.server.take_offer(place, node.offer(session, first_round))
-        offers = self.server.offers()
-        sent = {place: node.encapsulate(offers) for place, node in present.items()}
-        for place, message in sent.items():
-            self.server.check_encapsulations(place, message)
+        shown = self.server.offers()
+        if self.setup.sparse:
+            for place, node in present.items():
+                self.server.take_reveal(place, node.reveal(shown))
+            shown = self.server.reveals()
         for place, node in present.items():
-            self.server.take_deal(place, node.deal(tuple(sent.values())))
+            self.server.take_encapsulated(place, node.encapsulate(shown))
+        for place, node in present.items():
+            self.server.take_deal(place, node.deal(self.server.encapsulated_for(place)))
 
     def round(
         self,
-        vectors: dict[int, npt.NDArray[np.int64]],
+        vectors: Mapping[int, npt.NDArray[np.int64]],
         vanish_before_vector: Iterable[int] = (),
         vanish_before_shares: Iterable[int] = (),
+        vanish_before_confirmation: Iterable[int] = (),
     ) -> Aggregate:
+        gone = set(vanish_before_vector)
         starts = self.server.start(MODEL, self.shape)
         for place, message in starts.items():
-            if place not in set(vanish_before_vector):
+            if place not in gone:
                 self.nodes[place].start(message)
                 self.server.take_vector(place, self.nodes[place].mask(vectors[place], self.shape.bits))
+        gone |= set(vanish_before_confirmation)
+        if self.setup.confirms:
+            asked = self.server.confirm()
+            for place in starts:
+                if place not in gone:
+                    self.server.take_confirmation(place, self.nodes[place].confirm(asked))
         request = self.server.request()
-        gone = set(vanish_before_vector) | set(vanish_before_shares)
+        gone |= set(vanish_before_shares)
         return self.server.finish({place: self.nodes[place].open(request) for place in starts if place not in gone})
 
 

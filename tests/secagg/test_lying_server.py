@@ -8,10 +8,10 @@ import pytest
 from tests.secagg.playing import MODEL, RUN, Federation
 
 from primum import wire
-from primum.errors import PeerError, StudyError
+from primum.errors import PeerError, StudyError, Unavailable
 from primum.keys.identity import Identity
-from primum.secagg import MaskedVector, Setup, Signed
-from primum.secagg.messages import Context, RoundStart, UnmaskRequest, sign
+from primum.secagg import Encapsulated, MaskedVector, Node, Setup, Signed
+from primum.secagg.messages import Confirmation, ConfirmRequest, Context, KeyOffer, RoundStart, UnmaskRequest, sign
 
 Build = Callable[..., Federation]
 
@@ -33,7 +33,7 @@ def ask(built: Federation, sent: dict[int, MaskedVector], included: tuple[int, .
     fields = {
         "context": Context(RUN, 1, 1),
         "included": included,
-        "statements": tuple(sent[place].statement for place in included if place in sent),
+        "evidence": tuple(sent[place].statement for place in included if place in sent),
     }
     return sign(built.coordinator, UnmaskRequest(**{**fields, **changed}))
 
@@ -58,13 +58,13 @@ def test_a_wrong_set(federation: Build, included: tuple[int, ...], says: str) ->
     built, sent = started(federation)
     statements = tuple(sent[place].statement for place in set(included) & set(sent))
     with pytest.raises(PeerError, match=says):
-        built.nodes[1].open(ask(built, sent, included, statements=statements))
+        built.nodes[1].open(ask(built, sent, included, evidence=statements))
 
 
 def test_a_set_whose_vectors_were_not_signed(federation: Build) -> None:
     built, sent = started(federation)
     with pytest.raises(PeerError, match="not those of the set"):
-        built.nodes[1].open(ask(built, sent, (1, 2, 3, 4), statements=tuple(sent[p].statement for p in (1, 2, 3))))
+        built.nodes[1].open(ask(built, sent, (1, 2, 3, 4), evidence=tuple(sent[p].statement for p in (1, 2, 3))))
 
 
 def test_another_model_to_another_node(federation: Build) -> None:
@@ -144,40 +144,143 @@ def test_an_old_round_again(federation: Build) -> None:
         built.nodes[1].offer(1, 5)
 
 
-def test_keys_shown_differently_do_not_agree(federation: Build) -> None:
-    """A server in the middle that gives member 1 other keys of member 2 than member 3 sees."""
-    built = federation(3)
-    other = federation(3)
+def offered(built: Federation) -> dict[int, Signed]:
     built.server.begin_session(1, 1)
     offers = {place: node.offer(1, 1) for place, node in built.nodes.items()}
-    forged = {**offers, 2: sign(other.identities[0], wire.decode(offers[2].body, type_of_offer(), "x"))}
+    for place, offer in offers.items():
+        built.server.take_offer(place, offer)
+    return offers
+
+
+def test_keys_of_somebody_who_is_no_member(federation: Build) -> None:
+    built, stranger = federation(3), Identity.generate()
+    offers = offered(built)
+    forged = sign(stranger, wire.decode(offers[2].body, KeyOffer, "x"))
     with pytest.raises(PeerError, match="not a member"):
-        built.nodes[1].encapsulate(tuple(forged.values()))
+        built.nodes[1].encapsulate((offers[1], forged, offers[3]))
+
+
+def test_keys_signed_for_somebody_else(federation: Build) -> None:
+    """The server puts keys of its own under member 2's name."""
+    built = federation(3)
+    offers = offered(built)
+    keys = wire.decode(offers[3].body, KeyOffer, "x")
+    forged = Signed(wire.encode(keys), offers[2].signer, offers[2].signature)
+    with pytest.raises(PeerError, match="signature of member 2"):
+        built.nodes[1].encapsulate((offers[1], forged, offers[3]))
+
+
+def test_this_nodes_own_keys_changed(federation: Build) -> None:
+    """The server shows a node an offer that its own identity signed, but in another process."""
+    built = federation(3)
+    offers = offered(built)
+    twin = Node(built.identities[0], built.nodes[1].members, built.coordinator.public, RUN, built.setup, 0)
+    with pytest.raises(PeerError, match="changed this node's own keys"):
+        built.nodes[1].encapsulate((twin.offer(1, 1), offers[2], offers[3]))
+
+
+def test_pair_secrets_depend_on_all_that_was_shown(federation: Build) -> None:
+    """Also where nobody compares digests, two stories give two secrets."""
+    built = federation(3)
+    built.begin()
+    session = built.nodes[1]._session
+    assert session is not None
+    agreed = session._pair_secret(b"raw", 2)
+    assert agreed == session._pair_secret(b"raw", 2) != session._pair_secret(b"raw", 3)
+    session._story = bytes(32)
+    assert session._pair_secret(b"raw", 2) != agreed
+
+
+def test_two_stories_about_the_keys(federation: Build) -> None:
+    """Member 2 runs two processes, the server shows each hospital another one: whoever compares sees it."""
+    built = federation(3)
+    offers = offered(built)
+    twin = Node(built.identities[1], built.nodes[1].members, built.coordinator.public, RUN, built.setup, 0)
+    other = {**offers, 2: twin.offer(1, 1)}
     first = built.nodes[1].encapsulate(tuple(offers.values()))
-    replayed = {**offers, 3: offers[3]}
-    second = built.nodes[2].encapsulate(tuple(replayed.values()))
-    third = built.nodes[3].encapsulate(tuple(offers.values()))
-    built.nodes[3].deal((first, second, third))  # the same story: fine
-    again = federation(3)
-    again.server.begin_session(1, 1)
-    theirs = {place: node.offer(1, 1) for place, node in again.nodes.items()}
-    messages = {place: node.encapsulate(tuple(theirs.values())) for place, node in again.nodes.items()}
-    statement = wire.decode(messages[2].body, type_of_encapsulations(), "x")
-    lie = type(statement)(statement.context, b"\0" * 32, statement.ciphertexts)
-    with pytest.raises(PeerError, match="member 2 was shown other keys"):
-        again.nodes[1].deal((messages[1], sign(again.identities[1], lie), messages[3]))
+    twin.encapsulate(tuple(other.values()))
+    built.nodes[3].encapsulate(tuple(other.values()))
+    second = twin  # the story of member 2 is the other one
+    with pytest.raises(PeerError, match="member 1 was shown other keys"):
+        second.deal((first,))
 
 
-def type_of_offer() -> type:
-    from primum.secagg.messages import KeyOffer
+def test_a_session_without_this_node_or_with_too_few(federation: Build) -> None:
+    built = federation(4, may_vanish=1)
+    offers = offered(built)
+    with pytest.raises(PeerError, match="2 of 4"):
+        built.nodes[1].encapsulate((offers[1], offers[2]))
+    with pytest.raises(PeerError, match="this one among them"):
+        built.nodes[1].encapsulate((offers[2], offers[3], offers[4]))
+    with pytest.raises(PeerError, match="member 2 appears twice"):
+        built.nodes[1].encapsulate((offers[1], offers[2], offers[2], offers[3]))
 
-    return KeyOffer
+
+def test_ciphertexts_left_out_or_altered(federation: Build) -> None:
+    built = federation(3)
+    offered(built)
+    offers = built.server.offers()
+    for place, node in built.nodes.items():
+        built.server.take_encapsulated(place, node.encapsulate(offers))
+    received = built.server.encapsulated_for(3)
+    with pytest.raises(PeerError, match="left out"):
+        built.nodes[3].deal(received[:1])
+    place, ciphertext = received[0].ciphertexts[0]
+    altered = Encapsulated(received[0].statement, ((place, ciphertext[:-1] + bytes([ciphertext[-1] ^ 1])),))
+    with pytest.raises(PeerError, match="ciphertext of member 1 was altered"):
+        built.nodes[3].deal((altered, received[1]))
+    with pytest.raises(PeerError, match="ciphertext of member 1 was altered"):
+        built.nodes[3].deal((Encapsulated(received[0].statement, ()), received[1]))
+    built.nodes[3].deal(received)
 
 
-def type_of_encapsulations() -> type:
-    from primum.secagg.messages import Encapsulations
+@pytest.mark.parametrize(
+    ("session", "first_round"), [(0, 1), (1, 0), (-5, 1), (1, 2**63), (2**64 - 1, 1), (1, -(2**70))]
+)
+def test_impossible_numbers(federation: Build, session: int, first_round: int) -> None:
+    with pytest.raises(PeerError, match="impossible session or round"):
+        federation(3).nodes[1].offer(session, first_round)
 
-    return Encapsulations
+
+def test_members_of_two_set_ups_share_no_secret(federation: Build) -> None:
+    """A coordinator that tells one hospital of another may_vanish: its secrets fit nobody's."""
+    built = federation(10, may_vanish=1)
+    members = [identity.public for identity in built.identities]
+    built.nodes[1] = Node(built.identities[0], members, built.coordinator.public, RUN, Setup(10, 1, 2), 0)
+    built.begin()
+    with pytest.raises(PeerError, match="Members 1 and 2 do not hold the same round key"):
+        built.server.start(MODEL, built.shape)
+
+
+def test_a_refused_message_leaves_the_session_as_it_was(federation: Build) -> None:
+    """Member 3's keys are none: refused; without it the session is made as if nothing had been."""
+    built = federation(4, may_vanish=1)
+    offers = offered(built)
+    broken = wire.decode(offers[3].body, KeyOffer, "x")
+    broken = type(broken)(broken.context, broken.x25519, b"none", broken.commitment)
+    forged = {**offers, 3: sign(built.identities[2], broken)}
+    with pytest.raises(PeerError, match="member 3 sent an ML-KEM"):
+        built.nodes[1].encapsulate(tuple(forged.values()))
+    built.server.begin_session(1, 1)
+    for place in (1, 2, 4):
+        built.server.take_offer(place, offers[place])
+    shown = built.server.offers()
+    for place in (1, 2, 4):
+        built.server.take_encapsulated(place, built.nodes[place].encapsulate(shown))
+    for place in (1, 2, 4):
+        built.server.take_deal(place, built.nodes[place].deal(built.server.encapsulated_for(place)))
+    assert built.server.dealt == (1, 2, 4)
+
+
+def test_a_run_replayed(federation: Build) -> None:
+    """Messages of another run of the same members are refused, whatever their numbers."""
+    built = federation(3)
+    offers = offered(built)
+    members = [identity.public for identity in built.identities]
+    node = Node(built.identities[0], members, built.coordinator.public, b"another run" + bytes(5), built.setup, 0)
+    own = node.offer(1, 1)
+    with pytest.raises(PeerError, match="another run"):
+        node.encapsulate((own, offers[2], offers[3]))
 
 
 def most_excluded(h: int, d: int, backers: int) -> int:
@@ -209,21 +312,166 @@ def test_k_min_is_never_more_than_a_lying_server_leaves() -> None:
                     setup = Setup(n, c, d)
                 except StudyError:
                     continue
+                if setup.confirms:
+                    continue  # one set a round has a quorum: played below
                 left = n - c - most_excluded(n - c, d, setup.threshold - c)
                 assert setup.k_min <= left, (n, c, d)
                 checked += 1
     assert checked > 30
 
 
-@pytest.mark.parametrize(("n", "c", "d"), [(2, 0, 0), (3, 1, 1), (4, 1, 2), (3, 2, 0), (129, 1, 0), (5, 4, 0)])
+@pytest.mark.parametrize(
+    ("n", "c", "d"),
+    [
+        (2, 0, 0),
+        (3, 1, 1),
+        (4, 1, 2),
+        (3, 2, 0),
+        (2, 0, 0),
+        (10_001, 1, 0),
+        (200, 80, 80),
+        (5, 4, 0),
+        (3, 0, -1),
+        (3, 0, 1),
+    ],
+)
 def test_unsafe_set_ups_are_refused(n: int, c: int, d: int) -> None:
     with pytest.raises(StudyError):
         Setup(n, c, d)
 
 
+# -- where a quorum signs the set: six members of whom two may vanish -----------------------------------------------
+
+
+def masked(build: Build, n: int = 6, may_vanish: int = 2) -> Federation:
+    built = build(n, may_vanish=may_vanish)
+    assert built.setup.confirms
+    built.begin()
+    for place, message in built.server.start(MODEL, built.shape).items():
+        built.nodes[place].start(message)
+        built.server.take_vector(place, built.nodes[place].mask(np.arange(8), 24))
+    return built
+
+
+def confirm(built: Federation, included: tuple[int, ...]) -> Signed:
+    return sign(built.coordinator, ConfirmRequest(Context(RUN, 1, 1), included))
+
+
+def unmask(built: Federation, included: tuple[int, ...], evidence: tuple[Signed, ...]) -> Signed:
+    return sign(built.coordinator, UnmaskRequest(Context(RUN, 1, 1), included, evidence))
+
+
+EVERYBODY = (1, 2, 3, 4, 5, 6)
+
+
+def test_no_shares_before_a_quorum(federation: Build) -> None:
+    built = masked(federation)
+    with pytest.raises(PeerError, match="when this node is masked"):
+        built.nodes[1].open(unmask(built, EVERYBODY, ()))
+    words = {place: built.nodes[place].confirm(confirm(built, EVERYBODY)) for place in EVERYBODY}
+    with pytest.raises(PeerError, match="3 of the committee signed the set, 4 are needed"):
+        built.nodes[1].open(unmask(built, EVERYBODY, (words[1], words[2], words[3])))
+    with pytest.raises(PeerError, match="member 2 appears twice"):
+        built.nodes[1].open(unmask(built, EVERYBODY, (words[1], words[2], words[2], words[3])))
+    built.nodes[1].open(unmask(built, EVERYBODY, tuple(words[place] for place in (1, 2, 3, 4))))
+
+
+def test_a_node_signs_one_set_a_round(federation: Build) -> None:
+    built = masked(federation)
+    built.nodes[1].confirm(confirm(built, EVERYBODY))
+    with pytest.raises(PeerError, match="when this node is confirmed"):
+        built.nodes[1].confirm(confirm(built, (1, 2, 3, 4)))
+
+
+def test_two_sets_never_both_have_a_quorum(federation: Build) -> None:
+    """Every way of telling six members one of two sets, the colluder signing both: at most one can be unmasked."""
+    first, second = EVERYBODY, (1, 2, 3, 4)
+    for told in range(2**5):
+        signers = {first: {6}, second: {6}}  # member 6 colludes
+        for place in range(1, 6):
+            chosen = second if told >> (place - 1) & 1 else first
+            if place in chosen:
+                signers[chosen].add(place)
+        assert sum(len(places) >= Setup(6, 1, 2).committee.needed for places in signers.values()) <= 1
+
+
+def test_another_set_to_unmask_than_was_signed(federation: Build) -> None:
+    built = masked(federation)
+    words = tuple(built.nodes[place].confirm(confirm(built, (1, 2, 3, 4))) for place in (1, 2, 3, 4))
+    with pytest.raises(PeerError, match="another set than it had signed"):
+        built.nodes[1].open(unmask(built, EVERYBODY, words))
+
+
+def test_words_of_members_that_were_told_something_else(federation: Build) -> None:
+    built = masked(federation)
+    words = [built.nodes[place].confirm(confirm(built, (1, 2, 3, 4))) for place in (1, 2, 3)]
+    other = built.nodes[4].confirm(confirm(built, EVERYBODY))
+    with pytest.raises(PeerError, match="member 4 was told another set"):
+        built.nodes[1].open(unmask(built, (1, 2, 3, 4), (*words, other)))
+
+
+def test_too_small_or_foreign_sets_are_not_signed(federation: Build) -> None:
+    built = masked(federation)
+    for included, says in (((1, 2, 3), "3 of 6"), ((2, 3, 4, 5), "without this node"), ((1, 2, 3, 9), "participants")):
+        with pytest.raises(PeerError, match=says):
+            built.nodes[1].confirm(confirm(built, included))
+
+
+def test_the_server_refuses_a_word_on_another_set(federation: Build) -> None:
+    built = masked(federation)
+    asked = built.server.confirm()
+    word = wire.decode(built.nodes[1].confirm(asked).body, Confirmation, "x")
+    lie = Confirmation(word.context, word.participants, word.model, bytes(32))
+    with pytest.raises(PeerError, match="member 1 confirmed another set"):
+        built.server.take_confirmation(1, sign(built.identities[0], lie))
+    with pytest.raises(Unavailable, match="0 of the committee"):
+        built.server.request()
+
+
+def test_participants_outside_the_session(federation: Build) -> None:
+    built = federation(4, may_vanish=1)
+    built.begin(absent=[4])
+    start = wire.decode(built.server.start(MODEL, built.shape)[1].body, RoundStart, "server")
+    more = RoundStart(start.context, (1, 2, 3, 4), start.model, start.shares)
+    with pytest.raises(PeerError, match="participants outside the session"):
+        built.nodes[1].start(sign(built.coordinator, more))
+
+
+def test_a_list_of_members_that_is_not_the_studys(federation: Build) -> None:
+    built = federation(3)
+    members = [identity.public for identity in built.identities]
+    for wrong in (members[:2], [*members, members[0]], [members[0], members[0], members[1]]):
+        with pytest.raises(PeerError, match="The study names 3 members"):
+            Node(built.identities[0], wrong, built.coordinator.public, RUN, built.setup, 0)
+    with pytest.raises(PeerError, match="not a member"):
+        Node(built.coordinator, members, built.coordinator.public, RUN, built.setup, 0)
+
+
 def test_nothing_secret_prints(federation: Build) -> None:
     built, sent = started(federation)
-    printed = repr(built.nodes[1]) + repr(sent[1]) + repr(built.server) + repr(built.identities[0])
-    assert "0x" in printed or "MaskedVector()" in printed
+    node = built.nodes[1]
+    printed = " ".join(
+        map(
+            repr,
+            (
+                node,
+                node._session,
+                node._round,
+                node._member,
+                sent[1],
+                built.server,
+                built.server._sum,
+                built.identities,
+            ),
+        )
+    )
+    assert node._session is not None
+    assert node._round is not None
+    secrets = node._round.secrets
+    for secret in (secrets.self_key, *secrets.round_keys.values(), *node._session.secrets.values()):
+        assert repr(secret) not in printed
+        assert secret.hex() not in printed
     assert repr(sent[1]) == "MaskedVector()"
-    assert sent[1].vector.hex()[:16] not in printed
+    assert repr(node) == "Node(member 1, masked)"
+    assert repr(built.server) == "Server(session 1, round 1)"
+    assert built.server.members == node.members

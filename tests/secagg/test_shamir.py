@@ -1,4 +1,4 @@
-"""GF(2^8) against AES's own arithmetic; sharing against exhaustion."""
+"""Sharing against exhaustion (its arithmetic: tests/kernels)."""
 
 from itertools import combinations
 
@@ -9,29 +9,6 @@ from hypothesis import strategies as st
 
 from primum.rng import Stream
 from primum.secagg import shamir
-
-
-def slow_times(a: int, b: int) -> int:
-    """Schoolbook polynomial product, reduced at the end (FIPS 197, section 4.2)."""
-    product = 0
-    for bit in range(8):
-        if b >> bit & 1:
-            product ^= a << bit
-    for bit in range(14, 7, -1):
-        if product >> bit & 1:
-            product ^= 0x11B << (bit - 8)
-    return product
-
-
-def test_multiplication_is_that_of_aes_for_all_pairs() -> None:
-    everything = np.arange(256, dtype=np.uint8)
-    for factor in range(256):
-        assert shamir.times(everything, factor).tolist() == [slow_times(a, factor) for a in range(256)]
-
-
-def test_example_of_the_standard() -> None:
-    # FIPS 197, section 4.2: {57} * {83} = {c1}
-    assert shamir.times(np.array([0x57], np.uint8), 0x83)[0] == 0xC1
 
 
 @given(st.binary(min_size=1, max_size=64), st.integers(2, 10), st.data())
@@ -58,3 +35,14 @@ def test_fewer_shares_are_uniform() -> None:
 def test_wrong_places_are_refused(places: list[int]) -> None:
     with pytest.raises(ValueError, match="places"):
         shamir.share(b"secret", places, 1, Stream.from_os())
+
+
+def test_shares_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="different lengths"):
+        shamir.reconstruct({1: b"ab", 2: b"a"})
+
+
+@pytest.mark.parametrize("threshold", [0, 4])
+def test_a_threshold_that_cannot_be_reached_is_refused(threshold: int) -> None:
+    with pytest.raises(ValueError, match="threshold"):
+        shamir.share(b"secret", [1, 2, 3], threshold, Stream.from_os())

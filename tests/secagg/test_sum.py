@@ -95,3 +95,43 @@ def test_who_vanished_comes_back_with_a_new_session(federation: Build) -> None:
     built.round(vectors, vanish_before_vector=[2])
     built.begin(session=2, first_round=built.server.round)
     assert built.round(vectors).included == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(("length", "bits"), [(65_536, 24), (65_537, 17), (200_003, 13), (131_072, 32)])
+def test_vectors_longer_than_a_chunk(federation: Build, length: int, bits: int) -> None:
+    built = federation(4, may_vanish=1, length=length, bits=bits)
+    built.begin()
+    vectors = random_vectors(built, 7, (1 << (bits - 1)) // 4 - 1)
+    result = built.round(vectors, vanish_before_vector=[3])
+    assert np.array_equal(result.total, sum(vectors[place] for place in result.included))
+
+
+@pytest.mark.parametrize(("n", "c", "d"), [(10, 1, 2), (10, 3, 3), (100, 5, 5)])
+def test_many_members_of_whom_d_vanish(federation: Build, n: int, c: int, d: int) -> None:
+    built = federation(n, colluding=c, may_vanish=d)
+    built.begin()
+    vectors = random_vectors(built, n, 1000)
+    result = built.round(vectors, vanish_before_vector=range(1, d), vanish_before_shares=[n])
+    assert result.included == tuple(range(d, n + 1))
+    assert np.array_equal(result.total, sum(vectors[place] for place in result.included))
+
+
+def test_every_subset_of_six_that_may_vanish(federation: Build) -> None:
+    """Three exchanges: all ways of two members to fall silent, at the vector or later, are exact."""
+    built, session = federation(6, may_vanish=2), 0
+    vectors = random_vectors(built, 6, 1000)
+    for gone in combinations(range(1, 7), 2):
+        for early in (0, 1, 2):
+            session += 1
+            built.begin(session, built.server.round + 1)
+            result = built.round(vectors, vanish_before_vector=gone[:early], vanish_before_confirmation=gone[early:])
+            assert result.included == tuple(place for place in vectors if place not in gone[:early])
+            assert np.array_equal(result.total, sum(vectors[place] for place in result.included))
+
+
+@pytest.mark.parametrize("bad", [np.zeros(8), np.zeros(8, np.uint32), np.full(8, np.nan)])
+def test_what_is_not_signed_integers_is_refused(federation: Build, bad: np.ndarray) -> None:
+    built = federation(3)
+    built.begin()
+    with pytest.raises(InputError, match="not signed integers"):
+        built.round(dict.fromkeys(built.nodes, bad))

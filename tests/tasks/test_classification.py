@@ -127,13 +127,13 @@ def test_hospitals_learn_together_under_privacy_and_look_at_it_privately() -> No
     plan.check()
     learners = [Learner(plan, cohort(plan, 100, seed=seed)) for seed in (1, 2, 3)]
     training = plan.study.training
-    optimiser = Optimiser.start(training, training.sampling * plan.patients, plan.dimension)
-    bits = plan.training.bits
+    optimiser = Optimiser.start(training, plan.dimension)
+    bits = plan.update.shape.bits
     for _ in range(training.rounds):
         weights = optimiser.weights.astype(np.float32)
         vectors = [ring.from_signed(learner.step(weights), bits) for learner in learners]
         total = ring.to_signed(sum(vectors[1:], vectors[0]) & ring.mask(bits), bits)
-        optimiser.step(plan.training.restore(total))
+        optimiser.step(plan.update.mean_gradient(total, 3))
     weights = optimiser.result.astype(np.float32)
     looks = sum(look(plan, cohort(plan, 60, seed=seed), weights, Stream.from_os()) for seed in (4, 5, 6))
     counts = plan.evaluation.restore(np.asarray(looks)).reshape(2, -1)

@@ -7,7 +7,7 @@ from tests.tasks.studies import study
 
 from primum.dp import account
 from primum.errors import StudyError
-from primum.study import Study
+from primum.study import Aggregation, Study
 from primum.tasks.plan import Plan, resolve
 
 
@@ -52,8 +52,10 @@ def test_every_epsilon_in_a_study_is_verified(epsilon: float, rounds: int, q: fl
         lambda settled: with_privacy(settled, looks=5),
         lambda settled: with_training(settled, rounds=40),
         lambda settled: with_training(settled, sampling=0.9),
+        lambda settled: with_training(settled, local_steps=2, local_learning_rate=1.0),
+        lambda settled: settled.model_copy(update={"aggregation": Aggregation(bits=8)}),
     ],
-    ids=["noise", "evaluation noise", "epsilon", "delta", "looks", "rounds", "sampling"],
+    ids=["noise", "evaluation noise", "epsilon", "delta", "looks", "rounds", "sampling", "local steps", "bits"],
 )
 def test_altered_settings_are_refused(altered: object) -> None:
     with pytest.raises(StudyError):
@@ -119,3 +121,17 @@ def test_a_study_without_privacy_has_a_plan_too(rounds: int) -> None:
 def test_too_few_hospitals_are_refused() -> None:
     with pytest.raises(StudyError):
         Plan(resolve(study(members=2)))
+
+
+def test_an_epsilon_so_large_that_nothing_of_delta_is_left_is_refused_by_name() -> None:
+    with pytest.raises(StudyError, match=r"nothing of privacy\.delta = 1e-05"):
+        resolve(study(epsilon=40.0))
+
+
+def test_the_largest_batch_is_that_of_all_samples_of_the_study() -> None:
+    local = {"local_steps": 50, "local_learning_rate": 1.0}
+    assert (
+        Plan(study(training={"sampling": 0.1})).largest_batch
+        < Plan(study(training={"sampling": 0.1, **local})).largest_batch
+        == Plan(study(training={"sampling": 0.1, "rounds": 1000})).largest_batch
+    )

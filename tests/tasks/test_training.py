@@ -14,19 +14,19 @@ def sums(count: int, dimension: int = 5) -> np.ndarray:
 
 def test_momentum_equals_that_of_pytorch() -> None:
     settings = Training(rounds=30, learning_rate=0.3, momentum=0.9)
-    ours = Optimiser.start(settings, 10.0, 5)
+    ours = Optimiser.start(settings, 5)
     weight = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     theirs = torch.optim.SGD([weight], lr=0.3, momentum=0.9)
     for total in sums(30):
         ours.step(total)
-        weight.grad = torch.from_numpy(total / 10.0)
+        weight.grad = torch.from_numpy(total)
         theirs.step()
     assert np.allclose(ours.weights, weight.detach().numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("share", "averaged"), [(0.5, 10), (1.0, 20), (0.667, 14), (0.01, 1)])
 def test_the_result_is_the_mean_of_the_last_weights(share: float, averaged: int) -> None:
-    optimiser = Optimiser.start(Training(rounds=20, average_last=share), 10.0, 5)
+    optimiser = Optimiser.start(Training(rounds=20, average_last=share), 5)
     seen = []
     for total in sums(20):
         optimiser.step(total)
@@ -36,7 +36,7 @@ def test_the_result_is_the_mean_of_the_last_weights(share: float, averaged: int)
 
 
 def test_before_averaging_the_result_is_the_last_weights() -> None:
-    optimiser = Optimiser.start(Training(rounds=20, average_last=0.5), 10.0, 5)
+    optimiser = Optimiser.start(Training(rounds=20, average_last=0.5), 5)
     assert not optimiser.result.any()
     optimiser.step(sums(1)[0])
     assert np.array_equal(optimiser.result, optimiser.weights)
@@ -44,12 +44,12 @@ def test_before_averaging_the_result_is_the_last_weights() -> None:
 
 def test_a_restart_changes_nothing() -> None:
     settings = Training(rounds=20, average_last=0.8)
-    whole, first = (Optimiser.start(settings, 10.0, 5) for _ in range(2))
+    whole, first = (Optimiser.start(settings, 5) for _ in range(2))
     for total in sums(20):
         whole.step(total)
     for total in sums(20)[:9]:
         first.step(total)
-    second = Optimiser.start(settings, 10.0, 5)
+    second = Optimiser.start(settings, 5)
     second.restore(first.state())
     for total in sums(20)[9:]:
         second.step(total)
@@ -58,17 +58,9 @@ def test_a_restart_changes_nothing() -> None:
 
 
 def test_the_length_of_the_mean_gradient_is_returned() -> None:
-    optimiser = Optimiser.start(Training(), 10.0, 2)
-    assert optimiser.step(np.array([30.0, 40.0])) == pytest.approx(5.0)
-
-
-def test_the_step_is_divided_by_the_public_number_only() -> None:
-    """The same sum moves the weights alike, whoever was in the batch."""
-    settings = Training(learning_rate=1.0)
-    optimiser = Optimiser.start(settings, 100.0, 2)
-    optimiser.step(np.array([1.0, 2.0]))
-    assert np.allclose(optimiser.weights, [-0.01, -0.02])
+    optimiser = Optimiser.start(Training(), 2)
+    assert optimiser.step(np.array([3.0, 4.0])) == pytest.approx(5.0)
 
 
 def test_weights_do_not_print() -> None:
-    assert "weights" not in repr(Optimiser.start(Training(), 1.0, 3))
+    assert "weights" not in repr(Optimiser.start(Training(), 3))

@@ -19,6 +19,7 @@ VERBS: Final = {
     "inspect": "Data owner: what a node would offer, and every file it cannot use.",
     "new": "Data scientist: `new study` writes a commented study.toml.",
     "train": "Data scientist: train what study.toml says; --check only explains it.",
+    "secagg": "Data scientist: `secagg plan N` says what secure aggregation of N hospitals needs and costs.",
     "report": "The HTML report of a run.",
     "deploy": "Model owner: sealed files for a dealer and two servers.",
     "dealer": "Crypto provider: deal the randomness of encrypted diagnoses.",

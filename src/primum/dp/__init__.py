@@ -9,14 +9,17 @@ Read first: `mechanism.py`; it joins the rest and has the notation.
 |---|---|
 | clip.py | per-example gradients, clipped and summed (never averaged) |
 | sampling.py | who is in a step: Poisson, the same q everywhere; the public maximum |
+| table.py | alias tables of the discrete Gaussian, exact to the last bit |
 | noise.py | discrete Gaussian integers from AES-CTR |
-| mechanism.py | scale, round, add noise: one hospital's share of one step |
+| centred.py | the same around real numbers: rounding and noise in one |
+| mechanism.py | scale, draw integers around it: one hospital's share of one step |
 | account.py | epsilon of it all, by dp_accounting; calibration |
 | histogram.py | one score a patient, counted with noise |
 | ledger.py | reserve before, refuse before overspending, survive a kill |
 """
 
 from primum.dp.account import Budget, Steps, calibrate, epsilon
+from primum.dp.centred import CentredGaussian
 from primum.dp.clip import clipped_sum
 from primum.dp.ledger import Cap, Ledger
 from primum.dp.mechanism import Mechanism
@@ -26,6 +29,7 @@ from primum.dp.sampling import draw, public_maximum
 __all__ = [
     "Budget",
     "Cap",
+    "CentredGaussian",
     "DiscreteGaussian",
     "Ledger",
     "Mechanism",

@@ -1,10 +1,11 @@
 """What a study costs: dp_accounting does the arithmetic, this file says of what.
 
-Strict for integer noise. Let sigma^2 = sigma_0^2 + 9 in integer units. Take the Gaussian mechanism of variance sigma_0^2
-on integer-valued queries and replace each coordinate x by an integer k with probability proportional to
-exp(-(k - x)^2 / 18): post-processing. By Poisson summation the result is the discrete Gaussian of variance sigma^2 up to
-a factor e^(+-eta), eta = 5 dim T e^(-18 pi^2) < 1e-70 dim T. So the Gaussian's figure at sqrt(sigma^2 - 9) holds for our
-noise; `Mechanism.accounted_multiplier` is that.
+Strict for integer noise. Hospitals draw integers around real centres (`centred.py`); their sum is the discrete Gaussian
+around the sum of the centres, of variance S^2. Take the Gaussian mechanism of variance S^2 - r^2 on the real vector and
+replace each coordinate y by an integer k with probability proportional to exp(-(k - y)^2 / 2 r^2): post-processing. By
+Poisson summation the two laws differ by at most 2.2 exp(-2 pi^2 r^2) a coordinate, below 2^-71 at r = 1.6, which goes
+to delta. So the Gaussian's figure at sqrt(S^2 - r^2) holds for our noise; `Mechanism.accounted_multiplier` is that.
+The proof is in docs/design/privacy.md.
 
 Neighbours: add or remove one patient of one hospital, unless a function says otherwise.
 """
@@ -20,6 +21,8 @@ from absl import logging as absl_logging
 from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 
+from primum.dp.centred import VALUE_DISTANCE
+from primum.dp.mechanism import SUM_DISTANCE
 from primum.dp.sampling import OVERFLOW_PROBABILITY
 from primum.errors import StudyError
 
@@ -49,8 +52,14 @@ class Steps:
 
 
 def delta_overheads(epsilon_: float, dimension: int, steps: int, hospitals: int) -> float:
-    """What else is charged to delta: tables of 64 + 64 bits in every noise value, and a batch above the maximum."""
-    return (1 + math.exp(epsilon_)) * dimension * steps * hospitals * 2.0**-64 + OVERFLOW_PROBABILITY
+    """What else is charged to delta: the distance of what is drawn to what is accounted for, and a batch too large.
+
+    A vector of `dimension` coordinates is at a statistical distance of at most that many times VALUE_DISTANCE for each
+    hospital (tables, cut tails, digits) and SUM_DISTANCE (Poisson summation). A study whose outputs are tau away from
+    an (epsilon, delta)-private one is (epsilon, delta + (1 + e^epsilon) tau)-private.
+    """
+    tau = dimension * steps * (hospitals * VALUE_DISTANCE + SUM_DISTANCE)
+    return (1 + math.exp(epsilon_)) * tau + OVERFLOW_PROBABILITY
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,6 @@
 """One cell a patient, counted with noise: how hospitals evaluate without showing a patient.
 
-Sensitivity 1: adding or removing a patient changes one bin by one. Counts are multiplied by RESOLUTION so that each
-hospital's noise is wide enough to be accounted for.
+Sensitivity 1: adding or removing a patient changes one bin by one.
 """
 
 from typing import Final
@@ -12,7 +11,8 @@ import numpy.typing as npt
 from primum.dp.mechanism import Mechanism
 
 BINS: Final = 8  # of a score; more carry more noise than resolution at a few hundred patients
-RESOLUTION: Final = 64.0
+RESOLUTION: Final = 64.0  # integer units a patient where there is no noise; whole, so that rounding moves no count
+SHARE_WIDTH: Final = 64.0  # of a hospital's noise: so few coordinates may take two bits more
 
 
 def bins(classes: int) -> int:
@@ -27,7 +27,7 @@ def counts(cells: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes:
 
 
 def mechanism(classes: int, noise_multiplier: float, k_min: int, hospitals: int, patients: int) -> Mechanism:
-    """The mechanism of such counts. Counts are whole and RESOLUTION is too, so rounding moves nothing."""
+    """The mechanism of such counts."""
     dimension = classes * bins(classes)
     resolution = RESOLUTION / float(np.sqrt(dimension))
-    return Mechanism(dimension, 1.0, noise_multiplier, k_min, hospitals, patients, resolution)
+    return Mechanism(dimension, 1.0, noise_multiplier, k_min, hospitals, patients, resolution, SHARE_WIDTH)

@@ -1,11 +1,16 @@
 """A study in words and numbers, before anything is asked of anybody."""
 
+from typing import Any, Final
+
 from primum.dp import account
 from primum.secagg.setup import Setup
 from primum.study import Hospitals, Study
 from primum.tasks.plan import Plan, resolve
 
-_STAND_IN = tuple(f"{place:064x}" for place in range(1, 4))
+_STAND_IN: Final = tuple(f"{place:064x}" for place in range(1, 4))
+REVEALS_COUNTS: Final = (
+    "hospitals count by their number of images: two rounds whose sets differ by one hospital reveal its number"
+)
 
 
 def explain(study: Study) -> str:
@@ -16,6 +21,7 @@ def explain(study: Study) -> str:
         study = study.model_copy(update={"hospitals": hospitals})
     plan = Plan(resolve(study))
     plan.check()
+    sent = vector_bytes(plan)
     lines = [
         f"Study {study.study.name}: {study.study.purpose}",
         f"Learns {', '.join(study.study.classes)} from images of {study.images.size} pixels; "
@@ -23,14 +29,65 @@ def explain(study: Study) -> str:
         f"{plan.hospitals} hospitals{' (none named yet: figures for three)' if stood_in else ''}; "
         + _safety(plan.setup),
         *_privacy(plan),
-        f"Each hospital sends about {_vector_bytes(plan):,} bytes and receives about {4 * plan.dimension:,} in a round, "
-        f"{(_vector_bytes(plan) * study.training.rounds) / 1e6:.1f} MB sent in all.",
+        *(f"{line[:1].upper()}{line[1:]}." for line in update_in_words(plan)),
+        f"Each hospital sends about {sent:,} bytes and receives about {4 * plan.dimension:,} in a round, "
+        f"{(sent * study.training.rounds) / 1e6:.1f} MB sent in all.",
     ]
     return "\n".join(lines)
 
 
-def _vector_bytes(plan: Plan) -> int:
-    return (plan.dimension * plan.training.bits + 7) // 8
+def vector_bytes(plan: Plan) -> int:
+    """Of one update, packed."""
+    shape = plan.update.shape
+    return (shape.length * shape.bits + 7) // 8
+
+
+def update_figures(plan: Plan) -> dict[str, Any]:
+    """What an update is: for the summary and the report. Clamps in clipping norms; shares of one, not percent."""
+    study, mechanism = plan.study, plan.training
+    figures: dict[str, Any] = {
+        "local_steps": study.training.local_steps,
+        "weighting": study.aggregation.weighting,
+        "bits": plan.update.shape.bits,
+        "bytes": vector_bytes(plan),
+    }
+    if study.privacy is not None:
+        figures["extra_noise"] = round(mechanism.noise_multiplier / mechanism.accounted_multiplier - 1, 6)
+    if plan.clamp is not None:
+        figures["clamp"] = round(mechanism.clamp / mechanism.sensitivity, 4)
+        figures["clamp_typical"] = round(plan.clamp, 2)
+    return figures
+
+
+def steps_in_words(study: Study) -> str:
+    """What a round is."""
+    training = study.training
+    share = f"{training.sampling:.0%} of the patients"
+    if training.local_steps == 1:
+        return f"each with {share}"
+    noise = ", each with the hospital's own full noise" if study.privacy else ""
+    return f"each of {training.local_steps} local steps at every hospital with {share} a step{noise}"
+
+
+def update_in_words(plan: Plan) -> list[str]:
+    """What is sent, and what is unusual in it."""
+    study, figures = plan.study, update_figures(plan)
+    training = study.training
+    lines = [f"{figures['bits']} bits a coordinate, {figures['bytes']:,} bytes an update"]
+    if "clamp" in figures:
+        lines.append(
+            f"for {study.aggregation.bits} bits the noise multiplier is {figures['extra_noise']:.1%} above what is "
+            f"accounted for, and a rotated coordinate is cut at {figures['clamp']:.2f} clipping norms, "
+            f"{figures['clamp_typical']:.1f} times its typical size in the first rounds"
+        )
+    if training.local_steps > 1:
+        lines.append(
+            f"hospitals step at rate {training.local_learning_rate:g}, the server moves the weights by {training.learning_rate:g} "
+            f"of the mean difference, in the long run {training.learning_rate / (1 - training.momentum):g} (FedAvg is 1)"
+        )
+    if study.aggregation.weighting == "images":
+        lines.append(REVEALS_COUNTS)
+    return lines
 
 
 def _safety(setup: Setup) -> str:
@@ -43,12 +100,13 @@ def _safety(setup: Setup) -> str:
 def _privacy(plan: Plan) -> list[str]:
     privacy, training = plan.study.privacy, plan.study.training
     if privacy is None:
-        return [f"{training.rounds} rounds WITHOUT privacy: sums only, but a sum can tell a lot."]
+        return [
+            f"{training.rounds} rounds WITHOUT privacy, {steps_in_words(plan.study)}: sums only, but a sum can tell a lot."
+        ]
     shown = sorted({1, max(1, training.rounds // 4), max(1, training.rounds // 2), training.rounds})
     curve = ", ".join(f"{plan.epsilon_after(count):.2f} after {count}" for count in shown)
     return [
-        f"{training.rounds} rounds, each with every patient with probability {training.sampling:g}; "
-        f"noise multiplier {privacy.noise_multiplier:.2f}, {plan.training.bits} bits a coordinate.",
+        f"{training.rounds} rounds, {steps_in_words(plan.study)}; noise multiplier {privacy.noise_multiplier:.2f}.",
         f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {curve}.",
         f"Evaluation patients ({privacy.evaluation_share:.0%}, never trained on): {privacy.looks} look(s), "
         f"epsilon {account.epsilon(plan.evaluation_steps(plan.looks), plan.accounted_delta):.2f}.",

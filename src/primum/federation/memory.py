@@ -11,6 +11,7 @@ from primum.disk import transaction
 _SCHEMA = """
 create table if not exists decision (study blob primary key, answer text not null, decided_by text not null, at real not null);
 create table if not exists used (run blob primary key, round integer not null);
+create table if not exists joined (run blob primary key, session integer not null);
 create table if not exists split (one integer primary key check (one = 1), share real not null);
 create table if not exists answered (model blob primary key, included blob not null);
 """
@@ -55,6 +56,17 @@ class Memory:
         """Write down that a round is begun, before anything of it is sent."""
         with self._open() as db:
             db.execute("insert or replace into used values (?, ?)", (run, number))
+
+    def used_session(self, run: bytes) -> int:
+        """The highest session number of this run that was joined."""
+        with self._open() as db:
+            row = db.execute("select session from joined where run = ?", (run,)).fetchone()
+            return int(row[0]) if row else 0
+
+    def use_session(self, run: bytes, number: int) -> None:
+        """Write down that a session is joined, before its keys are sent: a coordinator draws no graph twice."""
+        with self._open() as db:
+            db.execute("insert or replace into joined values (?, ?)", (run, number))
 
     def evaluation_share(self, asked: float) -> float:
         """The share of patients set aside for evaluation: the first one asked for, then the same for ever."""

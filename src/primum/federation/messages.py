@@ -4,10 +4,11 @@ Every order is signed by the coordinator, every reply by the node's identity, bo
 carries the envelopes and is trusted with nothing.
 """
 
+import hashlib
 from typing import Final
 
 from primum import wire
-from primum.secagg.messages import MaskedVector, Opening, Signed
+from primum.secagg.messages import Encapsulated, MaskedVector, Opening, Signed
 from primum.study import SignedStudy
 
 TRAIN: Final = "train"
@@ -29,18 +30,30 @@ class KeysOrder(wire.Message, frozen=True):
     first_round: int
 
 
-class PairOrder(wire.Message, frozen=True):
-    """Session, exchange 2. Answer: Answer with Encapsulations."""
+def agreement(run: bytes, signed: SignedStudy) -> bytes:
+    """32 bytes that name the run, who asks and the study: secure aggregation runs among those who agreed to the same."""
+    return hashlib.sha256(run + signed.asker + signed.text.encode()).digest()
+
+
+class RevealOrder(wire.Message, frozen=True):
+    """Session with a random graph: all key offers. Answer: Answer with a Reveal."""
 
     run: bytes
     offers: tuple[Signed, ...]
+
+
+class PairOrder(wire.Message, frozen=True):
+    """Session, exchange 2: all key offers, or with a random graph all reveals. Answer: PairAnswer."""
+
+    run: bytes
+    shown: tuple[Signed, ...]
 
 
 class DealOrder(wire.Message, frozen=True):
     """Session, exchange 3. Answer: Answer with a Deal."""
 
     run: bytes
-    encapsulations: tuple[Signed, ...]
+    encapsulated: tuple[Encapsulated, ...]
 
 
 class RoundOrder(wire.Message, frozen=True):
@@ -56,8 +69,15 @@ class RoundOrder(wire.Message, frozen=True):
     settlements: tuple[Signed, ...]
 
 
+class ConfirmOrder(wire.Message, frozen=True):
+    """Round, the exchange between where a quorum signs. Answer: Answer with a Confirmation."""
+
+    run: bytes
+    request: Signed
+
+
 class UnmaskOrder(wire.Message, frozen=True):
-    """Round, exchange 2. Answer: Opening in an OpeningAnswer."""
+    """Round, last exchange. Answer: Opening in an OpeningAnswer."""
 
     run: bytes
     request: Signed
@@ -70,7 +90,9 @@ class EndOrder(wire.Message, frozen=True):
     outcome: str
 
 
-Order = StudyOrder | KeysOrder | PairOrder | DealOrder | RoundOrder | UnmaskOrder | EndOrder
+Order = (
+    StudyOrder | KeysOrder | RevealOrder | PairOrder | DealOrder | RoundOrder | ConfirmOrder | UnmaskOrder | EndOrder
+)
 
 
 class Consent(wire.Message, frozen=True):
@@ -87,6 +109,12 @@ class Answer(wire.Message, frozen=True):
     """A signed message of secure aggregation."""
 
     message: Signed
+
+
+class PairAnswer(wire.Message, frozen=True):
+    """A node's ciphertexts for its higher-placed neighbours."""
+
+    message: Encapsulated
 
 
 class VectorAnswer(wire.Message, frozen=True):
@@ -116,7 +144,7 @@ class Failure(wire.Message, frozen=True):
     hint: str
 
 
-Reply = Consent | Answer | VectorAnswer | OpeningAnswer | Done | Failure
+Reply = Consent | Answer | PairAnswer | VectorAnswer | OpeningAnswer | Done | Failure
 
 
 class Tagged(wire.Message, frozen=True):

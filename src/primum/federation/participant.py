@@ -18,11 +18,13 @@ from primum import wire
 from primum.dp import account
 from primum.dp.ledger import EVALUATION, TRAINING, Ledger
 from primum.errors import BudgetError, PeerError, Refused, StudyError
+from primum.federation.explain import steps_in_words, update_in_words
 from primum.federation.memory import Memory
 from primum.federation.messages import (
     EVALUATE,
     TRAIN,
     Answer,
+    ConfirmOrder,
     Consent,
     DealOrder,
     Done,
@@ -30,12 +32,15 @@ from primum.federation.messages import (
     KeysOrder,
     OpeningAnswer,
     Order,
+    PairAnswer,
     PairOrder,
     Reply,
+    RevealOrder,
     RoundOrder,
     StudyOrder,
     UnmaskOrder,
     VectorAnswer,
+    agreement,
 )
 from primum.federation.policy import Policy
 from primum.journal import Journal
@@ -120,15 +125,27 @@ class Participant:
             raise PeerError(
                 "The coordinator goes on with a run that was not put before this hospital.", "Not answered."
             )
-        if isinstance(order, KeysOrder):
-            return Answer(running.node.offer(order.session, order.first_round))
-        if isinstance(order, PairOrder):
-            return Answer(running.node.encapsulate(order.offers))
-        if isinstance(order, DealOrder):
-            return Answer(running.node.deal(order.encapsulations))
-        if isinstance(order, RoundOrder):
-            return self._round(running, order)
-        return self._open(running, order)
+        return self._aggregate(running, order)
+
+    def _aggregate(self, running: _Running, order: Order) -> Reply:
+        match order:
+            case KeysOrder():
+                offer = running.node.offer(order.session, order.first_round)
+                self._hospital.memory.use_session(self._run, order.session)
+                return Answer(offer)
+            case RevealOrder():
+                return Answer(running.node.reveal(order.offers))
+            case PairOrder():
+                return PairAnswer(running.node.encapsulate(order.shown))
+            case DealOrder():
+                return Answer(running.node.deal(order.encapsulated))
+            case RoundOrder():
+                return self._round(running, order)
+            case ConfirmOrder():
+                return Answer(running.node.confirm(order.request))
+            case UnmaskOrder():
+                return self._open(running, order)
+        raise PeerError("The coordinator sent an order out of its place.", "It was not answered.")
 
     # -- consent --------------------------------------------------------------------------------------------------
 
@@ -136,7 +153,7 @@ class Participant:
         signed = order.study
         verify(signed.asker, PURPOSE, signed.text.encode(), signed.signature, "the scientist")
         study = Study.parse(signed.text, "the study")
-        digest = hashlib.sha256(self._run + signed.asker + signed.text.encode()).digest()
+        digest = agreement(self._run, signed)
         if self._hospital.identity.public not in study.hospitals.identities():
             raise Refused("This hospital is not a member of the study.", "Nothing is answered.")
         policy = self._hospital.policy()
@@ -206,9 +223,11 @@ class Participant:
                 f"Write evaluation_share = {share:g}: else a patient would train in one study and evaluate in the next.",
             )
         cohorts = self._hospital.cohorts(plan, share)
-        used = self._hospital.memory.used_round(self._run)
-        members = study.hospitals.identities()
-        node = Node(self._hospital.identity, members, self._hospital.coordinator, self._run, plan.setup, used)
+        memory, members = self._hospital.memory, study.hospitals.identities()
+        used_round, used_session = memory.used_round(self._run), memory.used_session(self._run)
+        node = Node(
+            self._hospital.identity, members, self._hospital.coordinator, digest, plan.setup, used_round, used_session
+        )
         learner = Learner(plan, cohorts.training)
         ledger = self._hospital.ledger(policy)
         return _Running(study, asker, digest, plan, policy.rdp_order, node, ledger, learner, cohorts)
@@ -231,12 +250,12 @@ class Participant:
         number = message.context.round
         self._hospital.memory.use_round(self._run, number)
         self._reserve(running, order.what, number)
-        mechanism = running.plan.training if order.what == TRAIN else running.plan.evaluation
         if order.what == TRAIN:
-            vector = running.learner.step(weights)
+            vector, bits = running.learner.step(weights), running.plan.update.shape.bits
         else:
             vector = look(running.plan, running.cohorts.evaluation, weights, self._stream)
-        masked = running.node.mask(vector, mechanism.bits)
+            bits = running.plan.evaluation.bits
+        masked = running.node.mask(vector, bits)
         self._hospital.journal.write(
             "vector",
             run=self._run.hex(),
@@ -257,7 +276,7 @@ class Participant:
         )
         if self._charges(running.ledger, population) >= most:
             raise BudgetError(
-                f"All {most} steps of the study's {population} are charged already.",
+                f"All {most} sums over the study's {population} patients are charged already.",
                 "What failed counts too; no more is given.",
             )
         divergence = account.rdp(steps, running.order)
@@ -275,19 +294,19 @@ class Participant:
                 statement = open_signed(envelope, Settlement, envelope.signer, f"member {place}")
             except PeerError:
                 continue
-            if statement.context.run == self._run:
+            if statement.context.run == running.digest:
                 signed.setdefault((statement.context.round, statement.included), set()).add(place)
         for (number, included), places in signed.items():
-            if len(places) >= running.plan.setup.threshold and places <= set(included):
+            if len(places) >= running.plan.setup.settling and places <= set(included):
                 self._settle_one(running, number, len(included))
 
     def _settle_one(self, running: _Running, number: int, included: int) -> None:
         population = running.charged.pop(number, None)
         if population is None:
             return
-        honest = included - running.plan.setup.colluding
-        steps = running.plan.training_steps(1) if population == TRAINING else running.plan.evaluation_steps(1)
-        really = account.Steps(1, steps.q, steps.sigma * math.sqrt(max(1.0, honest / running.plan.k_min)))
+        plan = running.plan
+        honest = max(plan.k_min, included - plan.setup.colluding)
+        really = plan.training_steps(1, honest) if population == TRAINING else plan.evaluation_steps(1, honest)
         running.ledger.settle(self._run.hex(), number, population, account.rdp(really, running.order))
 
     def _open(self, running: _Running, order: UnmaskOrder) -> OpeningAnswer:
@@ -340,7 +359,8 @@ def describe(plan: Plan, asker: bytes) -> Mapping[str, str]:
         "Task": f"{study.study.task}, classes {', '.join(study.study.classes)}",
         "Model": f"{study.model.kind}, {plan.dimension:,} weights, images of {study.images.size} pixels",
         "Privacy": promise,
-        "Rounds": f"{study.training.rounds}, each with {study.training.sampling:.0%} of the patients",
+        "Rounds": f"{study.training.rounds}, {steps_in_words(study)}",
+        "Updates": "; ".join(update_in_words(plan)),
         "Members": list_fingerprint(study.hospitals.identities()),
         "Hospitals": f"{plan.hospitals}; safe if {study.hospitals.colluding} of them work with the coordinator",
     }

@@ -6,6 +6,7 @@ is ours; Flower carries bytes.
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,10 +18,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from primum import wire
 from primum.errors import PeerError, PrimumError
+from primum.federation.aggregation import Replies
 from primum.federation.enrolment import Register
 from primum.federation.messages import Order, Reply, Tagged
 from primum.federation.records import body_of, to_message, wait_briefly
-from primum.federation.rounds import Replies, Rounds
+from primum.federation.rounds import Rounds
 from primum.federation.runs import FAILED, FINISHED, RUNNING, Run
 from primum.keys.identity import Identity
 from primum.secagg.messages import Signed, open_signed, sign
@@ -50,7 +52,7 @@ class GridExchange:
         self._number = time.time_ns()
 
     def __call__(self, orders: Mapping[int, Order], deadline: float) -> Replies:
-        """See `rounds.Exchange`."""
+        """See `aggregation.Exchange`."""
         until = time.monotonic() + deadline
         nodes = self._nodes()
         sent: dict[int, int] = {}
@@ -125,10 +127,21 @@ class Log:
         sys.stderr.write(line)
 
 
+def end_with_parent(parent: int) -> None:
+    """End this process when Flower's process that started it is gone, which cannot be noticed in another way.
+
+    A server program whose coordinator was killed would hold the run, and ask a SuperLink that is gone, for minutes.
+    """
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
     """Run the study whose folder is named in the run's configuration."""
     wait_briefly()
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     state = Path(os.environ["PRIMUM_STATE"])
     run = Run(state / "runs" / Path(str(context.run_config["run"])).name)
     identity = Identity.load_or_make(state / "identity.pem")

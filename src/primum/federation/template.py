@@ -29,6 +29,16 @@ clipping_norm = 0.25   # the most one patient can move a sum
 learning_rate = {learning_rate}
 momentum = {momentum}
 average_last = 0.667   # the model is the mean over this last share of the rounds
+local_steps = 1        # more: each hospital takes so many steps by itself in a round; fewer rounds on a slow link, more noise
+# local_learning_rate = 4.0  # with local_steps above 1: the rate of those steps. The server then adds to the weights
+#                      # learning_rate * velocity, velocity = momentum * velocity + mean difference of the hospitals' weights:
+#                      # FedAvg is learning_rate = 1.0 and momentum = 0.0
+# proximal = 0.01      # pulls local steps towards the global weights (FedProx)
+
+[aggregation]
+weighting = "equal"    # "images", with local_steps above 1 and without privacy: by number of images. Two rounds whose sets
+                       # of hospitals differ by one then reveal its number
+# bits = 10            # with privacy and local_steps = 1: so many bits a coordinate; fewer bytes, a little more noise
 
 # Leave the whole section out for a study without privacy (hospitals must allow it in their policy).
 [privacy]

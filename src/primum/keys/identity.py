@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,6 +16,7 @@ from primum.errors import InputError, PeerError
 
 PUBLIC_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
+_LONG: Final = 1 << 16  # bytes; of what is longer the BLAKE3 digest is signed
 
 
 @dataclass(frozen=True)
@@ -85,5 +87,9 @@ def list_fingerprint(publics: Iterable[bytes]) -> str:
 
 
 def _framed(purpose: str, data: bytes) -> bytes:
+    # Ed25519 reads what it signs twice, through SHA-512: of a long message the digest is signed instead
     name = purpose.encode()
-    return b"primum signature 1\0" + len(name).to_bytes(2, "big") + name + data
+    head, signed = (b"primum signature 1\0", data)
+    if len(data) > _LONG:
+        head, signed = b"primum signature 1 of a digest\0", blake3(data).digest()
+    return head + len(name).to_bytes(2, "big") + name + signed

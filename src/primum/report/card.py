@@ -17,6 +17,9 @@ _PRIVATE: Final = (
 )
 _MORE_COLLUDE: Final = "Against a server and more hospitals together than stated, only the larger figure above holds."
 _NOT_PRIVATE: Final = "There was no differential privacy: the released model may reveal who it was trained on."
+_COUNTS: Final = (
+    "Hospitals counted by their number of images: two rounds whose sets differ by one hospital reveal its number."
+)
 _NOT_PROMISED: Final = (
     "The two diagnosis servers must not work together, and follow the protocol; so must the dealer.",
     "A patient treated in two hospitals counts twice. A computer that was broken into protects nobody.",
@@ -30,6 +33,8 @@ def promised(run: Run) -> str:
     yes = [_STAYS + ("clipped, noisy and masked." if run.private else "masked."), *_PROMISED]
     yes += [_PRIVATE] if run.private else []
     not_promised = [_MORE_COLLUDE if run.private else _NOT_PRIVATE, *_NOT_PROMISED]
+    if run.summary.update is not None and run.summary.update.weighting == "images":
+        not_promised.insert(0, _COUNTS)
     if run.summary.pinned is False:
         not_promised.insert(0, "Members were not pinned: a server that lies about who takes part was not excluded.")
     columns = (("Promised", yes), ("Not promised", not_promised))

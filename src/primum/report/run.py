@@ -96,6 +96,7 @@ class Spent(_Open):
     epsilon_all_others_collude: float | None = None
     epsilon_replace: float | None = None
     steps: int | None = None
+    local_steps: int | None = None
     noise_multiplier: float | None = None
     q: float | None = None
     clipping_norm: float | None = None
@@ -105,6 +106,18 @@ class Spent(_Open):
     patients: int | None = None
     evaluation_epsilon: float | None = None
     epsilon_two_images: float | None = None
+
+
+class Update(_Open):
+    """What a hospital sends in a round; `clamp` in clipping norms, `clamp_typical` in typical coordinates."""
+
+    local_steps: int | None = None
+    weighting: str | None = None
+    bits: int | None = None
+    bytes: float | None = None
+    extra_noise: float | None = None
+    clamp: float | None = None
+    clamp_typical: float | None = None
 
 
 class Traffic(_Open):
@@ -131,6 +144,7 @@ class Summary(_Open):
     test: Figures | None = None
     hospitals_private: Figures | None = None
     privacy: Spent | None = None
+    update: Update | None = None
     bytes: Traffic | None = None
     pinned: bool | None = None
     versions: dict[str, str] = {}

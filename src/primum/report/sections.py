@@ -7,7 +7,7 @@ import numpy as np
 
 from primum.report import flow
 from primum.report.plots import Axis, Curve, bars, lines, matrix
-from primum.report.run import DIAGNOSES, METRICS, PREDICTIONS, Prediction, Role, Round, Run, Spent, finite
+from primum.report.run import DIAGNOSES, METRICS, PREDICTIONS, Prediction, Role, Round, Run, Spent, Update, finite
 from primum.report.words import (
     DASH,
     absent,
@@ -238,6 +238,7 @@ def privacy(run: Run) -> str:
         ),
         ("Patients in all (public)", number(spent.patients)),
         ("Steps", number(spent.steps)),
+        ("Local steps a round", _local_steps(spent.local_steps)),
         ("Noise multiplier σ", number(spent.noise_multiplier)),
         ("Sampling rate q", number(spent.q)),
         ("Clipping norm C", number(spent.clipping_norm)),
@@ -253,6 +254,11 @@ def privacy(run: Run) -> str:
     )
     known = pairs([(name, value) for name, value in rows if value not in (DASH, f"ε = {DASH}")])
     return section("Privacy spent", words + _grid([known, _epsilon_curve(run)]))
+
+
+def _local_steps(count: int | None) -> str:
+    own = "each with the hospital's own full noise, whoever colludes"
+    return f"{count}, {own}" if count is not None and count > 1 else DASH
 
 
 def _side_figures(spent: Spent) -> dict[str, float | None]:
@@ -296,6 +302,7 @@ def traffic(run: Run) -> str:
     if found is None:
         return section("Bytes sent", absent("This run does not say what was sent."))
     rows = [
+        *_update_rows(run.summary.update or Update()),
         ("Per hospital and round, up", size(found.per_hospital_and_round_up)),
         ("Per hospital and round, down", size(found.per_hospital_and_round_down)),
         ("One exchange", seconds(run.summary.exchange_seconds)),
@@ -308,6 +315,17 @@ def traffic(run: Run) -> str:
         else ""
     )
     return section("Bytes sent", pairs([row for row in rows if row[1] != DASH]) + (f"<h3></h3>{plot}" if plot else ""))
+
+
+def _update_rows(update: Update) -> list[tuple[str, str]]:
+    """What is sent; of bits that were asked for, also what they cost."""
+    rows = [("One update", size(update.bytes)), ("Bits a coordinate", number(update.bits))]
+    if update.clamp is not None:
+        typical = f", {number(update.clamp_typical, 2)} times their typical size in the first rounds"
+        cut = f"{number(update.clamp)} clipping norms" + (typical if update.clamp_typical is not None else "")
+        extra = f"{percent(update.extra_noise)} above what is accounted for"
+        rows += [("Noise multiplier for so few bits", extra), ("Rotated coordinates are cut at", cut)]
+    return rows
 
 
 def diagnoses(run: Run) -> str:

@@ -7,9 +7,15 @@ Read first: `messages.py`, then `node.py`; `server.py` is its mirror.
 | file | what |
 |---|---|
 | setup.py | n, c, d, t, k_min: which set-ups are safe |
+| graph.py | who is whose neighbour; the random graph of many members |
 | messages.py | what is said, and by whom it is signed |
+| roster.py | members by place, and the reading of what they signed |
 | shamir.py | t-of-n sharing over GF(2^8) |
-| masks.py | keys to masks, participants and model to digests |
+| masks.py | keys to masks, participants and model to digests; masked sums |
+| session.py | one session's keys at a node: a secret with each neighbour |
+| deal.py | one round's secrets, sealed to the neighbours |
+| vector.py | named parts in one integer vector; no sum wraps |
+| cost.py | exchanges, bytes, AES |
 | node.py | a hospital's side, with the checks before it gives shares |
 | server.py | the coordinator's side |
 
@@ -25,9 +31,20 @@ Read first: `messages.py`, then `node.py`; `server.py` is its mirror.
 Standing on Bonawitz et al. (CCS 2017), Bell et al. (CCS 2020), Flamingo (S&P 2023), Kairouz, Liu, Steinke (ICML 2021).
 """
 
-from primum.secagg.messages import MaskedVector, Opening, Signed
+from primum.secagg.messages import Encapsulated, MaskedVector, Opening, Signed
 from primum.secagg.node import Node
-from primum.secagg.server import Aggregate, Server
+from primum.secagg.server import Aggregate, Blame, Server
 from primum.secagg.setup import Setup, Shape
 
-__all__ = ["Aggregate", "MaskedVector", "Node", "Opening", "Server", "Setup", "Shape", "Signed"]
+__all__ = [
+    "Aggregate",
+    "Blame",
+    "Encapsulated",
+    "MaskedVector",
+    "Node",
+    "Opening",
+    "Server",
+    "Setup",
+    "Shape",
+    "Signed",
+]

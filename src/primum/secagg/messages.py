@@ -1,17 +1,19 @@
 """What is said in secure aggregation, and who signs it.
 
 Every message stands in a `Signed` envelope: body, signer, signature over the purpose (the message's class) and the
-body. Members are named by their place, 1 to n, in the sorted list of identities: the same number is the x of their
-Shamir shares.
+body. Members are named by their place, 1 to n, in the sorted list of identities.
 
 | when | from | message |
 |---|---|---|
 | session, exchange 1 | node | KeyOffer |
-| session, exchange 2 | node | Encapsulations |
+| (more than 128 members) | node | Reveal |
+| session, exchange 2 | node | Encapsulated, with signed Encapsulations |
 | session, exchange 3 | node | Deal (for the first round) |
 | round, exchange 1 | server | RoundStart |
 | | node | MaskedVector, with a signed VectorStatement |
-| round, exchange 2 | server | UnmaskRequest |
+| (where a quorum signs) | server | ConfirmRequest |
+| | node | Confirmation |
+| round, last exchange | server | UnmaskRequest |
 | | node | Opening: signed Shares and Settlement, and the Deal for the next round |
 """
 
@@ -41,23 +43,42 @@ class Context(wire.Message, frozen=True):
 
 
 class KeyOffer(wire.Message, frozen=True):
-    """A node's key-agreement keys for one session."""
+    """A node's key-agreement keys for one session; `commitment` fixes its nonce for the graph (empty without one)."""
 
     context: Context
     x25519: bytes
     mlkem: bytes
+    commitment: bytes
 
 
-class Encapsulations(wire.Message, frozen=True):
-    """ML-KEM ciphertexts from a node to each higher-placed one; `offers` is the digest of all key offers it saw."""
+class Reveal(wire.Message, frozen=True):
+    """A node's nonce for the graph; `offers` is the digest of all key offers it saw before."""
 
     context: Context
     offers: bytes
+    nonce: bytes
+
+
+class Encapsulations(wire.Message, frozen=True):
+    """What a node agreed to: `story` is the digest of all it was shown, `hashes` those of its ciphertexts, by receiver."""
+
+    context: Context
+    story: bytes
+    hashes: Pairs
+
+
+class Encapsulated(wire.Message, frozen=True):
+    """ML-KEM ciphertexts from a node to its higher-placed neighbours, with its signed Encapsulations.
+
+    The server hands on to each receiver only the ciphertext meant for it.
+    """
+
+    statement: Signed
     ciphertexts: Pairs
 
 
 class Deal(wire.Message, frozen=True):
-    """A node's secrets for one round: shares sealed to each participant, commitments, its sealed list."""
+    """A node's secrets for one round: shares sealed to each neighbour, commitments, its sealed list."""
 
     context: Context
     shares: Pairs
@@ -89,15 +110,34 @@ class MaskedVector(wire.Message, frozen=True):
     """A masked vector, packed; its statement is signed by the node."""
 
     statement: Signed
-    vector: bytes
+    vector: wire.Bulk
 
 
-class UnmaskRequest(wire.Message, frozen=True):
-    """The server's word on U, with the statement of each node in U."""
+class ConfirmRequest(wire.Message, frozen=True):
+    """The server's word on U, to be signed before any share is given."""
 
     context: Context
     included: tuple[int, ...]
-    statements: tuple[Signed, ...]
+
+
+class Confirmation(wire.Message, frozen=True):
+    """A node's word on a round: these participants, this model, and no other U (digests)."""
+
+    context: Context
+    participants: bytes
+    model: bytes
+    included: bytes
+
+
+class UnmaskRequest(wire.Message, frozen=True):
+    """The server's word on U, with its evidence.
+
+    In two exchanges the VectorStatement of each node in U; where a quorum signs, the Confirmations of the quorum.
+    """
+
+    context: Context
+    included: tuple[int, ...]
+    evidence: tuple[Signed, ...]
 
 
 class Shares(wire.Message, frozen=True):

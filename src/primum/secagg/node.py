@@ -1,27 +1,23 @@
 """A hospital's side of secure aggregation, and what it checks before it gives shares."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from primum import ring, wire
+from primum import ring
 from primum.errors import PeerError
-from primum.keys.agreement import KeyPair, PublicKeys, hkdf
 from primum.keys.identity import Identity
 from primum.rng import Stream
-from primum.secagg import masks, shamir
+from primum.secagg import deal, masks
 from primum.secagg.messages import (
+    Confirmation,
+    ConfirmRequest,
     Context,
-    Deal,
-    Encapsulations,
-    KeyOffer,
+    Encapsulated,
     MaskedVector,
     MessageType,
     Opening,
@@ -34,9 +30,9 @@ from primum.secagg.messages import (
     open_signed,
     sign,
 )
-from primum.secagg.setup import Setup
-
-_NONCE: Final = bytes(12)  # every sealing key is used for exactly one message
+from primum.secagg.roster import Roster, require_context
+from primum.secagg.session import Member, Session
+from primum.secagg.setup import MOST_GRAPHS, Setup
 
 
 class State(Enum):
@@ -44,58 +40,62 @@ class State(Enum):
 
     IDLE = auto()
     OFFERED = auto()
+    REVEALED = auto()
     PAIRED = auto()
     DEALT = auto()
     STARTED = auto()
     MASKED = auto()
+    CONFIRMED = auto()
 
 
-# From which states each call is allowed, and where it leads: all transitions live here. A new session may begin from
-# everywhere (a round that failed leaves the node anywhere); everything else has exactly one predecessor.
-TRANSITIONS: Final[Mapping[str, tuple[frozenset[State], State]]] = {
-    "offer": (frozenset(State), State.OFFERED),
-    "encapsulate": (frozenset({State.OFFERED}), State.PAIRED),
-    "deal": (frozenset({State.PAIRED}), State.DEALT),
-    "start": (frozenset({State.DEALT}), State.STARTED),
-    "mask": (frozenset({State.STARTED}), State.MASKED),
-    "open": (frozenset({State.MASKED}), State.DEALT),
-}
+_MOST_NUMBER: Final = 1 << 40  # of sessions and rounds
+
+Transitions = Mapping[str, tuple[frozenset[State], State]]
 
 
-@dataclass
-class _Session:
-    """One session's secrets; replaced as a whole by the next session."""
+def transitions(sparse: bool, confirms: bool) -> Transitions:
+    """From which states each call is allowed, and where it leads: the whole state machine.
 
-    number: int
-    first_round: int
-    keys: KeyPair = field(repr=False)
-    participants: tuple[int, ...] = ()
-    offers: dict[int, PublicKeys] = field(default_factory=dict, repr=False)
-    digest: bytes = b""
-    secrets: dict[int, bytes] = field(default_factory=dict, repr=False)  # S_ij of the round that is dealt
-    own_ciphertexts: dict[int, bytes] = field(default_factory=dict, repr=False)
+    A new session may begin from everywhere (a round that failed leaves the node anywhere); everything else has exactly
+    one predecessor.
+    """
+    table = {"offer": (frozenset(State), State.OFFERED)}
+    if sparse:
+        table["reveal"] = (frozenset({State.OFFERED}), State.REVEALED)
+    table["encapsulate"] = (frozenset({State.REVEALED if sparse else State.OFFERED}), State.PAIRED)
+    table["deal"] = (frozenset({State.PAIRED}), State.DEALT)
+    table["start"] = (frozenset({State.DEALT}), State.STARTED)
+    table["mask"] = (frozenset({State.STARTED}), State.MASKED)
+    if confirms:
+        table["confirm"] = (frozenset({State.MASKED}), State.CONFIRMED)
+    table["open"] = (frozenset({State.CONFIRMED if confirms else State.MASKED}), State.DEALT)
+    return table
 
 
 @dataclass
 class _Round:
-    """One round's secrets; erased when the round ends."""
+    """What a node knows of the round it is in; erased when it ends."""
 
-    number: int
-    round_keys: dict[int, bytes] = field(repr=False)
-    own_shares: tuple[bytes, bytes] = field(repr=False)
-    share_keys: dict[int, bytes] = field(repr=False)
-    self_key: bytes = field(repr=False)
+    secrets: deal.RoundSecrets
     participants: tuple[int, ...] = ()
+    group: bytes = b""  # H(participants)
     model: bytes = b""
-    received: dict[int, bytes] = field(default_factory=dict, repr=False)
+    received: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
+    confirmed: bytes = b""  # H(U)
+
+    @property
+    def number(self) -> int:
+        return self.secrets.number
 
 
 class Node:
     """One member of one run.
 
-    `members` are the identities of the study, `place` (1 to n) this node's position in their sorted list; `used_round`
-    is the highest round number that this node has ever begun in this run, also before a restart. Every method takes
-    the server's message and returns the answer; a peer's fault is a PeerError that names it and changes nothing.
+    `members` are the identities of the study, a node's place (1 to n) its position in their sorted list; `run` names the
+    run and all that its members agreed to (a digest of the study); `used_round` and `used_session` are the highest
+    numbers that this node has ever begun in this run, also before a restart; `shared_secrets` are secrets that two sites
+    have from elsewhere (quantum key distribution, a courier), by the other's identity. Every method takes the server's
+    message and returns the answer; a peer's fault is a PeerError that names it and changes nothing.
     """
 
     def __init__(
@@ -106,81 +106,85 @@ class Node:
         run: bytes,
         setup: Setup,
         used_round: int,
+        used_session: int = 0,
+        shared_secrets: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        self.members = tuple(sorted(members))
-        if len(self.members) != setup.n or len(set(members)) != setup.n:
+        if len(members) != setup.n or len(set(members)) != setup.n:
             raise PeerError(f"The study names {setup.n} members, the list has {len(set(members))}.", "Not taken part.")
-        self.place = self.members.index(identity.public) + 1
-        self._identity, self._coordinator, self._run, self._setup = identity, coordinator, run, setup
-        self._stream = Stream.from_os()
+        self._roster = Roster(members)
+        place = self._roster.place(identity.public, "study")
+        self._member = Member(identity, self._roster, place, run, setup, dict(shared_secrets or {}))
+        self._coordinator, self._setup = coordinator, setup
+        self._transitions: Final = transitions(setup.sparse, setup.confirms)
         self._state = State.IDLE
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._round: _Round | None = None
-        self.used_round = used_round
+        self.used_round, self.used_session = used_round, used_session
+
+    def __repr__(self) -> str:
+        return f"Node(member {self.place}, {self._state.name.lower()})"
+
+    @property
+    def members(self) -> tuple[bytes, ...]:
+        """The members' identities, by place."""
+        return self._roster.members
+
+    @property
+    def place(self) -> int:
+        """This node's place, from 1."""
+        return self._member.place
+
+    # -- session --------------------------------------------------------------------------------------------------
 
     def offer(self, session: int, first_round: int) -> Signed:
         """Session, exchange 1: fresh keys; all secrets of an older session are erased."""
-        if self._session is not None and session <= self._session.number:
+        self._expect("offer")
+        if not (1 <= session < _MOST_NUMBER and 1 <= first_round < _MOST_NUMBER):
+            raise PeerError("The coordinator names an impossible session or round.", "It was not answered.")
+        if session <= self.used_session:
             raise PeerError(f"The coordinator replays session {session}.", "It was not answered.")
         if first_round <= self.used_round:
             raise PeerError(f"The coordinator asks for round {first_round} again.", "A round number is used once.")
-        self._advance("offer")
-        self._round = None
-        self._session = _Session(session, first_round, KeyPair.generate())
-        public = self._session.keys.public
-        return sign(self._identity, KeyOffer(self._context(0), public.x25519, public.mlkem))
-
-    def encapsulate(self, offers: Sequence[Signed]) -> Signed:
-        """Session, exchange 2: agree with each higher-placed member; `offers` are those of all participants."""
-        self._expect("encapsulate")
-        session = self._require_session()
-        opened = dict(self._open_all(offers, KeyOffer, 0))
-        if len(opened) < self._setup.least_included or self.place not in opened:
+        if self._setup.sparse and session > MOST_GRAPHS:
             raise PeerError(
-                f"The coordinator starts a session with {len(opened)} of {self._setup.n} members.",
-                f"At least {self._setup.least_included} are needed, this one among them.",
+                f"The coordinator draws more than {MOST_GRAPHS} graphs in one run.",
+                "A lying one waits for a bad graph.",
             )
-        session.participants = tuple(sorted(opened))
-        session.offers = {place: PublicKeys(offer.x25519, offer.mlkem) for place, offer in opened.items()}
-        if session.offers[self.place] != session.keys.public:
-            raise PeerError("The coordinator changed this node's own keys.", "The session was not joined.")
-        session.digest = masks.offers_digest(offers)
-        for place in session.participants:
-            if place > self.place:
-                raw, session.own_ciphertexts[place] = session.keys.initiate(session.offers[place], self._name(place))
-                session.secrets[place] = self._session_secret(raw, place)
-        self._advance("encapsulate")
-        pairs = tuple(sorted(session.own_ciphertexts.items()))
-        return sign(self._identity, Encapsulations(self._context(0), session.digest, pairs))
+        self.used_session = session
+        self._round, self._session = None, Session(self._member, session, first_round)
+        self._advance("offer")
+        return self._session.offer()
 
-    def deal(self, encapsulations: Sequence[Signed]) -> Signed:
+    def reveal(self, offers: Sequence[Signed]) -> Signed:
+        """Sparse graph: this node's nonce, once all key offers are here."""
+        self._expect("reveal")
+        answer = self._require_session().reveal(offers)
+        self._advance("reveal")
+        return answer
+
+    def encapsulate(self, shown: Sequence[Signed]) -> Encapsulated:
+        """Session, exchange 2: agree with each higher-placed neighbour; `shown` are all offers (sparse: all reveals)."""
+        self._expect("encapsulate")
+        answer = self._require_session().encapsulate(shown)
+        self._advance("encapsulate")
+        return answer
+
+    def deal(self, received: Sequence[Encapsulated]) -> Signed:
         """Session, exchange 3: finish the pair secrets, deal for the first round."""
         self._expect("deal")
         session = self._require_session()
-        opened = self._open_all(encapsulations, Encapsulations, 0)
-        if tuple(sorted(opened)) != session.participants:
-            raise PeerError("The coordinator left out a participant's ciphertexts.", "The session was not joined.")
-        for place, message in opened.items():
-            if message.offers != session.digest:
-                raise PeerError(
-                    f"{self._name(place)} was shown other keys than this node.", "The session was not joined."
-                )
-            if place < self.place:
-                raw = session.keys.respond(
-                    session.offers[place], dict(message.ciphertexts).get(self.place, b""), self._name(place)
-                )
-                session.secrets[place] = self._session_secret(raw, place)
+        session.respond(received)
         self._advance("deal")
         return self._deal_for(session.first_round)
+
+    # -- round ----------------------------------------------------------------------------------------------------
 
     def start(self, envelope: Signed) -> RoundStart:
         """Round, exchange 1: check who takes part; refuses whoever's authenticated shares did not come."""
         self._expect("start")
-        current = self._require_round()
-        message = open_signed(envelope, RoundStart, self._coordinator, "the coordinator")
-        self._check_context(message.context, current.number)
+        current, session = self._require_round(), self._require_session()
+        message = self._from_coordinator(envelope, RoundStart, current)
         participants = message.participants
-        session = self._require_session()
         if not set(participants) <= set(session.participants) or self.place not in participants:
             raise PeerError("The coordinator names participants outside the session.", "The round was not joined.")
         if len(participants) < self._setup.least_included or list(participants) != sorted(set(participants)):
@@ -189,49 +193,62 @@ class Node:
                 f"At least {self._setup.least_included} are needed.",
             )
         current.received = self._open_shares(message, current)
-        current.participants, current.model = participants, message.model
+        current.participants, current.group = participants, masks.set_digest(participants)
+        current.model = message.model
         self.used_round = current.number
         self._advance("start")
         return message
 
-    def mask(self, vector: npt.NDArray[np.int64], bits: int) -> MaskedVector:
+    def mask(self, vector: npt.NDArray[np.integer], bits: int) -> MaskedVector:
         """The packed masked vector; `vector` [length] are signed integers that fit into `bits` bits."""
         self._expect("mask")
-        current, length = self._require_round(), len(vector)
-        masked = ring.from_signed(vector, bits).astype(np.uint32)
-        masked += masks.self_mask(current.self_key, length)
-        group = masks.set_digest(current.participants)
+        current = self._require_round()
+        whole = ring.require_signed(vector, bits)
+        added, subtracted = [masks.self_mask_key(current.secrets.self_key)], list[bytes]()
         for other in current.participants:
-            if other != self.place:
-                shared = masks.pair_mask(current.round_keys[other], group, current.model, length)
-                masked = masked + shared if self.place < other else masked - shared
-        packed = ring.pack(masked.astype(np.uint64) & ring.mask(bits), bits)
+            if other in current.secrets.round_keys:
+                key = masks.pair_mask_key(current.secrets.round_keys[other], current.group, current.model)
+                (added if self.place < other else subtracted).append(key)
+        packed = masks.apply(whole, bits, added, subtracted)
         self._advance("mask")
-        digest = hashlib.sha256(packed).digest()
-        statement = VectorStatement(self._context(current.number), group, current.model, digest)
-        return MaskedVector(sign(self._identity, statement), packed)
+        digest = masks.vector_digest(packed)
+        statement = VectorStatement(self._context(current.number), current.group, current.model, digest)
+        return MaskedVector(sign(self._member.identity, statement), packed)
+
+    def confirm(self, envelope: Signed) -> Signed:
+        """Round, the exchange between where a quorum signs: this node's word on P, model and U; one U a round."""
+        self._expect("confirm")
+        current = self._require_round()
+        request = self._from_coordinator(envelope, ConfirmRequest, current)
+        self._check_included(request.included, current)
+        current.confirmed = masks.set_digest(request.included)
+        self._advance("confirm")
+        context = self._context(current.number)
+        return sign(self._member.identity, Confirmation(context, current.group, current.model, current.confirmed))
 
     def open(self, envelope: Signed) -> Opening:
-        """Round, exchange 2: the shares that unmask exactly U, a signature on U, and the deal for the next round."""
+        """Round, last exchange: the shares that unmask exactly U, a signature on U, and the deal for the next round."""
         self._expect("open")
         current = self._require_round()
-        request = open_signed(envelope, UnmaskRequest, self._coordinator, "the coordinator")
-        self._check_context(request.context, current.number)
-        self._check_included(request, current)
-        included = request.included
+        request = self._from_coordinator(envelope, UnmaskRequest, current)
+        self._check_included(request.included, current)
+        if self._setup.confirms:
+            self._check_quorum(request, current)
+        else:
+            self._check_statements(request, current)
+        included = frozenset(request.included)
+        context = self._context(current.number)
         shares = Shares(
-            self._context(current.number),
-            tuple((place, current.received[place][: masks.KEY_BYTES]) for place in included),
-            tuple((place, current.received[place][masks.KEY_BYTES :]) for place in current.participants
-                  if place not in included),
-        )  # fmt: skip
-        settlement = Settlement(self._context(current.number), included)
+            context,
+            tuple((place, own) for place, (own, _) in sorted(current.received.items()) if place in included),
+            tuple((place, lists) for place, (_, lists) in sorted(current.received.items()) if place not in included),
+        )
         self._advance("open")
-        next_deal = self._deal_for(current.number + 1)
-        return Opening(sign(self._identity, shares), sign(self._identity, settlement), next_deal)
+        signed = sign(self._member.identity, shares)
+        settlement = sign(self._member.identity, Settlement(context, request.included))
+        return Opening(signed, settlement, self._deal_for(current.number + 1))
 
-    def _check_included(self, request: UnmaskRequest, current: _Round) -> None:
-        included = request.included
+    def _check_included(self, included: tuple[int, ...], current: _Round) -> None:
         if self.place not in included:
             raise PeerError("The coordinator asks to unmask a set without this node.", "No shares were given.")
         if list(included) != sorted(set(included)) or not set(included) <= set(current.participants):
@@ -241,128 +258,88 @@ class Node:
                 f"The coordinator asks to unmask {len(included)} of {self._setup.n} members.",
                 f"At least {self._setup.least_included} are needed; no shares were given.",
             )
-        statements = self._open_all(request.statements, VectorStatement, current.number)
-        if tuple(sorted(statements)) != included:
+
+    def _check_statements(self, request: UnmaskRequest, current: _Round) -> None:
+        context = self._context(current.number)
+        statements = self._roster.open_all(request.evidence, VectorStatement, context)
+        if tuple(statements) != request.included:
             raise PeerError("The coordinator's statements are not those of the set it names.", "No shares were given.")
-        group = masks.set_digest(current.participants)
         for place, statement in statements.items():
-            if statement.participants != group or statement.model != current.model:
+            if (statement.participants, statement.model) != (current.group, current.model):
                 raise PeerError(
-                    f"{self._name(place)} was told other participants or another model than this node.",
+                    f"member {place} was told other participants or another model than this node.",
                     "No shares were given.",
                 )
+
+    def _check_quorum(self, request: UnmaskRequest, current: _Round) -> None:
+        if masks.set_digest(request.included) != current.confirmed:
+            raise PeerError("The coordinator asks to unmask another set than it had signed.", "No shares were given.")
+        context = self._context(current.number)
+        expected = Confirmation(context, current.group, current.model, current.confirmed)
+        committee = self._require_session().graph.committee
+        agreed = self._roster.open_all(request.evidence, Confirmation, context)
+        for place, confirmation in agreed.items():
+            if confirmation != expected:
+                raise PeerError(
+                    f"member {place} was told another set, other participants or another model than this node.",
+                    "No shares were given.",
+                )
+        if len(agreed.keys() & committee) < self._setup.committee.needed:
+            raise PeerError(
+                f"{len(agreed.keys() & committee)} of the committee signed the set, "
+                f"{self._setup.committee.needed} are needed.",
+                "No shares were given.",
+            )
 
     def _deal_for(self, round_number: int) -> Signed:
         """Make this node's secrets for `round_number`; erases those of the round before."""
         session = self._require_session()
         if self._round is not None:
-            session.secrets = {place: masks.ratchet(secret) for place, secret in session.secrets.items()}
-        keys = {place: masks.round_key(secret, round_number) for place, secret in session.secrets.items()}
-        self_key, list_key = self._stream.bytes(masks.KEY_BYTES), self._stream.bytes(masks.KEY_BYTES)
-        places, threshold = session.participants, self._setup.threshold
-        self_shares = shamir.share(self_key, places, threshold, self._stream)
-        list_shares = shamir.share(list_key, places, threshold, self._stream)
-        sealed: list[tuple[int, bytes]] = []
-        for place, secret in sorted(session.secrets.items()):
-            key = masks.share_key(secret, round_number, self.place, place)
-            label = self._label(round_number, self.place, place)
-            sealed.append((place, AESGCM(key).encrypt(_NONCE, self_shares[place] + list_shares[place], label)))
-        share_keys = {p: masks.share_key(s, round_number, p, self.place) for p, s in session.secrets.items()}
-        own = (self_shares[self.place], list_shares[self.place])
-        self._round = _Round(round_number, keys, own, share_keys, self_key)
-        deal = Deal(
+            session.ratchet()
+        made, secrets = deal.make(
             self._context(round_number),
-            tuple(sealed),
-            tuple((place, masks.commitment(key)) for place, key in sorted(keys.items())),
-            masks.key_hash(self_key, "self"),
-            masks.key_hash(list_key, "list"),
-            AESGCM(list_key).encrypt(_NONCE, _pack_list(keys), self._label(round_number, self.place, 0)),
+            self.place,
+            session.secrets,
+            session.positions(),
+            self._setup.threshold,
+            Stream.from_os(),  # one for each deal: the key of a counter-mode stream gives all that came before, too
         )
-        return sign(self._identity, deal)
+        self._round = _Round(secrets)
+        return sign(self._member.identity, made)
 
-    def _open_shares(self, message: RoundStart, current: _Round) -> dict[int, bytes]:
-        sealed, received = dict(message.shares), {self.place: b"".join(current.own_shares)}
+    def _open_shares(self, message: RoundStart, current: _Round) -> dict[int, tuple[bytes, bytes]]:
+        own = current.secrets.own_share
+        received = {self.place: (own[: masks.KEY_BYTES], own[masks.KEY_BYTES :])}
+        sealed = dict(message.shares)
         for place in message.participants:
-            if place == self.place:
-                continue
-            label = self._label(current.number, place, self.place)
-            try:
-                received[place] = AESGCM(current.share_keys[place]).decrypt(_NONCE, sealed.get(place, b""), label)
-            except (InvalidTag, ValueError):
-                raise PeerError(
-                    f"The share of {self._name(place)} for round {current.number} is missing or altered.",
-                    "The round was not joined.",
-                ) from None
-            if len(received[place]) != 2 * masks.KEY_BYTES:
-                raise PeerError(f"The share of {self._name(place)} has a wrong length.", "The round was not joined.")
+            if place in current.secrets.share_keys:
+                key = current.secrets.share_keys[place]
+                received[place] = deal.open_share(key, sealed.get(place, b""), message.context, place, self.place)
         return received
 
-    def _open_all(
-        self, envelopes: Iterable[Signed], kind: type[MessageType], round_number: int
-    ) -> dict[int, MessageType]:
-        opened: dict[int, MessageType] = {}
-        for envelope in envelopes:
-            if envelope.signer not in self.members:
-                raise PeerError(f"A {kind.__name__} is signed by somebody who is not a member.", "It was not used.")
-            place = self.members.index(envelope.signer) + 1
-            message = open_signed(envelope, kind, envelope.signer, self._name(place))
-            self._check_context(message.context, round_number)  # type: ignore[attr-defined]
-            if place in opened:
-                raise PeerError(f"{self._name(place)} appears twice.", "It was not used.")
-            opened[place] = message
-        return opened
+    # -- where it stands --------------------------------------------------------------------------------------------
 
-    def _session_secret(self, raw: bytes, place: int) -> bytes:
-        session = self._require_session()
-        low, high = sorted((self.members[self.place - 1], self.members[place - 1]))
-        return hkdf(raw, "session", self._run, session.number, low, high, session.digest)
-
-    def _label(self, round_number: int, dealer: int, receiver: int) -> bytes:
-        return wire.encode(self._context(round_number)) + bytes([dealer, receiver])
+    def _from_coordinator(self, envelope: Signed, kind: type[MessageType], current: _Round) -> MessageType:
+        message = open_signed(envelope, kind, self._coordinator, "the coordinator")
+        return require_context(message, self._context(current.number))
 
     def _context(self, round_number: int) -> Context:
-        return Context(self._run, self._require_session().number, round_number)
-
-    def _check_context(self, context: Context, round_number: int) -> None:
-        expected = self._context(round_number)
-        if context != expected:
-            raise PeerError(
-                f"A message of session {context.session}, round {context.round} came in session {expected.session}, "
-                f"round {expected.round}.",
-                "An old or foreign message is never answered.",
-            )
+        return Context(self._member.run, self._require_session().number, round_number)
 
     def _expect(self, call: str) -> None:
-        allowed, _ = TRANSITIONS[call]
+        allowed, _ = self._transitions.get(call, (frozenset(), None))
         if self._state not in allowed:
             raise PeerError(
                 f"The coordinator asks to {call} when this node is {self._state.name.lower()}.", "It was not answered."
             )
 
     def _advance(self, call: str) -> None:
-        self._state = TRANSITIONS[call][1]
+        self._state = self._transitions[call][1]
 
-    def _require_session(self) -> _Session:
-        if self._session is None:
-            raise PeerError("The coordinator has not started a session.", "It was not answered.")
+    def _require_session(self) -> Session:
+        assert self._session is not None  # every state but idle has one, and idle answers offers only
         return self._session
 
     def _require_round(self) -> _Round:
-        if self._round is None:
-            raise PeerError("The coordinator has not started a round.", "It was not answered.")
+        assert self._round is not None  # made by deal, erased by offer
         return self._round
-
-    def _name(self, place: int) -> str:
-        return f"member {place}"
-
-
-def _pack_list(keys: Mapping[int, bytes]) -> bytes:
-    return b"".join(bytes([place]) + key for place, key in sorted(keys.items()))
-
-
-def unpack_list(data: bytes) -> dict[int, bytes]:
-    """The round keys in an opened list, by place."""
-    step = 1 + masks.KEY_BYTES
-    if len(data) % step:
-        raise ValueError("a list of round keys has a wrong length")
-    return {data[i]: data[i + 1 : i + step] for i in range(0, len(data), step)}

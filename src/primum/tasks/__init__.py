@@ -3,7 +3,9 @@
 | file | what |
 |---|---|
 | plan.py | everything that follows from a study: dimensions, noise, ring, costs; the same at every hospital |
-| classification.py | one hospital's step and one hospital's evaluation |
+| update.py | what a hospital sends in a round: a sum of gradients, or the difference that local steps made |
+| narrow.py | a private sum in exactly so many bits |
+| classification.py | one hospital's part in a round and its evaluation |
 | training.py | the public side: optimiser, averaging |
 | metrics.py | AUC and accuracy with their intervals |
 """

@@ -1,4 +1,4 @@
-"""One hospital's part in learning a classification: one private step, one private look."""
+"""One hospital's part in learning a classification: a round of training, a private look."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,8 @@ from primum.models.linear import LinearHead, logits_of
 from primum.rng import Stream
 from primum.tasks.plan import Plan
 
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int32]
+Cells = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,12 @@ class Learner:
 
     def step(self, weights: npt.NDArray[np.float32]) -> Integers:
         """This hospital's integers for one round at these public weights [dimension]: never without its noise."""
-        return self._plan.training.share(self.gradient(weights), self._stream)
+        return self._plan.update.integers(self, weights, self._stream)
+
+    @property
+    def images(self) -> int:
+        """How many units it trains on (without privacy: images); stays in the building."""
+        return len(self._groups)
 
     def gradient(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """The clipped sum over a fresh Poisson sample, before noise: stays in the building."""
@@ -84,7 +90,7 @@ def look(plan: Plan, cohort: Cohort, weights: npt.NDArray[np.float32], stream: S
     return plan.evaluation.share(histogram.counts(cells, labels, len(plan.study.study.classes)), stream)
 
 
-def patient_cells(plan: Plan, cohort: Cohort, weights: npt.NDArray[np.float32]) -> tuple[Integers, Integers]:
+def patient_cells(plan: Plan, cohort: Cohort, weights: npt.NDArray[np.float32]) -> tuple[Cells, Cells]:
     """One cell and one label a patient, from the mean probabilities over the patient's images.
 
     The cell is the bin of the second class's probability for two classes, else the predicted class.

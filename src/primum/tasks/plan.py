@@ -1,7 +1,7 @@
 """Everything that follows from a study; hospitals and coordinator compute the same from the same text."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -14,9 +14,24 @@ from primum.models.linear import outputs_for
 from primum.models.scattering import FrontEnd
 from primum.secagg.setup import Setup
 from primum.study import Study
+from primum.tasks.narrow import Narrow
+from primum.tasks.update import (
+    GradientSum,
+    LocalStep,
+    PlainStep,
+    PrivateStep,
+    Update,
+    WeightDifference,
+    difference_layout,
+)
 
 _PLAIN_PATIENTS: Final = 1_000_000  # in all, where a study without privacy names no number
-_RESOLUTION: Final = 100.0  # integer steps per clipping norm and sqrt(dimension): rounding costs 1 % of the noise
+_PLAIN_BATCH: Final = (
+    1000.0  # in all, of an agreed thousand images: a sum's step size, where nobody says how many there are
+)
+_SHARE_WIDTH: Final = 16.0  # of a hospital's noise that is sent
+_LOCAL_WIDTH: Final = 64.0  # of noise that stays in the building until a local step is made: its bits cost nothing
+_RESOLUTION: Final = 100.0  # without privacy: integer steps per clipping norm and sqrt(dimension)
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,18 @@ class Plan:
         units = self.patients
         if self.study.privacy and self.study.privacy.unit == "image":
             units = self.patients * self.study.privacy.images_per_patient
-        return public_maximum(units, self.study.training.sampling, self.study.training.rounds)
+        return public_maximum(units, self.study.training.sampling, self.most_steps)
+
+    @property
+    def most_steps(self) -> int:
+        """Samples that a hospital draws in the whole study."""
+        return self.study.training.rounds * self.study.training.local_steps
+
+    @property
+    def expected_batch(self) -> float:
+        """q N, of all hospitals together: what a sum of gradients is divided by."""
+        privacy = self.study.privacy
+        return self.study.training.sampling * (privacy.patients if privacy else _PLAIN_BATCH)
 
     @cached_property
     def setup(self) -> Setup:
@@ -70,18 +96,61 @@ class Plan:
         """The fewest honest hospitals in a sum."""
         return self.setup.k_min
 
+    @property
+    def _local(self) -> bool:
+        return self.study.training.local_steps > 1
+
     @cached_property
     def training(self) -> Mechanism:
-        """The mechanism of one training step."""
+        """The mechanism of one step: of the sum over all hospitals, or with local steps of each hospital by itself."""
+        narrow, privacy = self._narrow, self.study.privacy
+        return narrow.fitted() if narrow and privacy and privacy.noise_multiplier else self._unbounded
+
+    @cached_property
+    def _unbounded(self) -> Mechanism:
         privacy = self.study.privacy
         sigma = privacy.noise_multiplier if privacy else 0.0
         norm, batch = self.study.training.clipping_norm, self.largest_batch
-        resolution = _RESOLUTION if privacy else min(_RESOLUTION, self._finest(batch))
-        return Mechanism(self.dimension, norm, sigma, self.k_min, self.hospitals, batch, resolution)
+        k_min, hospitals, width = (1, 1, _LOCAL_WIDTH) if self._local else (self.k_min, self.hospitals, _SHARE_WIDTH)
+        return Mechanism(self.dimension, norm, sigma, k_min, hospitals, batch, self._resolution(batch), width)
 
-    def _finest(self, batch: int) -> float:
+    @cached_property
+    def _narrow(self) -> Narrow | None:
+        bits = self.study.aggregation.bits
+        return Narrow(self._unbounded, bits, self.expected_batch / self.hospitals) if bits else None
+
+    @property
+    def clamp(self) -> float | None:
+        """With `aggregation.bits`: where coordinates are cut, in typical ones."""
+        return self._narrow.clamp_of(self.training) if self._narrow else None
+
+    def multiplier_for(self, accounted: float) -> float:
+        """The noise multiplier whose steps the accountant may take for `accounted`."""
+        if self._narrow:
+            return self._narrow.for_accounted(accounted).noise_multiplier
+        return self._unbounded.multiplier_for(accounted)
+
+    @cached_property
+    def update(self) -> Update:
+        """What a hospital sends in a round of training, and what the server makes of the sum."""
+        return self._difference() if self._local else GradientSum(self.training, self.expected_batch)
+
+    def _difference(self) -> WeightDifference:
+        training = self.study.training
+        step: LocalStep = PlainStep(training.clipping_norm, training.sampling)
+        if self.study.privacy:
+            step = PrivateStep(self.training, self.expected_batch / self.hospitals)
+        layout = difference_layout(training, step, self.dimension, self.hospitals, self.largest_weight)
+        return WeightDifference(training, step, layout)
+
+    @property
+    def largest_weight(self) -> int:
+        """The most images that a hospital may count with; 0: all hospitals count the same."""
+        return self.patients if self.study.aggregation.weighting == "images" else 0
+
+    def _resolution(self, batch: int) -> float:
         # without privacy nobody says how many patients there are: the finest steps of which a million fit into 31 bits
-        return 2.0**30 / (self.hospitals * math.sqrt(self.dimension) * batch)
+        return min(_RESOLUTION, 2.0**30 / (self.hospitals * math.sqrt(self.dimension) * batch))
 
     @cached_property
     def evaluation(self) -> Mechanism:
@@ -95,22 +164,32 @@ class Plan:
         """How often the evaluation patients are looked at."""
         return self.study.privacy.looks if self.study.privacy else 0
 
-    def training_steps(self, count: int) -> Steps:
-        """What `count` rounds are, to the accountant."""
-        return Steps(count, self.study.training.sampling, self.training.accounted_multiplier)
+    def training_steps(self, rounds: int, honest: int | None = None) -> Steps:
+        """What so many rounds are, to the accountant, if `honest` hospitals' noise is in each sum; k_min if not said.
 
-    def evaluation_steps(self, count: int) -> Steps:
-        """What `count` looks are, to the accountant: every evaluation patient is in each."""
-        return Steps(count, 1.0, self.evaluation.accounted_multiplier)
+        With local steps a round is so many steps, and each has its own hospital's noise alone, whoever is there.
+        """
+        sigma = _accounted(self.training, honest)
+        return Steps(rounds * self.update.steps, self.study.training.sampling, sigma)
+
+    def evaluation_steps(self, looks: int, honest: int | None = None) -> Steps:
+        """What so many looks are, to the accountant: every evaluation patient is in each."""
+        return Steps(looks, 1.0, _accounted(self.evaluation, honest))
 
     @property
     def accounted_delta(self) -> float:
-        """delta less what tables and padding are charged."""
+        """delta less what the noise's distance from the Gaussian and padding are charged."""
         privacy = self.study.privacy
         if privacy is None:
             return 0.0
-        rounds = self.study.training.rounds
-        return privacy.delta - account.delta_overheads(privacy.epsilon, self.dimension, rounds, self.hospitals)
+        charged = account.delta_overheads(privacy.epsilon, self.dimension, self.most_steps, self.hospitals)
+        if charged >= privacy.delta:
+            raise StudyError(
+                f"At epsilon {privacy.epsilon:g}, {self.most_steps} steps of {self.dimension:,} weights leave nothing of "
+                f"privacy.delta = {privacy.delta:g}.",
+                "Use a smaller epsilon: a larger one promises hardly anything.",
+            )
+        return privacy.delta - charged
 
     def epsilon_after(self, rounds: int) -> float:
         """epsilon at the study's delta after so many rounds."""
@@ -119,7 +198,7 @@ class Plan:
     def check(self) -> None:
         """StudyError unless the noise in the study really gives the epsilon in the study; what every node computes."""
         privacy = self.study.privacy
-        _ = self.training.bits, self.evaluation.bits
+        _ = self.update.shape, self.evaluation.bits
         if privacy is None:
             return
         if privacy.noise_multiplier == 0 or (privacy.looks and privacy.evaluation_noise_multiplier == 0):
@@ -141,8 +220,14 @@ def resolve(study: Study) -> Study:
         return study
     plan = Plan(study)
     budget = Budget(privacy.epsilon, plan.accounted_delta)
-    training = account.calibrate(budget, study.training.rounds, study.training.sampling)
-    sigma = plan.training.multiplier_for(training)
+    sigma = plan.multiplier_for(account.calibrate(budget, plan.most_steps, study.training.sampling))
     looks = plan.evaluation.multiplier_for(account.calibrate(budget, privacy.looks, 1.0)) if privacy.looks else 0.0
     noised = privacy.model_copy(update={"noise_multiplier": sigma, "evaluation_noise_multiplier": looks})
     return study.model_copy(update={"privacy": noised})
+
+
+def _accounted(mechanism: Mechanism, honest: int | None) -> float:
+    """The multiplier that the accountant may use where `honest` hospitals' noise is in a sum: sqrt(h w^2 - r^2) / Delta."""
+    there = min(honest or mechanism.k_min, mechanism.hospitals)
+    sigma = mechanism.noise_multiplier * math.sqrt(there / mechanism.k_min)
+    return replace(mechanism, k_min=there, noise_multiplier=sigma).accounted_multiplier

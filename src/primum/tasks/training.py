@@ -1,4 +1,15 @@
-"""The public side of training: momentum and the average of the last weights. All post-processing: no privacy is spent."""
+"""The public side of training: momentum and the average of the last weights. All post-processing: no privacy is spent.
+
+In each round the server has a mean gradient g: the noisy sum of clipped gradients over q N, or with local steps minus the
+mean difference of weights (`update.py`). Then, in this order,
+
+    velocity <- momentum velocity + g
+    weights  <- weights - learning_rate velocity
+
+which with local steps is FedAvg for learning_rate = 1 and momentum = 0, and FedAvgM otherwise (Hsu, Qi, Brown 2019; FedOpt
+of Reddi et al. 2021 with the server's optimiser SGD). In the long run a steady g moves the weights by learning_rate /
+(1 - momentum) of it. The result is the mean of the weights over the last share of the rounds, in both cases.
+"""
 
 from dataclasses import dataclass, field
 
@@ -12,13 +23,9 @@ Weights = npt.NDArray[np.float64]
 
 @dataclass
 class Optimiser:
-    """Gradient descent with momentum, and the mean of the weights over the last share of the rounds.
-
-    `expected_batch` is q N, a public constant: dividing by the actual batch would let the noise depend on the data.
-    """
+    """Gradient descent with momentum, and the mean of the weights over the last share of the rounds."""
 
     settings: Training
-    expected_batch: float
     weights: Weights = field(repr=False)
     velocity: Weights = field(repr=False)
     average: Weights = field(repr=False)
@@ -26,13 +33,12 @@ class Optimiser:
     averaged: int = 0
 
     @classmethod
-    def start(cls, settings: Training, expected_batch: float, dimension: int) -> "Optimiser":
+    def start(cls, settings: Training, dimension: int) -> "Optimiser":
         """Weights at zero."""
-        return cls(settings, expected_batch, np.zeros(dimension), np.zeros(dimension), np.zeros(dimension))
+        return cls(settings, np.zeros(dimension), np.zeros(dimension), np.zeros(dimension))
 
-    def step(self, gradient_sum: Weights) -> float:
-        """One step along a (noisy) sum of clipped gradients; returns the length of the mean gradient."""
-        mean = gradient_sum / self.expected_batch
+    def step(self, mean: Weights) -> float:
+        """One step along a (noisy) mean gradient; returns its length."""
         self.velocity = self.settings.momentum * self.velocity + mean
         self.weights = self.weights - self.settings.learning_rate * self.velocity
         self.rounds += 1

@@ -1,0 +1,18 @@
+"""The fast loops, as machine code (numba), and their slow, obviously right twins in `reference.py`.
+
+What comes in and goes out: NumPy arrays. No randomness of its own, no I/O, no notion of who is who. A kernel says in
+its docstring what is secret among its arguments; the tests compare it with its twin.
+Read first: `compiled.py`; importing this package does not import numba.
+
+| file | what |
+|---|---|
+| compiled.py | the decorator: compiled at the first call, kept for later processes |
+| packing.py | values of b bits in a string of bytes |
+| galois.py | GF(2^8), for Shamir's sharing; constant time in what is secret |
+| decoding.py | which of many shares are wrong |
+| hadamard.py | the fast Walsh-Hadamard transform |
+| rounding.py | real numbers to integers, up or down at random |
+| accumulate.py | several rows added to one |
+| alias.py | integers from alias tables and random words, for noise |
+| reference.py | the twins |
+"""
