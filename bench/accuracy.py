@@ -25,7 +25,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ from primum.imaging.patient import CHEST_XRAY_PATIENT
 from primum.imaging.split import split_patients
 from primum.models.linear import LinearHead, logits_of
 from primum.models.scattering import FrontEnd
-from primum.study import About, Hospitals, Images, Model, Privacy, Study, Training
+from primum.study import About, Aggregation, Hospitals, Images, Model, Privacy, Study, Training
 from primum.tasks import metrics
 from primum.tasks.classification import Cohort, Learner
 from primum.tasks.plan import Plan, resolve
@@ -130,8 +130,8 @@ def chest() -> Source:
 SOURCES: dict[str, Callable[[], Source]] = {"pneumonia": pneumonia, "chest": chest}
 
 
-def study(setting: Setting, source: Source) -> Study:
-    """The study that the hospitals would sign up to, with its noise multiplier."""
+def study(setting: Setting, source: Source, bits: int | None = None) -> Study:
+    """The study that the hospitals would sign up to, with its noise multiplier; with `bits` in so many a coordinate."""
     privacy = None
     if setting.epsilon is not None:
         privacy = Privacy(
@@ -149,6 +149,7 @@ def study(setting: Setting, source: Source) -> Study:
             images=Images(size=source.size),
             model=Model(scales=setting.scales),
             training=setting.training(),
+            aggregation=Aggregation(bits=bits if privacy else None),
             privacy=privacy,
             hospitals=Hospitals(members=MEMBERS, colluding=1),
         )
@@ -169,14 +170,15 @@ def deal(features: Tensor, data: Dataset, run: int) -> list[Cohort]:
 
 def federated(plan: Plan, cohorts: list[Cohort], units: int) -> npt.NDArray[np.float32]:
     """Train as the federation does; the averaged weights."""
-    training, mechanism = plan.study.training, plan.training
+    training, bits = plan.study.training, plan.update.shape.bits
+    update = replace(plan.update, expected_batch=training.sampling * units)
     learners = [Learner(plan, cohort) for cohort in cohorts]
-    optimiser = Optimiser.start(training, training.sampling * units, plan.dimension)
+    optimiser = Optimiser.start(training, plan.dimension)
     for _ in range(training.rounds):
         weights = optimiser.weights.astype(np.float32)
-        vectors = [ring.from_signed(learner.step(weights), mechanism.bits) for learner in learners]
-        total = ring.to_signed(sum(vectors[1:], vectors[0]) & ring.mask(mechanism.bits), mechanism.bits)
-        optimiser.step(mechanism.restore(total))
+        vectors = [ring.from_signed(learner.step(weights), bits) for learner in learners]
+        total = ring.to_signed(sum(vectors[1:], vectors[0]) & ring.mask(bits), bits)
+        optimiser.step(update.mean_gradient(total, len(learners)))
     return optimiser.result.astype(np.float32)
 
 
@@ -212,7 +214,9 @@ def score(weights: npt.NDArray[np.float32], features: Tensor, labels: Tensor) ->
     return metrics.auc(labels.numpy(), logits.astype(np.float64)), float(((logits > 0) == labels.numpy()).mean())
 
 
-def measure(key: str, runs: int, cache: dict[object, tuple[Tensor, Tensor]], sources: dict[str, Source]) -> Result:
+def measure(
+    key: str, runs: int, bits: int | None, cache: dict[object, tuple[Tensor, Tensor]], sources: dict[str, Source]
+) -> Result:
     """All runs of one line."""
     plain = key == "auc_pooled"
     setting = SETTINGS["auc_none" if plain else key]
@@ -221,7 +225,7 @@ def measure(key: str, runs: int, cache: dict[object, tuple[Tensor, Tensor]], sou
     if front_end not in cache:
         cache[front_end] = front_end.features(source.train.images), front_end.features(source.test.images)
     train, test = cache[front_end]
-    plan = Plan(study(setting, source))
+    plan = Plan(study(setting, source, bits))
     plan.check()
     units = source.units if plan.study.privacy else len(source.train)
     began, scores = time.monotonic(), []
@@ -289,6 +293,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench accuracy", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=RUNS, help="runs per line")
     parser.add_argument("--only", nargs="*", help="these keys only", choices=[*SETTINGS, "auc_pooled"])
+    parser.add_argument("--bits", type=int, help="exactly so many bits a coordinate, where there is noise (8 to 32)")
     arguments = parser.parse_args()
     if not DATA.is_dir():
         print(f"No images in {DATA}. Set PRIMUM_DATA to the folder that holds medmnist/ and chest/.", file=sys.stderr)
@@ -298,7 +303,7 @@ def main() -> int:
     cache: dict[object, tuple[Tensor, Tensor]] = {}
     sources: dict[str, Source] = {}
     for key in arguments.only or keys:
-        results[key] = measure(key, arguments.runs, cache, sources)
+        results[key] = measure(key, arguments.runs, arguments.bits, cache, sources)
         print(f"{key}: {np.mean(results[key].aucs):.4f} in {results[key].seconds:.0f} s", file=sys.stderr, flush=True)
     console.print(table(results))
     print(json.dumps({key: round(float(np.mean(result.aucs)), 4) for key, result in results.items()}))
