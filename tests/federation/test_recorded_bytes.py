@@ -89,7 +89,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
 
     def recorded_step(self: Learner, weights: npt.NDArray[np.float32]) -> Integers:
         vector = step(self, weights)
-        kept.vectors.append((vector, self._plan.training.bits))
+        kept.vectors.append((vector, self._plan.update.shape.bits))
         return vector
 
     def recorded_gradient(self: Learner, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
