@@ -400,7 +400,7 @@ STAGES = (
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data(), st.sampled_from(STAGES), st.booleans())
 def test_a_mutated_message_gives_a_named_error_or_an_exact_sum(data: st.DataObject, stage: str, six: bool) -> None:
     built = build(6 if six else 4, may_vanish=2 if six else 1, bits=BITS)

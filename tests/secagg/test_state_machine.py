@@ -219,7 +219,7 @@ def change(message: Signed, at: int, flip: int) -> Signed:
 
 TestSchedule = Schedule.TestCase
 TestSchedule.settings = settings(
-    max_examples=150, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
