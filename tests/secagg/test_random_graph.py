@@ -40,6 +40,7 @@ def offered(built: Federation) -> dict[int, Signed]:
     offers = {place: node.offer(Numbers.session, first) for place, node in built.nodes.items()}
     for place, offer in offers.items():
         built.server.take_offer(place, offer)
+    built.server.offers()
     return offers
 
 

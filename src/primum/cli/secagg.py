@@ -76,6 +76,8 @@ def describe(setup: "Setup", shape: "Shape") -> dict[str, Any]:
 
 def show(n: int, rows: list[dict[str, Any]]) -> None:
     """One column a set-up; what is refused, and why, below."""
+    from primum.secagg.setup import MOST_COMPLETE
+
     shown = [row for row in rows if "refused" not in row]
     lines: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("may be with the server", lambda row: f"{row['colluding']}"),
@@ -101,7 +103,7 @@ def show(n: int, rows: list[dict[str, Any]]) -> None:
         if "refused" in row:
             click.echo(f"Refused: {row['refused']}")
     click.echo(f"Masks: AES-256-CTR at {AES_PER_SECOND / 1e9:g} GB/s.")
-    if n > 128:
+    if n > MOST_COMPLETE:
         click.echo(
             "Random graph and committee fail with probability 2^-40 at most (docs/design/secure-aggregation.md)."
         )

@@ -34,7 +34,6 @@ from primum.federation.participant import YES, model_digest
 from primum.federation.runs import Run
 from primum.keys.identity import Identity
 from primum.secagg import Aggregate, Blame, Opening, Server, Shape
-from primum.study import Study
 from primum.tasks.plan import Plan
 
 Message = TypeVar("Message", bound=wire.Message)
@@ -77,14 +76,15 @@ class Aggregation:
     received; `budget_over`, whether a hospital ever refused for its budget.
     """
 
-    def __init__(self, run: Run, identity: Identity, exchange: Exchange, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: Run, plan: Plan, identity: Identity, exchange: Exchange, say: Callable[[str], None]
+    ) -> None:
         self._run, self._exchange, self._say = run, exchange, say
         self._signed = run.signed_study()
-        study = Study.parse(self._signed.text, str(run.folder / "study.toml"))
-        self._deadline, self._setup = study.deadlines.stage, Plan(study).setup
-        self._everybody = range(1, len(study.hospitals.members) + 1)
+        self._deadline, self._setup = plan.study.deadlines.stage, plan.setup
+        self._everybody = range(1, plan.hospitals + 1)
         agreed = agreement(run.token, self._signed)
-        self._server = Server(identity, study.hospitals.identities(), agreed, self._setup)
+        self._server = Server(identity, plan.study.hospitals.identities(), agreed, self._setup)
         self._blamed: Counter[int] = Counter()
         self._in_session = False
         self.traffic = Traffic()

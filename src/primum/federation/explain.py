@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from primum.dp import account
+from primum.kernels import packing
 from primum.secagg.setup import Setup
 from primum.study import Hospitals, Study
 from primum.tasks.plan import Plan, resolve
@@ -39,7 +40,7 @@ def explain(study: Study) -> str:
 def vector_bytes(plan: Plan) -> int:
     """Of one update, packed."""
     shape = plan.update.shape
-    return (shape.length * shape.bits + 7) // 8
+    return packing.packed_size(shape.length, shape.bits)
 
 
 def update_figures(plan: Plan) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import torch
 
 from primum import __version__
 from primum.dp import account
-from primum.dp.mechanism import Mechanism
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
 from primum.federation.aggregation import Aggregation, Exchange, names
 from primum.federation.explain import update_figures
@@ -31,11 +30,12 @@ from primum.federation.participant import NO, YES
 from primum.federation.runs import Run, write_json
 from primum.keys.identity import Identity, list_fingerprint
 from primum.models.card import Card, FrontEndCard, save_model
-from primum.secagg import Aggregate, Shape
+from primum.secagg import Aggregate
 from primum.study import Study
 from primum.tasks.figures import binary_figures, confusion_figures
 from primum.tasks.plan import Plan
 from primum.tasks.training import Optimiser
+from primum.tasks.update import shape_of
 
 _VERSIONS: Final = ("primum", "torch", "numpy", "flwr", "cryptography", "dp-accounting", "pydicom")
 _RETRY_PAUSE: Final = 2.0
@@ -51,7 +51,7 @@ class Rounds:
         self._study = Study.parse(self._signed.text, str(run.folder / "study.toml"))
         self._plan = Plan(self._study)
         self._members = self._study.hospitals.identities()
-        self._sums = Aggregation(run, identity, exchange, say)
+        self._sums = Aggregation(run, self._plan, identity, exchange, say)
         self._optimiser = Optimiser.start(self._study.training, self._plan.dimension)
         self._pinned: dict[int, bool] = {}
 
@@ -253,11 +253,6 @@ class Rounds:
             "round_seconds": float(np.median([line["seconds"] for line in lines])) if lines else 0.0,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
         }
-
-
-def shape_of(mechanism: Mechanism) -> Shape:
-    """The vector of one sum."""
-    return Shape(mechanism.dimension, mechanism.bits)
 
 
 def privacy_report(plan: Plan, charged: int) -> dict[str, Any]:

@@ -69,6 +69,15 @@ def add_packed(total: Values, data: Buffer, bits: int) -> None:
         _add(total, view, bits)
 
 
+def well_packed(data: Buffer, count: int, bits: int) -> bool:
+    """Whether `data` is `count` values of `bits` bits and nothing else."""
+    try:
+        _checked(data, count, bits)
+    except ValueError:
+        return False
+    return True
+
+
 def _checked(data: Buffer, count: int, bits: int) -> Bytes:
     view = np.frombuffer(data, np.uint8)
     if len(view) != packed_size(count, bits):

@@ -12,7 +12,7 @@ from primum import wire
 from primum.kernels import packing
 from primum.keys.agreement import CIPHERTEXT_BYTES, MLKEM_BYTES, X25519_BYTES
 from primum.secagg.deal import LIST_ENTRY, SEAL, SEALED_SHARE
-from primum.secagg.masks import COMMITMENT_BYTES, KEY_BYTES
+from primum.secagg.masks import COMMITMENT_BYTES, KEY_BYTES, mask_bytes
 from primum.secagg.messages import (
     Confirmation,
     ConfirmRequest,
@@ -79,7 +79,7 @@ def of_round(setup: Setup, shape: Shape) -> Cost:
     received = _size(_signed(start)) + _size(_signed(UnmaskRequest(_CONTEXT, everybody, evidence)))
     if setup.confirms:
         sent, received = sent + _size(word), received + _size(_signed(ConfirmRequest(_CONTEXT, everybody)))
-    return Cost(2 + setup.confirms, sent, received, (shape.bits + 7) // 8 * shape.length * group)
+    return Cost(2 + setup.confirms, sent, received, mask_bytes(shape.bits) * shape.length * group)
 
 
 def _deal(setup: Setup) -> int:

@@ -67,3 +67,8 @@ def opens(nonce: bytes, commitment: bytes) -> bool:
 def seed_of(story: bytes, nonces: Iterable[bytes]) -> bytes:
     """32 bytes from all nonces in the members' order, bound to the key offers that committed to them."""
     return hashlib.sha256(b"primum graph\0" + story + b"".join(nonces)).digest()
+
+
+def story_of(story: bytes, seed: bytes) -> bytes:
+    """32 bytes that name all that was shown before the ciphertexts: the offers' digest, and the graph."""
+    return hashlib.sha256(story + seed).digest()

@@ -22,7 +22,7 @@ Vector = npt.NDArray[np.uint32]
 
 
 def vector_digest(packed: memoryview) -> bytes:
-    """32 bytes of BLAKE3 that name a packed vector: three times as fast as SHA-256 (docs/decisions/0005)."""
+    """32 bytes of BLAKE3 that name a packed vector: three times as fast as SHA-256 (docs/decisions/0007)."""
     return blake3(packed).digest()
 
 
@@ -75,6 +75,11 @@ def pair_mask_key(key: bytes, participants: bytes, model: bytes) -> bytes:
     return hkdf(key, "pair mask", participants, model)
 
 
+def mask_bytes(bits: int) -> int:
+    """Bytes of a stream that one coordinate of a mask takes: as few whole ones as hold `bits` bits."""
+    return (bits + 7) // 8
+
+
 def apply(vector: npt.NDArray[np.int32], bits: int, added: Sequence[bytes], subtracted: Sequence[bytes]) -> memoryview:
     """`vector` [length] plus and minus the masks of these stream keys, modulo 2^bits, packed to `bits` bits each.
 
@@ -92,12 +97,6 @@ def apply(vector: npt.NDArray[np.int32], bits: int, added: Sequence[bytes], subt
     return packed.data
 
 
-def well_packed(packed: memoryview, length: int, bits: int) -> bool:
-    """Whether these bytes are `length` values of `bits` bits and nothing else."""
-    used = length * bits % 8
-    return len(packed) == packing.packed_size(length, bits) and not (used and packed[-1] >> used)
-
-
 class MaskedSum:
     """The sum of packed vectors, as they come: none of them is kept, so n of them take no more memory than one."""
 
@@ -109,7 +108,7 @@ class MaskedSum:
         return f"MaskedSum({len(self._total)} coordinates)"
 
     def add(self, packed: memoryview) -> bytes:
-        """Add a vector that is `well_packed`; returns its digest, of the same reading."""
+        """Add a vector that is `packing.well_packed`; returns its digest, of the same reading."""
         digest = blake3()
         for part, piece in self._pieces(packed):
             digest.update(piece)
@@ -146,7 +145,7 @@ class _Masks:
     """
 
     def __init__(self, bits: int, added: Sequence[bytes], subtracted: Sequence[bytes], length: int) -> None:
-        self._width = (bits + 7) // 8
+        self._width = mask_bytes(bits)
         self._groups = [
             ([Stream(key) for key in keys[first : first + accumulate.ROWS]], subtract)
             for keys, subtract in ((added, False), (subtracted, True))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from primum.errors import PeerError, Unavailable
+from primum.kernels import packing
 from primum.keys.agreement import CIPHERTEXT_BYTES, KeyPair, PublicKeys
 from primum.keys.identity import Identity
 from primum.secagg import deal, graph, masks, shamir
@@ -126,7 +127,7 @@ class Server:
         message = self._open(place, envelope, Reveal, 0)
         if not graph.opens(message.nonce, self._commitments.get(place, b"")):
             raise Blame((place,), f"member {place} shows another nonce than it committed to.", "It is left out.")
-        if message.offers != masks.offers_digest(self._offers.values()):
+        if message.offers != self._story:
             raise Blame((place,), f"member {place} signed other offers than it was shown.", "It is left out.")
         self._reveals[place], self._nonces[place] = envelope, message.nonce
 
@@ -141,10 +142,8 @@ class Server:
                 f"{len(missing)} hospitals (member {missing[0]} first) left before showing their nonce.",
                 "The session begins again.",
             )
-        story = masks.offers_digest(self._offers.values())
-        seed = graph.seed_of(story, (self._nonces[place] for place in sorted(self._nonces)))
-        self._graph = graph.drawn(self._setup, seed)
-        self._story = hashlib.sha256(story + seed).digest()
+        seed = graph.seed_of(self._story, (self._nonces[place] for place in sorted(self._nonces)))
+        self._graph, self._story = graph.drawn(self._setup, seed), graph.story_of(self._story, seed)
         return tuple(self._reveals[place] for place in sorted(self._reveals))
 
     def take_encapsulated(self, place: int, message: Encapsulated) -> None:
@@ -237,7 +236,7 @@ class Server:
             raise PeerError(f"The vector of member {place} came too late.", "The round goes on without it.")
         if place in self._statements:
             raise PeerError(f"member {place} sent a second vector.", "The first one counts.")
-        if not masks.well_packed(message.vector, self._shape.length, self._shape.bits):
+        if not packing.well_packed(message.vector, self._shape.length, self._shape.bits):
             raise PeerError(f"member {place} sent a vector of a wrong length.", "It is left out.")
         if self._sum.add(message.vector) != statement.vector:
             self._sum.take_back(message.vector)

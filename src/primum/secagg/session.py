@@ -1,7 +1,7 @@
 """One session's keys at a node: from offers to one secret with each neighbour.
 
-The pair secret is HKDF(ss of ML-KEM, X25519, and whatever else the two sites share; label, run, session,
-n, c, d, both identities, digest of all that was shown). The digest makes every story told twice a decryption error at the first share.
+The pair secret is HKDF(ss of ML-KEM, X25519, and whatever else the two sites share; label, run, session, n, c, d, both
+identities, digest of all that was shown). The digest makes every story told twice a decryption error at the first share.
 """
 
 import hashlib
@@ -129,11 +129,7 @@ class Session:
 
     def positions(self) -> dict[int, int]:
         """The x of each present neighbour's share of this node's secrets, itself included."""
-        return self.positions_of(self._member.place)
-
-    def positions_of(self, place: int) -> dict[int, int]:
-        """The x of each holder of the secrets of the node at `place`."""
-        everybody = self.graph.neighbourhood(place)
+        everybody = self.graph.neighbourhood(self._member.place)
         return {other: x for x, other in enumerate(everybody, start=1) if other in self._offers}
 
     @property
@@ -171,7 +167,7 @@ class Session:
         for place in self._present_neighbours(drawn, self._offers):
             if roster.open(envelopes[place], Reveal, self._context, place).offers != self._story:
                 raise PeerError(f"member {place} was shown other keys than this node.", "The session was not joined.")
-        return drawn, hashlib.sha256(self._story + seed).digest()
+        return drawn, graph.story_of(self._story, seed)
 
     def _read_neighbours(self, drawn: Graph, offers: Mapping[int, Signed]) -> dict[int, PublicKeys]:
         """The keys of each present neighbour, its signature checked; PeerError where they are too few for t shares."""

@@ -64,6 +64,11 @@ class Hospital(Protocol):
         """The clipped sum over a fresh Poisson sample at these weights [dimension]."""
 
 
+def shape_of(mechanism: Mechanism) -> Shape:
+    """The vector of one sum under a mechanism."""
+    return Shape(mechanism.dimension, mechanism.bits)
+
+
 class Update(Protocol):
     """A round's vector, from both sides."""
 
@@ -96,7 +101,7 @@ class GradientSum:
     @property
     def shape(self) -> Shape:
         """One coordinate a weight."""
-        return Shape(self.mechanism.dimension, self.mechanism.bits)
+        return shape_of(self.mechanism)
 
     def integers(self, hospital: Hospital, weights: Weights, stream: Stream) -> Integers:
         """The clipped sum with this hospital's share of the noise."""
