@@ -2,12 +2,13 @@
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import dp_accounting
 import mpmath
 import pytest
 from dp_accounting.rdp import RdpAccountant
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -17,7 +18,7 @@ from primum.dp.centred import CentredGaussian
 from primum.dp.mechanism import ROUNDING_WIDTH, SUM_DISTANCE
 from primum.dp.noise import convolution_error
 from primum.dp.sampling import OVERFLOW_PROBABILITY
-from primum.errors import StudyError
+from primum.errors import InputError, StudyError
 
 VALUES = [  # sigma, q, steps, delta; epsilon by RDP, by PLD, by PLD for replacing a patient
     (Steps(60, 0.5, 4.1), 1e-3, 3.43, 3.01, 6.97),
@@ -40,6 +41,76 @@ def test_values_of_three_studies(steps: Steps, delta: float, renyi: float, tight
     assert float(google_rdp(steps, orders).get_epsilon(delta)) == pytest.approx(ours, rel=1e-6)
     assert account.epsilon(steps, delta) == pytest.approx(tight, abs=0.006)
     assert account.epsilon(steps, delta, replace=True) == pytest.approx(replace, abs=0.06)
+
+
+TUTORIAL = [  # MNIST, 60,000 images, batches of 256, delta 1e-5: the table of TensorFlow Privacy's first tutorial
+    (1.3, 15, 1.19, 0.95, 0.86),
+    (1.1, 60, 3.01, 2.60, 2.38),
+    (0.7, 45, 7.10, 6.32, 5.64),
+]
+
+
+@pytest.mark.parametrize(("sigma", "epochs", "published", "renyi", "tight"), TUTORIAL)
+def test_values_of_a_well_known_tutorial(
+    sigma: float, epochs: int, published: float, renyi: float, tight: float
+) -> None:
+    """Its figures are of the first conversion to epsilon (Mironov 2017, proposition 3); both of today's are smaller."""
+    steps = Steps(epochs * 60_000 // 256, 256 / 60_000, sigma)
+    first = min(account.rdp(steps, order) + math.log(1e5) / (order - 1) for order in range(2, 65))
+    assert published - 0.006 < first < published + 0.03  # the tutorial had orders between whole numbers as well
+    assert account.epsilon_by_rdp(steps, 1e-5) == pytest.approx(renyi, abs=0.006)
+    assert account.epsilon(steps, 1e-5) == pytest.approx(tight, abs=0.006)
+
+
+def test_the_second_opinion_has_the_published_values() -> None:
+    for steps, delta, renyi, *_ in VALUES:
+        assert account.epsilon_by_rdp(steps, delta) == pytest.approx(renyi, abs=0.02)  # finer orders: a little less
+
+
+@settings(max_examples=8)
+@given(
+    sigma=st.floats(0.8, 8),
+    q=st.sampled_from([0.02, 0.2, 0.5, 1.0]),
+    count=st.integers(1, 300),
+    more=st.integers(1, 300),
+)
+def test_both_accountants_agree_in_order_and_never_fall(sigma: float, q: float, count: int, more: int) -> None:
+    def both(steps: Steps) -> tuple[float, float]:
+        return account.epsilon(steps, 1e-5, interval=5e-3), account.epsilon_by_rdp(steps, 1e-5)
+
+    tight, renyi = both(Steps(count, q, sigma))
+    assert tight <= renyi * 1.05 + 0.01  # the grid is coarse here; Renyi figures are a tenth above
+    for worse in (Steps(count + more, q, sigma), Steps(count, q, sigma * 0.9), Steps(count, min(1.0, 1.2 * q), sigma)):
+        assert both(worse)[0] >= tight * (1 - 1e-9)
+        assert both(worse)[1] >= renyi * (1 - 1e-9)
+
+
+def test_a_wider_grid_never_gives_less() -> None:
+    for steps, delta, _, tight, _ in VALUES:
+        fine, coarse = account.epsilon(steps, delta), account.epsilon(steps, delta, interval=5e-3)
+        assert fine <= coarse < tight * 1.01
+
+
+def test_suggestions_keep_the_budget_and_each_is_best_at_something() -> None:
+    budget = Budget(3.0, 1e-5)
+    made = account.suggest(budget, 379, samplings=(0.05, 0.5, 1.0), counts=(20, 70), most_visits=60)
+    assert (1.0, 70) not in {(one.sampling, one.steps) for one in made}  # too many visits
+    for one in made:
+        steps = Steps(one.steps, one.sampling, one.noise_multiplier)
+        assert 0.97 * 3.0 < account.epsilon(steps, budget.delta, interval=1e-3) <= 3.0
+        assert one.signal == pytest.approx(379 * one.sampling * math.sqrt(one.steps) / one.noise_multiplier)
+        assert one.visits == pytest.approx(one.sampling * one.steps)
+        better = [other for other in made if other.visits <= one.visits and other.steps >= one.steps]
+        assert all(other.signal <= one.signal * 1.01 for other in better)
+    assert made[0].sampling == 1.0
+    assert all(later.signal <= sooner.signal * 1.01 for sooner, later in pairwise(made))
+
+
+def test_suggestions_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="within 100 visits"):
+        account.suggest(Budget(3.0, 1e-5), 5, samplings=(0.1,))
+    with pytest.raises(StudyError, match="No noise"):
+        account.suggest(Budget(1e-6, 1e-12), 100, samplings=(1.0,), counts=(100,))
 
 
 @given(
@@ -81,6 +152,9 @@ def test_no_steps_cost_nothing_and_no_noise_costs_everything() -> None:
     assert account.epsilon(Steps(0, 0.5, 4.0), 1e-5) == 0
     assert account.epsilon(Steps(1, 0.5, 0.0), 1e-5) == math.inf
     assert account.epsilon(Steps(1, 0.5, 4.0), 0.0) == math.inf
+    for cost in (account.epsilon_by_rdp, lambda steps, delta: account.patient_epsilon(steps, delta, 2)):
+        assert cost(Steps(0, 0.5, 4.0), 1e-5) == 0
+        assert cost(Steps(1, 0.5, 0.0), 1e-5) == cost(Steps(1, 0.5, 4.0), 0.0) == math.inf
     assert account.rdp(Steps(1, 0.5, 0.0), 8) == math.inf
 
 
@@ -110,9 +184,8 @@ def test_a_budget_that_no_noise_keeps_is_refused() -> None:
         account.calibrate(Budget(1e-6, 1e-12), 100_000, 1.0)
 
 
-def test_a_patient_of_several_images_pays_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patient_of_several_images_pays_more() -> None:
     """With one image the mixture is the plain figure; with two it grows faster than the square root."""
-    monkeypatch.setattr(account, "_INTERVAL", 1e-2)  # coarser: quicker, and still pessimistic
     steps, delta = Steps(4, 0.2, 2.9), 1e-5
     one, two = (account.patient_epsilon(steps, delta, images) for images in (1, 2))
     assert one == pytest.approx(account.epsilon(steps, delta), rel=0.02)
@@ -143,6 +216,11 @@ def test_the_rounding_of_the_account_is_as_even_as_it_says() -> None:
         even = mpmath.sqrt(2 * mpmath.pi) * ROUNDING_WIDTH
         wobble = max(abs(total / even - 1) for total in sums)
     assert SUM_DISTANCE / 8 < wobble / (1 - wobble) < 0.99 * SUM_DISTANCE
+
+
+def test_an_enormous_epsilon_leaves_nothing_of_delta() -> None:
+    assert account.delta_overheads(1e6, 10, 10, 1) > 1
+    assert account.delta_overheads(math.inf, 10, 10, 1) > 1
 
 
 def test_distances_and_padding_are_charged_to_delta() -> None:

@@ -14,8 +14,8 @@ from tests.tasks.studies import LOCAL, study
 from torch import Tensor
 
 from primum import ring
+from primum.clipping.factors import MARGIN
 from primum.dp import account
-from primum.dp.clip import MARGIN
 from primum.errors import StudyError
 from primum.models.linear import logits_of
 from primum.rng import Stream

@@ -20,6 +20,7 @@ VERBS: Final = {
     "new": "Data scientist: `new study` writes a commented study.toml.",
     "train": "Data scientist: train what study.toml says; --check only explains it.",
     "secagg": "Data scientist: `secagg plan N` says what secure aggregation of N hospitals needs and costs.",
+    "budget": "Anybody: what a study will cost each patient, and what a hospital has left (`--node`).",
     "report": "The HTML report of a run.",
     "deploy": "Model owner: sealed files for a dealer and two servers.",
     "dealer": "Crypto provider: deal the randomness of encrypted diagnoses.",

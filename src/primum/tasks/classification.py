@@ -1,19 +1,22 @@
 """One hospital's part in learning a classification: a round of training, a private look."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from primum.clipping import Clipper
 from primum.dp import histogram
-from primum.dp.clip import clipped_sum
 from primum.dp.sampling import draw, group_by
 from primum.errors import DataError, MachineError
 from primum.models.linear import LinearHead, logits_of
 from primum.rng import Stream
 from primum.tasks.plan import Plan
+
+_ROWS: Final = 4096  # features at once: a linear layer's need no memory beside themselves
 
 Integers = npt.NDArray[np.int32]
 Cells = npt.NDArray[np.int64]
@@ -39,8 +42,8 @@ class Cohort:
 
 
 def loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of one example: logits [1, outputs], target [1]."""
-    return nn.functional.cross_entropy(logits_of(logits), target)
+    """Cross entropy of each example, [n]: logits [n, outputs], target [n]."""
+    return nn.functional.cross_entropy(logits_of(logits), target, reduction="none")
 
 
 class Learner:
@@ -49,6 +52,7 @@ class Learner:
     def __init__(self, plan: Plan, cohort: Cohort) -> None:
         self._plan, self._cohort = plan, cohort
         self._head = LinearHead(plan.front_end.dimension, plan.outputs)
+        self._clipper = Clipper(self._head, loss, plan.study.training.clipping_norm, rows=_ROWS)
         self._stream = Stream.from_os()
         privacy = plan.study.privacy
         self._groups = cohort.groups(
@@ -81,7 +85,8 @@ class Learner:
             self._head.weight.copy_(torch.from_numpy(weights).view_as(self._head.weight))
         padded = self._plan.largest_batch if self._plan.study.privacy else 0
         features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
-        return clipped_sum(self._head, loss, features, labels, self._plan.study.training.clipping_norm, padded).numpy()
+        self._clipper.add(features, labels, padded_to=padded)
+        return self._clipper.take().double().numpy()
 
 
 def look(plan: Plan, cohort: Cohort, weights: npt.NDArray[np.float32], stream: Stream) -> Integers:

@@ -1,0 +1,276 @@
+"""`Clipper` at the edges: what it refuses, what does not change a result, what it leaves alone."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from primum.clipping import Clipper, single
+from primum.errors import ModelError
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(24, 3)
+    )
+
+
+def batch(rows: int = 12) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(rows)
+    return torch.randn(rows, 1, 8, 8), torch.randint(0, 3, (rows,))
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return float((one - other).norm()) <= 1e-5 * float(other.norm())
+
+
+def summed(model: nn.Module, inputs: Tensor, targets: Tensor, norm: float = 0.5, **settings: object) -> Tensor:
+    clipper = Clipper(model, cross_entropy, norm, **settings)  # type: ignore[arg-type]
+    clipper.add(inputs, targets)
+    return clipper.take()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 12, 100])
+def test_physical_batches_change_nothing(rows: int) -> None:
+    inputs, targets = batch()
+    assert close(summed(network(), inputs, targets, rows=rows), summed(network(), inputs, targets, rows=12))
+
+
+def test_more_batches_than_are_added_at_once() -> None:
+    inputs, targets = batch(40)
+    assert close(summed(network(), inputs, targets, rows=1), summed(network(), inputs, targets, rows=40))
+
+
+def test_padding_changes_nothing() -> None:
+    inputs, targets = batch(5)
+    clipper = Clipper(network(), cross_entropy, 0.5)
+    clipper.add(inputs, targets, padded_to=9)
+    assert close(clipper.take(), summed(network(), inputs, targets))
+
+
+def test_no_examples_are_zeros() -> None:
+    inputs, targets = batch()
+    clipper = Clipper(network(), cross_entropy, 0.5)
+    clipper.add(inputs[:0], targets[:0])
+    assert not clipper.take().any()
+    clipper.add(inputs[:0], targets[:0], padded_to=4)
+    assert not clipper.take().any()
+    assert clipper.within == 0
+
+
+def test_an_average_as_loss_is_taken_for_each_example() -> None:
+    inputs, targets = batch()
+    clipper = Clipper(network(), functional.cross_entropy, 0.5)
+    clipper.add(inputs, targets)
+    assert close(clipper.take(), summed(network(), inputs, targets))
+
+
+def test_several_losses() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = torch.tanh(self.body(x))
+            return self.one(x), self.two(x)
+
+    def loss(outputs: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
+        return cross_entropy(outputs[0], targets[0]) + (outputs[1][:, 0] - targets[1]).square()
+
+    torch.manual_seed(0)
+    model, inputs, targets = TwoHeads(), torch.randn(6, 4), (torch.randint(0, 3, (6,)), torch.randn(6))
+    clipper = Clipper(model, loss, 1e6)
+    clipper.add(inputs, targets)
+    each = single.by_loop(model, lambda o, t: loss(o, t).sum(), (inputs,), targets)
+    assert close(clipper.take(), torch.cat([value.sum(0).flatten() for value in each.values()]).double())
+
+
+def test_units_are_clipped_once() -> None:
+    """Three images of a patient: the sum of their gradients, not each of them."""
+    inputs, targets = batch()
+    clipper = Clipper(network(), cross_entropy, 0.01, images_per_unit=3)
+    clipper.add(inputs[:3], targets[:3])
+    assert float(clipper.take().norm()) <= 0.01
+
+
+def test_weights_leave_places_empty() -> None:
+    inputs, targets = batch(6)
+    weights = torch.tensor([1.0, 1, 0, 1, 0, 0])
+    clipper = Clipper(network(), cross_entropy, 1e6, images_per_unit=3)
+    clipper.add(inputs, targets, weights)
+    assert close(clipper.take(), summed(network(), inputs[[0, 1, 3]], targets[[0, 1, 3]], 1e6))
+
+
+def test_rows_that_fill_no_unit() -> None:
+    inputs, targets = batch(5)
+    with pytest.raises(ValueError, match="5 rows are not a multiple of 2"):
+        Clipper(network(), cross_entropy, 1.0, images_per_unit=2).add(inputs, targets)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_counts_as_zero(value: float) -> None:
+    inputs, targets = batch()
+    spoilt = inputs.clone()
+    spoilt[4, 0, 2, 2] = value
+    others = torch.arange(len(inputs)) != 4
+    assert close(summed(network(), spoilt, targets), summed(network(), inputs[others], targets[others]))
+
+
+def test_within_counts_what_was_not_clipped() -> None:
+    inputs, targets = batch()
+    clipper = Clipper(network(), cross_entropy, 1e6)
+    clipper.add(inputs, targets)
+    assert clipper.within == len(inputs)
+    clipper.take()
+    clipper.clipping_norm = 1e-9
+    clipper.add(inputs, targets)
+    assert clipper.within == 0
+
+
+def test_the_model_stays_what_it_is() -> None:
+    model, (inputs, targets) = network(), batch()
+    before, kind = copy.deepcopy(model.state_dict()), type(model)
+    summed(model, inputs, targets)
+    assert type(model) is kind and list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(value.grad is None for value in model.parameters())
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+
+
+def test_frozen_parameters_have_no_part() -> None:
+    model, (inputs, targets) = network(), batch()
+    model[0].requires_grad_(False)
+    clipper = Clipper(model, cross_entropy, 0.5)
+    assert clipper.dimension == 6 + 6 + 75
+    clipper.add(inputs, targets)
+    assert clipper.take().shape == (87,) and model[0].weight.grad is None
+
+
+def test_write_sets_gradients_for_any_optimiser() -> None:
+    model, (inputs, targets) = network(), batch()
+    clipper = Clipper(model, cross_entropy, 0.5)
+    optimiser = torch.optim.AdamW(model.parameters())
+    before = copy.deepcopy(model.state_dict())
+    clipper.add(inputs, targets)
+    clipper.write(clipper.take() / len(inputs))
+    optimiser.step()
+    assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_norm_that_is_none(norm: float) -> None:
+    with pytest.raises(ModelError, match="clipping norm"):
+        Clipper(network(), cross_entropy, norm)
+
+
+def test_nothing_to_train() -> None:
+    with pytest.raises(ModelError, match="No parameter"):
+        Clipper(network().requires_grad_(False), cross_entropy, 1.0)
+
+
+def test_batch_norm_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    with pytest.raises(ModelError, match="Layer 1 is batch normalisation"):
+        Clipper(model, cross_entropy, 1.0)
+
+
+def test_running_statistics_are_refused() -> None:
+    with pytest.raises(ModelError, match="running statistics"):
+        Clipper(nn.Sequential(nn.InstanceNorm2d(2, affine=True, track_running_stats=True)), cross_entropy, 1.0)
+
+
+class Centred(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
+def test_a_layer_of_ones_own_that_mixes_examples_is_found() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Centred(), nn.Linear(4, 3))
+    with pytest.raises(ModelError, match="changes with the other examples") as raised:
+        summed(model, torch.randn(6, 4), torch.randint(0, 3, (6,)))
+    assert "layer 1 (Centred)" in raised.value.hint
+
+
+def test_functional_batch_norm_is_found() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.batch_norm(self.layer(x), None, None, training=True)
+
+    with pytest.raises(ModelError, match="changes with the other examples"):
+        summed(Hidden(), torch.randn(6, 4), torch.randint(0, 3, (6,)))
+
+
+def test_a_parameter_in_the_loss_is_found() -> None:
+    """As with adapters that hide from hooks: the loss falls, the epsilon grows, and the gradients are wrong."""
+    model = nn.Linear(4, 3)
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets) + model.weight.square().sum()
+
+    clipper = Clipper(model, loss, 1.0)
+    with pytest.raises(ModelError, match="gradient of weight disagrees with single examples"):
+        clipper.add(torch.randn(6, 4), torch.randint(0, 3, (6,)))
+
+
+def test_a_loss_of_the_wrong_shape() -> None:
+    clipper = Clipper(nn.Conv2d(1, 2, 3), lambda o, t: functional.cross_entropy(o, t, reduction="none"), 1.0)
+    with pytest.raises(ModelError, match=r"values of shape \(2, 4, 4\) for 2 examples"):
+        clipper.add(torch.randn(6, 1, 6, 6), torch.randint(0, 2, (6, 4, 4)))
+
+
+def test_dropout_is_no_mixing() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    clipper = Clipper(model, cross_entropy, 0.1)
+    clipper.add(torch.randn(6, 8), torch.randint(0, 3, (6,)))
+    assert 0 < float(clipper.take().norm()) <= 0.6 and clipper.without_rule is None
+
+
+def test_bfloat16_keeps_the_bound() -> None:
+    inputs, targets = batch()
+    half = summed(network(), inputs, targets, 0.01, precision="bfloat16")
+    full = summed(network(), inputs, targets, 0.01)
+    assert float((half - full).norm()) < 0.1 * float(full.norm())
+    clipper = Clipper(network(), cross_entropy, 0.01, precision="bfloat16")
+    clipper.add(inputs[:1], targets[:1])
+    assert float(clipper.take().norm()) <= 0.01
+
+
+def test_double_precision_stays_double() -> None:
+    inputs, targets = batch()
+    double = Clipper(network().double(), cross_entropy, 0.5)
+    double.add(inputs.double(), targets)
+    each = single.by_loop(network().double(), lambda o, t: cross_entropy(o, t).sum(), (inputs.double(),), targets)
+    flat = torch.cat([value.flatten(1) for value in each.values()], 1)
+    wanted = (flat * (0.5 * 0.999 / flat.norm(dim=1, keepdim=True)).clamp_max(1)).sum(0)
+    assert float((double.take() - wanted).norm()) < 1e-10
+
+
+def test_a_network_on_a_frozen_backbone_costs_no_backbone_gradients() -> None:
+    model, (inputs, targets) = network(), batch()
+    model[0].requires_grad_(False)
+    model[1].requires_grad_(False)
+    each = single.by_loop(model, lambda o, t: cross_entropy(o, t).sum(), (inputs,), targets)
+    assert set(each) == {"5.weight", "5.bias"}
+    wanted = torch.cat([value.sum(0).flatten() for value in each.values()]).double()
+    assert close(summed(model, inputs, targets, 1e6), wanted)
+
+
+def test_memory_finds_a_batch_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    inputs, targets = batch(8)
+    with caplog.at_level(logging.WARNING):
+        clipper = Clipper(network(), cross_entropy, 0.5)
+        clipper.add(inputs, targets)
+    assert clipper._rows is not None and clipper._rows >= 1 and not caplog.records
