@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from primum import wire
 from primum.errors import StudyError
@@ -50,23 +50,48 @@ class Images(_Section):
 
 
 class Model(_Section):
-    """What is learned: a fixed scattering transform and one linear layer."""
+    """What is learned: one linear layer on a fixed feature map; here one scattering transform."""
 
     kind: Literal["scattering-linear"] = "scattering-linear"
     scales: Annotated[int, Field(ge=1, le=5)] = 3
     angles: Annotated[int, Field(ge=2, le=16)] = 8
 
 
+class MultiScaleModel(_Section):
+    """The same on several scattering transforms at once, whitened by drawn noise, averaged over `views`."""
+
+    kind: Literal["multiscale-linear"]
+    scales: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(min_length=1, max_length=5)] = (1, 2, 3)
+    angles: Annotated[int, Field(ge=2, le=16)] = 8
+    views: Literal["one", "shift", "zoom"] = "shift"
+
+
+def _kind_of(model: Any) -> Any:
+    """Which class of settings: by `kind`, and the first where none is named."""
+    return model.get("kind", "scattering-linear") if isinstance(model, dict) else getattr(model, "kind", None)
+
+
+_MODELS: dict[str, type[BaseModel]] = {"scattering-linear": Model, "multiscale-linear": MultiScaleModel}
+AnyModel = Annotated[
+    Annotated[Model, Tag("scattering-linear")] | Annotated[MultiScaleModel, Tag("multiscale-linear")],
+    Discriminator(_kind_of),
+]
+
+
 class Training(_Section):
     """How it is learned; all of it public. With `local_steps` above 1 hospitals step by themselves in each round, and
-    `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py)."""
+    `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py). With
+    `images_a_patient` above 1 a drawn patient brings so many images, whose mean gradient is clipped once."""
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 40
     sampling: Annotated[float, Field(gt=0, le=1)] = 0.5
     clipping_norm: Positive = 0.25
+    clipping: Literal["flat", "automatic"] = "flat"
+    images_a_patient: Annotated[int, Field(ge=1, le=100)] = 1
     learning_rate: Positive = 4.0
     momentum: Share = 0.9
     average_last: Annotated[float, Field(gt=0, le=1)] = 0.667
+    averaging: Literal["tail", "exponential"] = "tail"
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     local_learning_rate: Positive | None = None
     proximal: Annotated[float, Field(ge=0)] = 0.0
@@ -129,7 +154,7 @@ class Study(_Section):
 
     study: About
     images: Images = Images()
-    model: Model = Model()
+    model: AnyModel = Model()
     training: Training = Training()
     aggregation: Aggregation = Aggregation()
     privacy: Privacy | None = None
@@ -138,7 +163,12 @@ class Study(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
-        for broken, message in (*_of_privacy(self.privacy), *_of_local_steps(self.training), *_of_aggregation(self)):
+        for broken, message in (
+            *_of_privacy(self.privacy),
+            *_of_patients(self),
+            *_of_local_steps(self.training),
+            *_of_aggregation(self),
+        ):
             if broken:
                 raise ValueError(message)
         return self
@@ -170,6 +200,17 @@ def _of_privacy(privacy: Privacy | None) -> Rules:
             privacy.delta > most,
             f"privacy.delta = {privacy.delta:g} is too large for {privacy.patients} patients: "
             f"at most 1/(100 N) = {most:.2g}, else publishing somebody would be allowed",
+        ),
+    )
+
+
+def _of_patients(study: "Study") -> Rules:
+    images = study.training.images_a_patient
+    return (
+        (
+            images > 1 and (study.privacy is None or study.privacy.unit == "image"),
+            f'training.images_a_patient = {images} goes with privacy.unit = "patient" only: else each image is drawn by '
+            "itself",
         ),
     )
 
@@ -253,10 +294,13 @@ def parse_settings(kind: type[Settings], data: dict[str, Any], source: str) -> S
 
 def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tuple[str, str]:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
+    places = [str(part) for part in first["loc"]]
+    path = [place for place in places if place not in _MODELS]
     key = ".".join(path)
+    if first["type"] == "union_tag_invalid":
+        return f"{source}: {key}.kind = {first['ctx']['tag']!r} is unknown.", f"Known here: {', '.join(_MODELS)}."
     if first["type"] == "extra_forbidden":
-        known = _keys_at(kind, path[:-1])
+        known = _keys_at(kind, places[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
         hint = f"Did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"Known here: {', '.join(known)}."
         return f"{source}: unknown key {key}.", hint
@@ -268,9 +312,12 @@ def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tupl
 
 def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part in _MODELS:
+            kind = _MODELS[part]
+            continue
         annotation: Any = kind.model_fields[part].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
-        kind = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+        kind = next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), kind)
     return list(kind.model_fields)
 
 

@@ -20,7 +20,8 @@ from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
 from primum.diagnosis.deployment import PublicFile, load_public
 from primum.diagnosis.roles import RoleCard, free_address, make_role
 from primum.imaging import Preparation
-from primum.models.card import Card, FrontEndCard, TrainedModel, load_model, save_model
+from primum.models.card import Card, TrainedModel, load_model, save_model
+from primum.models.feature_map import ScatteringCard
 from primum.models.linear import outputs_for
 from primum.models.scattering import FrontEnd
 
@@ -35,7 +36,7 @@ def make_model(folder: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
     weight = torch.randn(outputs_for(len(classes)), front_end.dimension)
     card = Card(
         classes=classes,
-        front_end=FrontEndCard(size=SIZE, scales=SCALES),
+        front_end=ScatteringCard(size=SIZE, scales=SCALES),
         preparation=Preparation(SIZE).to_card(),
         privacy={"epsilon": 3.0},
         trained={"rounds": 1},

@@ -19,8 +19,21 @@ import click
 @click.option("--test", type=click.Path(path_type=Path), help="Your own test images: exact figures, shown as such.")
 @click.option("--follow", metavar="RUN", help="Follow a run that was handed in before; closing this never stops a run.")
 @click.option("--patient", help="Regular expression with one group that finds the patient in a test file's name.")
+@click.option(
+    "--ablate",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="On your own or public images, here: train without clipping, with clipping, with noise; where does accuracy go?",
+)
 def command(
-    study_file: Path, check: bool, state: Path, out: Path, test: Path | None, follow: str | None, patient: str | None
+    study_file: Path,
+    check: bool,
+    state: Path,
+    out: Path,
+    test: Path | None,
+    follow: str | None,
+    patient: str | None,
+    ablate: Path | None,
 ) -> None:
     """Sign the study, hand it in, follow it, fetch the model and the report."""
     from primum.study import Study
@@ -30,6 +43,11 @@ def command(
         from primum.federation.explain import explain
 
         click.echo(explain(study))
+        return
+    if ablate is not None:
+        from primum.cli.ablate import run as run_ablation
+
+        run_ablation(study, ablate, test, patient)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

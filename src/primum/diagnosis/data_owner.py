@@ -27,8 +27,8 @@ from primum.errors import InputError, ModelError
 from primum.imaging import Preparation, read_image
 from primum.keys.sealing import SealingKey
 from primum.models.card import Card
+from primum.models.feature_map import FeatureMap
 from primum.models.linear import outputs_for
-from primum.models.scattering import FrontEnd
 from primum.mpc.share import ROLES
 from primum.wire import Message
 
@@ -71,7 +71,7 @@ class ImagePath:
     """How a deployment's model sees an image: preparation, front end, classes."""
 
     preparation: Preparation
-    front_end: FrontEnd
+    front_end: FeatureMap
     classes: tuple[str, ...]
 
     @classmethod
@@ -83,7 +83,7 @@ class ImagePath:
             raise ModelError(
                 "The card in the deployment file is not one.", "Ask the model owner for it again."
             ) from error
-        front_end = FrontEnd(**card.front_end.model_dump(exclude={"kind"}))
+        front_end = card.front_end.feature_map()
         program = public.deployment.program
         shape = (program.wire(program.output).length, program.wire(program.input).length)
         if shape != (outputs_for(len(card.classes)), front_end.dimension):

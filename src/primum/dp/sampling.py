@@ -38,6 +38,14 @@ def draw(groups: Sequence[Sequence[int]], q: float, stream: Stream) -> npt.NDArr
     return np.array([groups[i][stream.below(len(groups[i]))] for i in chosen.tolist()], np.int64)
 
 
+def draw_several(groups: Sequence[Sequence[int]], q: float, most: int, stream: Stream) -> "Sample":
+    """Each group (patient) with probability q, and up to `most` of its examples at random."""
+    drawn = np.flatnonzero(stream.bernoulli(q, len(groups))).tolist()
+    images = [_some(groups[patient], most, stream) for patient in drawn]
+    indices = np.concatenate([np.empty(0, np.int64), *images])
+    return Sample(indices, np.repeat(np.arange(len(drawn)), [len(some) for some in images]), len(drawn))
+
+
 def group_by(names: Sequence[str]) -> list[list[int]]:
     """Indices of equal names together, in order of first appearance: images by patient."""
     groups: Mapping[str, list[int]] = {name: [] for name in names}
@@ -183,11 +191,7 @@ class PatientSampler(Charged):
             yield self._draw()
 
     def _draw(self) -> Sample:
-        drawn = np.flatnonzero(self._stream.bernoulli(self._accountant.sampling, len(self._groups))).tolist()
-        images = [_some(self._groups[patient], self._most, self._stream) for patient in drawn]
-        sizes = [len(some) for some in images]
-        indices = np.concatenate([np.empty(0, np.int64), *images])
-        return Sample(indices, np.repeat(np.arange(len(drawn)), sizes), len(drawn))
+        return draw_several(self._groups, self._accountant.sampling, self._most, self._stream)
 
     @property
     def expected_batch(self) -> float:

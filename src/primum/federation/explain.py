@@ -5,7 +5,7 @@ from typing import Any, Final
 from primum.dp import account
 from primum.kernels import packing
 from primum.secagg.setup import Setup
-from primum.study import Hospitals, Study
+from primum.study import Hospitals, MultiScaleModel, Study
 from primum.tasks.plan import Plan, resolve
 
 _STAND_IN: Final = tuple(f"{place:064x}" for place in range(1, 4))
@@ -17,16 +17,13 @@ REVEALS_COUNTS: Final = (
 def explain(study: Study) -> str:
     """Steps, noise, epsilon per round, bytes. A study without members is explained for three hospitals."""
     stood_in = not study.hospitals.members
-    if stood_in:
-        hospitals = Hospitals(**{**study.hospitals.model_dump(), "members": _STAND_IN})
-        study = study.model_copy(update={"hospitals": hospitals})
-    plan = Plan(resolve(study))
+    plan = Plan(resolve(for_three(study)))
     plan.check()
     sent = vector_bytes(plan)
     lines = [
         f"Study {study.study.name}: {study.study.purpose}",
         f"Learns {', '.join(study.study.classes)} from images of {study.images.size} pixels; "
-        f"{plan.dimension:,} weights on a fixed scattering transform of {study.model.scales} scales.",
+        f"{plan.dimension:,} weights on {model_in_words(study)}.",
         f"{plan.hospitals} hospitals{' (none named yet: figures for three)' if stood_in else ''}; "
         + _safety(plan.setup),
         *_privacy(plan),
@@ -35,6 +32,24 @@ def explain(study: Study) -> str:
         f"{(sent * study.training.rounds) / 1e6:.1f} MB sent in all.",
     ]
     return "\n".join(lines)
+
+
+def for_three(study: Study) -> Study:
+    """`study`, with three hospitals where it names none."""
+    if study.hospitals.members:
+        return study
+    hospitals = Hospitals(**{**study.hospitals.model_dump(), "members": _STAND_IN})
+    return study.model_copy(update={"hospitals": hospitals})
+
+
+def model_in_words(study: Study) -> str:
+    """What the learned layer stands on."""
+    model = study.model
+    if isinstance(model, MultiScaleModel):
+        scales = ", ".join(map(str, model.scales))
+        seen = {"one": "", "shift": ", averaged over small shifts", "zoom": ", averaged over small zooms"}[model.views]
+        return f"fixed scattering transforms of {scales} scales{seen}"
+    return f"a fixed scattering transform of {model.scales} scales"
 
 
 def vector_bytes(plan: Plan) -> int:

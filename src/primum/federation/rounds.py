@@ -29,7 +29,7 @@ from primum.federation.messages import (
 from primum.federation.participant import NO, YES
 from primum.federation.runs import Run, write_json
 from primum.keys.identity import Identity, list_fingerprint
-from primum.models.card import Card, FrontEndCard, save_model
+from primum.models.card import Card, save_model
 from primum.secagg import Aggregate
 from primum.study import Study
 from primum.tasks.figures import binary_figures, confusion_figures
@@ -207,10 +207,9 @@ class Rounds:
     def _finish(self, look: Aggregate | None) -> None:
         study, plan = self._study, self._plan
         privacy = privacy_report(plan, self._charged())
-        front_end = FrontEndCard(**{k: getattr(plan.front_end, k) for k in ("size", "scales", "angles", "channels")})
         card = Card(
             classes=study.study.classes,
-            front_end=front_end,
+            front_end=plan.front_end_card,
             preparation=study.images.model_dump(),
             privacy=privacy,
             trained={

@@ -19,6 +19,8 @@ intensity = "display"  # display: grey levels as a screen shows them; stretch: c
 
 [model]
 kind = "scattering-linear"   # a fixed wavelet transform and one learned layer: good at a small epsilon
+                       # "multiscale-linear": several at once, better at every epsilon, three times the bytes
+                       # (scales = [1, 2, 3]; views = "shift" or "zoom"; docs/how-to/small-epsilon.md)
 scales = 3                   # J; features shrink by 4 with each
 angles = 8
 
@@ -26,9 +28,12 @@ angles = 8
 rounds = 40            # each costs privacy
 sampling = 0.5         # share of the patients in a round, drawn at random in each hospital
 clipping_norm = 0.25   # the most one patient can move a sum
+clipping = "flat"      # "automatic": every gradient is brought to the norm; then only the learning rate matters
+images_a_patient = 1   # more: the mean gradient of so many images of a drawn patient is clipped once
 learning_rate = {learning_rate}
 momentum = {momentum}
 average_last = 0.667   # the model is the mean over this last share of the rounds
+averaging = "tail"     # "exponential": a running mean that forgets instead
 local_steps = 1        # more: each hospital takes so many steps by itself in a round; fewer rounds on a slow link, more noise
 # local_learning_rate = 4.0  # with local_steps above 1: the rate of those steps. The server then adds to the weights
 #                      # learning_rate * velocity, velocity = momentum * velocity + mean difference of the hospitals' weights:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from primum.disk import write
 from primum.errors import ModelError
+from primum.models.feature_map import FeatureMap, FrontEndCard
 from primum.models.linear import logits_of, outputs_for
-from primum.models.scattering import FrontEnd
 
 WEIGHTS: Final = "model.safetensors"
 CARD: Final = "card.json"
@@ -26,16 +26,6 @@ _LARGEST: Final = 1 << 30
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FrontEndCard(_Strict):
-    """The fixed front end, as the card names it."""
-
-    kind: Literal["scattering"] = "scattering"
-    size: int
-    scales: int
-    angles: int = 8
-    channels: int = 1
 
 
 class Card(_Strict):
@@ -63,7 +53,7 @@ class TrainedModel:
     """A model ready to use: the card, the front end, and `weight`, float32 [outputs, dimension]."""
 
     card: Card
-    front_end: FrontEnd
+    front_end: FeatureMap
     weight: Tensor
 
     def logits(self, images: Tensor) -> Tensor:
@@ -108,7 +98,7 @@ def load_model(path: Path) -> TrainedModel:
     return TrainedModel(card, front_end, _read_weight(data, card, front_end, weights))
 
 
-def _read_weight(data: bytes, card: Card, front_end: FrontEnd, path: Path) -> Tensor:
+def _read_weight(data: bytes, card: Card, front_end: FeatureMap, path: Path) -> Tensor:
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -119,7 +109,7 @@ def _read_weight(data: bytes, card: Card, front_end: FrontEnd, path: Path) -> Te
     return tensors["weight"]
 
 
-def _check_weight(weight: Tensor, card: Card, front_end: FrontEnd, path: Path) -> None:
+def _check_weight(weight: Tensor, card: Card, front_end: FeatureMap, path: Path) -> None:
     expected = (outputs_for(len(card.classes)), front_end.dimension)
     if weight.dtype != torch.float32 or tuple(weight.shape) != expected:
         raise ModelError(
@@ -130,9 +120,9 @@ def _check_weight(weight: Tensor, card: Card, front_end: FrontEnd, path: Path) -
         raise ModelError(f"{path}: `weight` has values that are not finite", "Train the model again.")
 
 
-def _front_end(card: Card, path: Path) -> FrontEnd:
+def _front_end(card: Card, path: Path) -> FeatureMap:
     try:
-        return FrontEnd(**card.front_end.model_dump(exclude={"kind"}))
+        return card.front_end.feature_map()
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", error.hint) from error
 
@@ -143,6 +133,8 @@ def _read_card(path: Path) -> Card:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
+        if first["type"] == "union_tag_invalid":
+            where, first["msg"] = f"{where}.kind", f"{first['ctx']['tag']!r} is unknown"
         raise ModelError(f"{path}: {where}: {first['msg']}", "It is not a model card of this version.") from error
 
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from primum.clipping import Clipper
+from primum.clipping import Automatic, Clipper, Flat
 from primum.dp import histogram
-from primum.dp.sampling import draw, group_by
+from primum.dp.sampling import draw_several, group_by
 from primum.errors import DataError, MachineError
 from primum.models.linear import LinearHead, logits_of
 from primum.rng import Stream
@@ -52,7 +52,15 @@ class Learner:
     def __init__(self, plan: Plan, cohort: Cohort) -> None:
         self._plan, self._cohort = plan, cohort
         self._head = LinearHead(plan.front_end.dimension, plan.outputs)
-        self._clipper = Clipper(self._head, loss, plan.study.training.clipping_norm, rows=_ROWS)
+        training = plan.study.training
+        self._clipper = Clipper(
+            self._head,
+            loss,
+            training.clipping_norm,
+            clipping=Automatic() if training.clipping == "automatic" else Flat(),
+            images_per_unit=training.images_a_patient,
+            rows=_ROWS,
+        )
         self._stream = Stream.from_os()
         privacy = plan.study.privacy
         self._groups = cohort.groups(
@@ -75,17 +83,19 @@ class Learner:
 
     def gradient(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """The clipped sum over a fresh Poisson sample, before noise: stays in the building."""
-        chosen = torch.from_numpy(draw(self._groups, self._plan.study.training.sampling, self._stream))
-        if len(chosen) > self._plan.largest_batch:
+        training = self._plan.study.training
+        sample = draw_several(self._groups, training.sampling, training.images_a_patient, self._stream)
+        if sample.patients > self._plan.largest_batch:
             raise MachineError(
                 "This round's sample is larger than the public maximum; the round is not answered.",
                 "This happens with probability 1e-9 and is charged to delta; if it happens again, report it.",
             )
         with torch.no_grad():
             self._head.weight.copy_(torch.from_numpy(weights).view_as(self._head.weight))
-        padded = self._plan.largest_batch if self._plan.study.privacy else 0
+        padded = self._plan.largest_batch * training.images_a_patient if self._plan.study.privacy else 0
+        chosen, weights = sample.placed(training.images_a_patient)
         features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
-        self._clipper.add(features, labels, padded_to=padded)
+        self._clipper.add(features, labels, torch.from_numpy(weights), padded)
         return self._clipper.take().double().numpy()
 
 

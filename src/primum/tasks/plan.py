@@ -10,10 +10,10 @@ from primum.dp.account import Budget, Steps
 from primum.dp.mechanism import Mechanism
 from primum.dp.sampling import public_maximum
 from primum.errors import StudyError
+from primum.models.feature_map import FeatureMap, FrontEndCard, MultiScaleCard, ScatteringCard
 from primum.models.linear import outputs_for
-from primum.models.scattering import FrontEnd
 from primum.secagg.setup import Setup
-from primum.study import Study
+from primum.study import MultiScaleModel, Study
 from primum.tasks.narrow import Narrow
 from primum.tasks.update import (
     GradientSum,
@@ -40,11 +40,24 @@ class Plan:
 
     study: Study
 
-    @cached_property
-    def front_end(self) -> FrontEnd:
-        """The public front end."""
+    @property
+    def front_end_card(self) -> FrontEndCard:
+        """The public front end, as a card names it."""
         images, model = self.study.images, self.study.model
-        return FrontEnd(size=images.size, scales=model.scales, angles=model.angles, channels=images.channels)
+        if isinstance(model, MultiScaleModel):
+            return MultiScaleCard(
+                size=images.size,
+                channels=images.channels,
+                scales=model.scales,
+                angles=model.angles,
+                views=model.views,
+            )
+        return ScatteringCard(size=images.size, channels=images.channels, scales=model.scales, angles=model.angles)
+
+    @cached_property
+    def front_end(self) -> FeatureMap:
+        """The public front end."""
+        return self.front_end_card.feature_map()
 
     @property
     def outputs(self) -> int:

@@ -8,7 +8,8 @@ mean difference of weights (`update.py`). Then, in this order,
 
 which with local steps is FedAvg for learning_rate = 1 and momentum = 0, and FedAvgM otherwise (Hsu, Qi, Brown 2019; FedOpt
 of Reddi et al. 2021 with the server's optimiser SGD). In the long run a steady g moves the weights by learning_rate /
-(1 - momentum) of it. The result is the mean of the weights over the last share of the rounds, in both cases.
+(1 - momentum) of it. The result is an average of the weights, in both cases: their mean over the last share of the rounds (tail), or a
+running mean that forgets, whose weights are as old on average (exponential).
 """
 
 from dataclasses import dataclass, field
@@ -42,9 +43,12 @@ class Optimiser:
         self.velocity = self.settings.momentum * self.velocity + mean
         self.weights = self.weights - self.settings.learning_rate * self.velocity
         self.rounds += 1
-        if self.rounds > self.settings.rounds * (1 - self.settings.average_last):
+        window = self.settings.rounds * self.settings.average_last
+        forgets = self.settings.averaging == "exponential"
+        if forgets or self.rounds > self.settings.rounds - window:
             self.averaged += 1
-            self.average = self.average + (self.weights - self.average) / self.averaged
+            share = max(1 / self.averaged, 2 / (window + 1)) if forgets else 1 / self.averaged
+            self.average = self.average + (self.weights - self.average) * share
         return float(np.linalg.norm(mean))
 
     @property

@@ -1,0 +1,78 @@
+"""Which fixed feature map a study or a card asks for: one class of settings a kind, one function that makes it.
+
+| kind | what | when it helps (docs/how-to/small-epsilon.md) |
+|---|---|---|
+| scattering | one scattering transform | fewest weights, least bytes |
+| multiscale | several, whitened by drawn noise, averaged over views | every epsilon from 0.5 on |
+| random | random convolutions, as a public stream draws them | a baseline; colour and texture |
+| backbone | a frozen network from a safetensors file | where a public network has seen such images |
+"""
+
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag
+from torch import Tensor
+
+from primum.models.multiscale import MultiScale, Views
+from primum.models.scattering import FrontEnd
+
+
+class FeatureMap(Protocol):
+    """Images [n, channels, size, size] in [0, 1] -> feature vectors of length at most 1. Fixed and public."""
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+
+    @property
+    def channels(self) -> int:
+        """1 grey, 3 colour."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature vector."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Float32 [n, dimension], each row of L2 norm at most 1."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    channels: int = 1
+
+
+class ScatteringCard(_Settings):
+    """`scattering.FrontEnd`."""
+
+    kind: Literal["scattering"] = "scattering"
+    scales: int
+    angles: int = 8
+
+    def feature_map(self) -> FeatureMap:
+        """ModelError where the numbers do not fit each other."""
+        return FrontEnd(self.size, self.scales, self.angles, self.channels)
+
+
+class MultiScaleCard(_Settings):
+    """`multiscale.MultiScale`."""
+
+    kind: Literal["multiscale"] = "multiscale"
+    scales: tuple[int, ...]
+    angles: int = 8
+    views: Views = "shift"
+
+    def feature_map(self) -> FeatureMap:
+        """ModelError where the numbers do not fit each other."""
+        return MultiScale(self.size, self.scales, self.angles, self.channels, self.views)
+
+
+def _kind_of(card: Any) -> Any:
+    return card.get("kind", "scattering") if isinstance(card, dict) else getattr(card, "kind", None)
+
+
+FrontEndCard = Annotated[
+    Annotated[ScatteringCard, Tag("scattering")] | Annotated[MultiScaleCard, Tag("multiscale")],
+    Discriminator(_kind_of),
+]
