@@ -1,22 +1,23 @@
 """How good are the classifiers, at which epsilon? `scripts/bench accuracy`; JSON on the last line.
 
-Drives the parts of the federation in one process: three hospitals (patients dealt by a keyed hash), each with its own
-`Learner`, its own Poisson samples and its own integer noise from AES-CTR; the three integer vectors are added in the
-ring of the study; one `Optimiser`. Noise multipliers come from `resolve` (PLD; one hospital may collude, so the noise
-of two must be enough) and `Plan.check` passes, as at every node. What is missing is only what cannot change a figure:
-masks, TLS, processes. No evaluation share: all training patients train, the published test images test.
+Drives the parts of the federation in one process (`primum.tasks.simulation`): three hospitals (patients dealt by a
+keyed hash), each with its own `Learner`, its own Poisson samples and its own integer noise from AES-CTR; the three
+integer vectors are added in the ring of the study; one `Optimiser`. Noise multipliers come from `resolve` (PLD; one
+hospital may collude, so the noise of two must be enough) and `Plan.check` passes, as at every node. What is missing is
+only what cannot change a figure: masks, TLS, processes. No evaluation share: all training patients train, the published
+test images test.
 
 PneumoniaMNIST: official train split (4,708 images, unit image, delta 1e-6), official test split. Chest X-rays at 64
-pixels: train/ (379 patients, unit patient, delta 1e-5), test/ (138 other patients).
+pixels: train/ (379 patients, unit patient, delta 1e-5), test/ (138 other patients); the same models on
+chest_origtest224 (`other_...`), taken and squeezed differently: what a hospital outside the study would get.
 
-How SETTINGS were chosen: on training images only, with the noise of the full set, by mean AUC first and accuracy at 0.5
-second. PneumoniaMNIST: two to four of five random folds of its train split, beside its val split (which shares 8
-pictures with train), over scales 2 and 3, rounds 40 to 300, sampling 0.1 to 1, clipping 0.1 to 1, learning rate 1 to
-128. Chest: five folds by patient, over scales 2 and 3, rounds 40 to 400, sampling 0.3 to 1, clipping 0.1 to 1, learning
-rate 0.5 to 32. No setting was chosen by test images, but they were seen before all settings were final: once to try the
-program (auc_none, auc_pooled, chest_eps1, with other settings), and auc_eps3 with two earlier settings (0.9540 and
-0.9513), after which a finer search on the training images gave the present one. A search of this kind is not private:
-in a real study it would be done on public images, or be paid for.
+How SETTINGS were chosen: on training patients only, by cross-validation with the noise of the full set, and for the
+views (zoom) by how much is lost on validation pictures that are zoomed, turned, shifted and blurred at random. Front
+end, steps, norm and rate of PneumoniaMNIST stood before its test images were seen with them (an earlier candidate, no
+views and another front end's noise, had been seen once: 0.918, 0.940, 0.960, 0.972 at 0.5, 1, 3, 8). For the chest the
+settings of epsilon 1, 3 and 8 were searched for once more on training patients, by balanced accuracy as well, after a
+test figure (balanced accuracy 0.66 at epsilon 1) had shown that AUC alone does not choose well. A search of this kind
+is not private and is not paid for by epsilon: in a real study it would be done on public images, or be charged.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,19 +36,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from primum import ring
 from primum.imaging import PatientSource, Preparation, read_folder
 from primum.imaging.dataset import Dataset, assert_disjoint
 from primum.imaging.medmnist import read_medmnist
 from primum.imaging.patient import CHEST_XRAY_PATIENT
-from primum.imaging.split import split_patients
 from primum.models.linear import LinearHead, logits_of
-from primum.models.scattering import FrontEnd
-from primum.study import About, Aggregation, Hospitals, Images, Model, Privacy, Study, Training
-from primum.tasks import metrics
-from primum.tasks.classification import Cohort, Learner
+from primum.study import About, Aggregation, Hospitals, Images, MultiScaleModel, Privacy, Study, Training
+from primum.tasks import metrics, simulation
 from primum.tasks.plan import Plan, resolve
-from primum.tasks.training import Optimiser
 
 DATA = Path(os.environ.get("PRIMUM_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 MEMBERS = tuple(f"{place:064x}" for place in (1, 2, 3))  # names only: nothing is signed here
@@ -62,33 +58,36 @@ class Setting:
     data: str
     epsilon: float | None
     bar: float
-    scales: int
+    scales: tuple[int, ...]
     rounds: int
-    sampling: float
     clipping_norm: float
     learning_rate: float
 
     def training(self) -> Training:
-        """As a study says it."""
+        """As a study says it: all patients in every round."""
         return Training(
             rounds=self.rounds,
-            sampling=self.sampling,
+            sampling=1.0,
             clipping_norm=self.clipping_norm,
             learning_rate=self.learning_rate,
+            momentum=0.0,
+            average_last=0.3,
         )
 
 
 SETTINGS = {
-    #                       data      eps   bar    J   T    q    C     learning rate
-    "auc_eps1": Setting("pneumonia", 1.0, 0.925, 2, 100, 0.2, 0.25, 8.0),
-    "auc_eps3": Setting("pneumonia", 3.0, 0.952, 2, 300, 0.11, 0.1, 16.0),
-    "auc_eps8": Setting("pneumonia", 8.0, 0.96, 2, 200, 0.2, 0.25, 32.0),
-    "auc_none": Setting("pneumonia", None, 0.965, 2, 150, 0.2, 1.0, 32.0),
-    "chest_eps1": Setting("chest", 1.0, 0.90, 3, 80, 0.5, 0.1, 2.0),
-    "chest_eps3": Setting("chest", 3.0, 0.97, 2, 80, 0.5, 0.1, 8.0),
-    "chest_eps8": Setting("chest", 8.0, 0.985, 2, 80, 0.5, 0.25, 8.0),
-    "chest_none": Setting("chest", None, 0.99, 3, 200, 0.5, 1.0, 8.0),
+    #                        data       eps   bar    J          T    C     learning rate
+    "auc_eps05": Setting("pneumonia", 0.5, 0.925, (1, 2, 3), 60, 0.05, 512.0),
+    "auc_eps1": Setting("pneumonia", 1.0, 0.945, (1, 2, 3), 60, 0.05, 512.0),
+    "auc_eps3": Setting("pneumonia", 3.0, 0.965, (1, 2, 3), 150, 0.15, 256.0),
+    "auc_eps8": Setting("pneumonia", 8.0, 0.972, (1, 2, 3), 60, 0.4, 256.0),
+    "auc_none": Setting("pneumonia", None, 0.965, (1, 2, 3), 150, 1.0, 256.0),
+    "chest_eps1": Setting("chest", 1.0, 0.94, (2, 3), 40, 0.05, 64.0),
+    "chest_eps3": Setting("chest", 3.0, 0.985, (2, 3), 80, 0.1, 64.0),
+    "chest_eps8": Setting("chest", 8.0, 0.994, (2, 3), 150, 0.05, 128.0),
+    "chest_none": Setting("chest", None, 0.99, (2, 3), 100, 0.05, 1024.0),
 }
+OTHER = {"chest_eps1": 0.87, "chest_eps3": 0.92, "chest_eps8": 0.94, "chest_none": 0.94}
 POOLED_WITHIN = 0.003  # of auc_none
 
 
@@ -98,6 +97,7 @@ class Source:
 
     train: Dataset
     test: Dataset
+    other: Dataset | None
     unit: str
     delta: float
     size: int
@@ -111,20 +111,21 @@ class Source:
 def pneumonia() -> Source:
     """PneumoniaMNIST, official split; each image its own patient."""
     splits = read_medmnist(DATA / "medmnist" / "pneumoniamnist.npz", CLASSES)
-    return Source(splits["train"], splits["test"], "image", 1e-6, 28)
+    return Source(splits["train"], splits["test"], None, "image", 1e-6, 28)
 
 
 def chest() -> Source:
     """The chest X-rays, by patient."""
     who = PatientSource(CHEST_XRAY_PATIENT)
-    train, test = (
+    train, test, other = (
         read_folder(
-            DATA / "chest" / part, CLASSES, preparation=Preparation(size=64), patients=who, pseudonym_key=bytes(32)
+            DATA / part, CLASSES, preparation=Preparation(size=64), patients=who, pseudonym_key=bytes(32)
         ).dataset
-        for part in ("train", "test")
+        for part in ("chest/train", "chest/test", "chest_origtest224")
     )
     assert_disjoint(train, test)
-    return Source(train, test, "patient", 1e-5, 64)
+    assert_disjoint(train, other)
+    return Source(train, test, other, "patient", 1e-5, 64)
 
 
 SOURCES: dict[str, Callable[[], Source]] = {"pneumonia": pneumonia, "chest": chest}
@@ -147,7 +148,7 @@ def study(setting: Setting, source: Source, bits: int | None = None) -> Study:
         Study(
             study=About(name="bench", purpose="accuracy", classes=CLASSES),
             images=Images(size=source.size),
-            model=Model(scales=setting.scales),
+            model=MultiScaleModel(kind="multiscale-linear", scales=setting.scales, views="zoom"),
             training=setting.training(),
             aggregation=Aggregation(bits=bits if privacy else None),
             privacy=privacy,
@@ -156,109 +157,133 @@ def study(setting: Setting, source: Source, bits: int | None = None) -> Study:
     )
 
 
-def deal(features: Tensor, data: Dataset, run: int) -> list[Cohort]:
-    """Three hospitals, patients by a keyed hash; another key each run."""
-    key = run.to_bytes(32, "big")
-    first = split_patients(data.patients, 1 / 3, key)
-    second = ~first & split_patients(data.patients, 1 / 2, key[::-1])
-    parts = (first, second, ~first & ~second)
-    names = np.array(data.patients)
-    return [
-        Cohort(features[part], data.labels[part], tuple(names[part].tolist())) for part in map(torch.from_numpy, parts)
-    ]
-
-
-def federated(plan: Plan, cohorts: list[Cohort], units: int) -> npt.NDArray[np.float32]:
-    """Train as the federation does; the averaged weights."""
-    training, bits = plan.study.training, plan.update.shape.bits
-    update = replace(plan.update, expected_batch=training.sampling * units)
-    learners = [Learner(plan, cohort) for cohort in cohorts]
-    optimiser = Optimiser.start(training, plan.dimension)
-    for _ in range(training.rounds):
-        weights = optimiser.weights.astype(np.float32)
-        vectors = [ring.from_signed(learner.step(weights), bits) for learner in learners]
-        total = ring.to_signed(sum(vectors[1:], vectors[0]) & ring.mask(bits), bits)
-        optimiser.step(update.mean_gradient(total, len(learners)))
-    return optimiser.result.astype(np.float32)
-
-
-def pooled(features: Tensor, labels: Tensor, setting: Setting, run: int) -> npt.NDArray[np.float32]:
+def pooled(features: Tensor, labels: Tensor, setting: Setting) -> npt.NDArray[np.float32]:
     """One plain PyTorch loop: no nodes, no clipping, no integers, no averaging of weights."""
-    torch.manual_seed(run)
     head = LinearHead(features.shape[1], 1)
-    optimiser = torch.optim.SGD(head.parameters(), lr=setting.learning_rate, momentum=0.9)
-    batch = round(setting.sampling * len(labels))
-    for step in range(setting.rounds):
-        if step % (len(labels) // batch) == 0:
-            order = torch.randperm(len(labels))
-        chosen = order[(step % (len(labels) // batch)) * batch :][:batch]
+    optimiser = torch.optim.SGD(head.parameters(), lr=setting.learning_rate)
+    for _ in range(setting.rounds):
         optimiser.zero_grad()
-        nn.functional.cross_entropy(logits_of(head(features[chosen])), labels[chosen]).backward()
+        nn.functional.cross_entropy(logits_of(head(features)), labels).backward()
         optimiser.step()
     return head.weight.detach().reshape(-1).numpy()
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one model on one set of test images; at probability 0.5 where a threshold is needed."""
+
+    auc: float
+    accuracy: float
+    balanced: float
+    brier: float
+    calibration: float
+
+
+def score(weights: npt.NDArray[np.float32], features: Tensor, labels: Tensor) -> Score:
+    """All figures; `calibration` is the expected calibration error over ten bins of probability."""
+    logits = (features.numpy() @ weights).astype(np.float64)
+    truth, chance = labels.numpy(), 1 / (1 + np.exp(-logits))
+    said = chance > 0.5
+    bins = np.minimum((chance * 10).astype(int), 9)
+    gaps = [abs(truth[bins == b].mean() - chance[bins == b].mean()) * (bins == b).mean() for b in set(bins.tolist())]
+    balanced = (said[truth == 1].mean() + (~said[truth == 0]).mean()) / 2
+    return Score(
+        metrics.auc(truth, logits),
+        float((said == truth).mean()),
+        float(balanced),
+        float(((chance - truth) ** 2).mean()),
+        float(sum(gaps)),
+    )
 
 
 @dataclass(frozen=True)
 class Result:
     """What came out of one line's runs."""
 
-    aucs: list[float]
-    accuracies: list[float]
+    scores: list[Score]
     sigma: float
     seconds: float
 
+    def mean(self, name: str) -> float:
+        """Over the runs."""
+        return float(np.mean([getattr(one, name) for one in self.scores]))
 
-def score(weights: npt.NDArray[np.float32], features: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Test AUC and accuracy at probability 0.5."""
-    logits = features.numpy() @ weights
-    return metrics.auc(labels.numpy(), logits.astype(np.float64)), float(((logits > 0) == labels.numpy()).mean())
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest AUC."""
+        aucs = [one.auc for one in self.scores]
+        return min(aucs), max(aucs)
 
 
-def measure(
-    key: str, runs: int, bits: int | None, cache: dict[object, tuple[Tensor, Tensor]], sources: dict[str, Source]
-) -> Result:
-    """All runs of one line."""
+@dataclass
+class Cache:
+    """Images and features, each made once."""
+
+    sources: dict[str, Source]
+    features: dict[object, tuple[Tensor, ...]]
+
+    def of(self, plan: Plan, name: str) -> tuple[Tensor, ...]:
+        """Features of train, test and, for the chest, other images."""
+        source, card = self.source(name), plan.front_end_card
+        if card not in self.features:
+            sets = (source.train, source.test, *((source.other,) if source.other else ()))
+            self.features[card] = tuple(plan.front_end.features(one.images) for one in sets)
+        return self.features[card]
+
+    def source(self, name: str) -> Source:
+        """The images called `name`."""
+        if name not in self.sources:
+            self.sources[name] = SOURCES[name]()
+        return self.sources[name]
+
+
+def measure(key: str, runs: int, bits: int | None, cache: Cache) -> dict[str, Result]:
+    """All runs of one line, by key; a chest line also gives the other camera's."""
     plain = key == "auc_pooled"
     setting = SETTINGS["auc_none" if plain else key]
-    source = sources.setdefault(setting.data, sources.get(setting.data) or SOURCES[setting.data]())
-    front_end = FrontEnd(source.size, setting.scales)
-    if front_end not in cache:
-        cache[front_end] = front_end.features(source.train.images), front_end.features(source.test.images)
-    train, test = cache[front_end]
+    source = cache.source(setting.data)
     plan = Plan(study(setting, source, bits))
     plan.check()
+    train, *tests = cache.of(plan, setting.data)
+    labels = [source.test.labels, *((source.other.labels,) if source.other else ())]
     units = source.units if plan.study.privacy else len(source.train)
     began, scores = time.monotonic(), []
     for run in range(runs):
         if plain:
-            weights = pooled(train, source.train.labels, setting, run)
+            weights = pooled(train, source.train.labels, setting)
         else:
-            weights = federated(plan, deal(train, source.train, run), units)
-        scores.append(score(weights, test, source.test.labels))
+            cohorts = simulation.deal(train, source.train, 3, run.to_bytes(32, "big"))
+            weights = simulation.train(plan, cohorts, units)
+        scores.append([score(weights, one, truth) for one, truth in zip(tests, labels, strict=True)])
     privacy = plan.study.privacy
-    aucs, accuracies = ([pair[i] for pair in scores] for i in (0, 1))
-    return Result(aucs, accuracies, privacy.noise_multiplier if privacy else 0.0, time.monotonic() - began)
+    sigma, seconds = privacy.noise_multiplier if privacy else 0.0, time.monotonic() - began
+    names = (key, key.replace("chest", "other"))
+    return {
+        name: Result([one[place] for one in scores], sigma, seconds) for place, name in enumerate(names[: len(tests)])
+    }
+
+
+def bar(key: str) -> float:
+    """What a line is to reach."""
+    return OTHER[key.replace("other", "chest")] if key.startswith("other") else SETTINGS[key].bar
 
 
 def passed(key: str, results: dict[str, Result]) -> bool:
     """Whether the line reaches its bar."""
-    mean = float(np.mean(results[key].aucs))
+    mean = results[key].mean("auc")
     if key == "auc_pooled":
-        return "auc_none" not in results or abs(mean - float(np.mean(results["auc_none"].aucs))) <= POOLED_WITHIN
-    return mean >= SETTINGS[key].bar
+        return "auc_none" not in results or abs(mean - results["auc_none"].mean("auc")) <= POOLED_WITHIN
+    return mean >= bar(key)
 
 
 def table(results: dict[str, Result]) -> Table:
     """For people."""
-    drawn = Table(
-        title=f"test AUC, mean of {len(next(iter(results.values())).aucs)} runs, three hospitals, one may collude"
-    )
-    for column in (
+    runs = len(next(iter(results.values())).scores)
+    drawn = Table(title=f"test AUC, mean of {runs} runs, three hospitals, one may collude; at 0.5 where a threshold is")
+    columns = [
         "key",
         "epsilon",
         "J",
         "T",
-        "q",
         "C",
         "rate",
         "noise",
@@ -267,22 +292,27 @@ def table(results: dict[str, Result]) -> Table:
         "highest",
         "bar",
         "accuracy",
+        "balanced",
+        "Brier",
+        "ECE",
         "s",
-    ):
+    ]
+    for column in columns:
         drawn.add_column(column, justify="left" if column == "key" else "right")
     for key, result in results.items():
-        setting = SETTINGS.get(key, SETTINGS["auc_none"])
-        bar = f"none ± {POOLED_WITHIN}" if key == "auc_pooled" else f"{setting.bar:g}"
+        setting = SETTINGS.get(key.replace("other", "chest"), SETTINGS["auc_none"])
+        wanted = f"none ± {POOLED_WITHIN}" if key == "auc_pooled" else f"{bar(key):g}"
         drawn.add_row(
             key,
             "none" if setting.epsilon is None else f"{setting.epsilon:g}",
-            *(f"{value:g}" for value in (setting.scales, setting.rounds, setting.sampling)),
+            "+".join(map(str, setting.scales)),
+            f"{setting.rounds}",
             "-" if key == "auc_pooled" else f"{setting.clipping_norm:g}",
             f"{setting.learning_rate:g}",
             f"{result.sigma:.2f}",
-            *(f"{value:.4f}" for value in (np.mean(result.aucs), min(result.aucs), max(result.aucs))),
-            bar if passed(key, results) else f"{bar} MISSED",
-            f"{np.mean(result.accuracies):.3f}",
+            *(f"{value:.4f}" for value in (result.mean("auc"), *result.range())),
+            wanted if passed(key, results) else f"{wanted} MISSED",
+            *(f"{result.mean(name):.3f}" for name in ("accuracy", "balanced", "brier", "calibration")),
             f"{result.seconds:.0f}",
         )
     return drawn
@@ -298,15 +328,14 @@ def main() -> int:
     if not DATA.is_dir():
         print(f"No images in {DATA}. Set PRIMUM_DATA to the folder that holds medmnist/ and chest/.", file=sys.stderr)
         return 2
-    keys = [*list(SETTINGS)[:4], "auc_pooled", *list(SETTINGS)[4:]]
-    console, results = Console(width=140), {}
-    cache: dict[object, tuple[Tensor, Tensor]] = {}
-    sources: dict[str, Source] = {}
+    keys = [*list(SETTINGS)[:5], "auc_pooled", *list(SETTINGS)[5:]]
+    results: dict[str, Result] = {}
+    cache = Cache({}, {})
     for key in arguments.only or keys:
-        results[key] = measure(key, arguments.runs, arguments.bits, cache, sources)
-        print(f"{key}: {np.mean(results[key].aucs):.4f} in {results[key].seconds:.0f} s", file=sys.stderr, flush=True)
-    console.print(table(results))
-    print(json.dumps({key: round(float(np.mean(result.aucs)), 4) for key, result in results.items()}))
+        results |= measure(key, arguments.runs, arguments.bits, cache)
+        print(f"{key}: {results[key].mean('auc'):.4f} in {results[key].seconds:.0f} s", file=sys.stderr, flush=True)
+    Console(width=170).print(table(results))
+    print(json.dumps({key: round(result.mean("auc"), 4) for key, result in results.items()}))
     return 0 if all(passed(key, results) for key in results) else 1
 
 

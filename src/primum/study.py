@@ -63,7 +63,7 @@ class MultiScaleModel(_Section):
     kind: Literal["multiscale-linear"]
     scales: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(min_length=1, max_length=5)] = (1, 2, 3)
     angles: Annotated[int, Field(ge=2, le=16)] = 8
-    views: Literal["one", "shift", "zoom"] = "shift"
+    views: Literal["one", "shift", "zoom"] = "zoom"
 
 
 def _kind_of(model: Any) -> Any:

@@ -145,8 +145,10 @@ def test_colour_pictures_and_the_dimension() -> None:
     assert front_end.dimension == sum(FrontEnd(16, scale, 2, 3).dimension for scale in (1, 2))
 
 
-def test_no_images_give_no_rows() -> None:
-    assert SMALL.features(torch.zeros(0, 1, 16, 16)).shape == (0, SMALL.dimension)
+@pytest.mark.parametrize("views", ["one", "shift", "zoom"])
+def test_no_images_give_no_rows(views: str) -> None:
+    front_end = MultiScale(16, scales=(1, 2), angles=2, views=views)  # type: ignore[arg-type]
+    assert front_end.features(torch.zeros(0, 1, 16, 16)).shape == (0, SMALL.dimension)
 
 
 @pytest.mark.parametrize("scales", [(), (1, 1), (0,), (7,), (1, 4)])

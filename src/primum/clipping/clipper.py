@@ -23,10 +23,11 @@ from primum.clipping import memory, single
 from primum.clipping.capture import Capture, Unruled, Use
 from primum.clipping.factors import Clipping, Flat, total
 from primum.clipping.geometry import summed_units
-from primum.clipping.mixing import refuse_layers, refuse_mixing
+from primum.clipping.mixing import refuse_mixing
 from primum.clipping.product import Product
 from primum.clipping.rules import RULES
 from primum.clipping.single import Inputs, Loss
+from primum.clipping.validate import refuse_layers
 from primum.errors import ModelError
 
 _AGREES: Final = 1e-3  # of the engine's sum with the loop's, relative
@@ -126,14 +127,12 @@ class Clipper:
             return
         if count % self._images:
             raise ValueError(f"{count} rows are not a multiple of {self._images} images a unit")
-        if count < padded_to:
-            inputs, targets, weights = _padded((inputs, targets, weights), padded_to)
-            count = padded_to
+        batch = (inputs, targets, weights)
         with self._context():
-            piece = self._piece(inputs, targets)
-            for start in range(0, count, piece):
-                rows = slice(start, start + piece)
-                self._add(single.rows_of(inputs, rows), single.rows_of(targets, rows), weights[rows])
+            piece = self._piece(*_padded(batch[:2], min(padded_to, self._images)))
+            for start in range(0, max(count, padded_to), piece):
+                some = single.rows_of(batch, slice(start, start + piece))
+                self._add(*_padded(some, min(piece, padded_to - start)))
 
     def take(self) -> Tensor:
         """The sum since the last call, flat [dimension] on the processor; it starts again from zero.
@@ -447,7 +446,8 @@ def _padded(batch: Any, count: int) -> Any:
     def one(part: Any) -> Any:
         if not isinstance(part, Tensor):
             return part
-        return torch.cat([part, part.new_zeros(count - len(part), *part.shape[1:])])
+        missing = count - len(part)
+        return torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing > 0 else part
 
     return tree_map(one, batch)
 

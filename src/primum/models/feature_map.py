@@ -61,7 +61,7 @@ class MultiScaleCard(_Settings):
     kind: Literal["multiscale"] = "multiscale"
     scales: tuple[int, ...]
     angles: int = 8
-    views: Views = "shift"
+    views: Views = "zoom"
 
     def feature_map(self) -> FeatureMap:
         """ModelError where the numbers do not fit each other."""

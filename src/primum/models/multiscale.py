@@ -78,7 +78,7 @@ class MultiScale:
     scales: tuple[int, ...] = (1, 2, 3)
     angles: int = 8
     channels: int = 1
-    views: Views = "shift"
+    views: Views = "zoom"
 
     def __post_init__(self) -> None:
         if not self.scales or len(set(self.scales)) != len(self.scales):
@@ -115,7 +115,7 @@ class MultiScale:
 
     def averaged(self, images: Tensor) -> Tensor:
         """Mean over the views of the parts' features, float32 [n, dimension]: steps 1 and 2 above."""
-        if images.ndim != 4 or self.views == "one":
+        if self.views == "one" or images.ndim != 4 or not len(images):  # the parts say what is wrong, if anything
             return self._together(images)
         moved = _shifted(images) if self.views == "shift" else _zoomed(images)
         total = torch.zeros(len(images), self.dimension)

@@ -16,7 +16,7 @@ from primum.models.linear import LinearHead, logits_of
 from primum.rng import Stream
 from primum.tasks.plan import Plan
 
-_ROWS: Final = 4096  # features at once: a linear layer's need no memory beside themselves
+_AT_ONCE: Final = 1 << 21  # features that are clipped at a time: about a cache
 
 Integers = npt.NDArray[np.int32]
 Cells = npt.NDArray[np.int64]
@@ -59,7 +59,7 @@ class Learner:
             training.clipping_norm,
             clipping=Automatic() if training.clipping == "automatic" else Flat(),
             images_per_unit=training.images_a_patient,
-            rows=_ROWS,
+            rows=max(16, _AT_ONCE // plan.front_end.dimension),
         )
         self._stream = Stream.from_os()
         privacy = plan.study.privacy
