@@ -31,13 +31,15 @@ _chosen: dict[tuple[object, ...], str] = {}
 class Way:
     """One way to measure a layer's gradients. `work` in multiplications, roughly.
 
-    With `keeps` the call gives the gradients [units, weight], else their squared norms [units].
+    With `keeps` the call gives the gradients [units, weight], else their squared norms [units]. `turned`: as
+    `geometry.each_by_patches` gives them.
     """
 
     name: str
     work: float
     keeps: bool
     call: Callable[[Tensor, Tensor], Tensor]
+    turned: bool = False
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Product(ABC):
     squares: Tensor | None = field(default=None, repr=False)
     kept: Tensor | None = field(default=None, repr=False)
     slopes: Tensor | None = field(default=None, repr=False)
+    turned: bool = False
 
     def __post_init__(self) -> None:
         assert self.inputs is not None
@@ -74,7 +77,7 @@ class Product(ABC):
     def _measure(self, way: Way, inputs: Tensor, slopes: Tensor) -> None:
         result = way.call(inputs, slopes)
         if way.keeps:
-            self.kept = result.flatten(1)
+            self.kept, self.turned = result.flatten(1), way.turned
             self.squares = torch.linalg.vecdot(self.kept, self.kept)
             self.inputs = self.slopes = None
         else:
@@ -89,13 +92,17 @@ class Product(ABC):
     def clipped(self, factors: Tensor) -> Tensor:
         """The weighted sum of the units' gradients, the weight's shape; `factors` [units]."""
         if self.kept is not None:
-            return torch.mv(self.kept.t(), factors.to(self.kept.dtype)).view(self.weight.shape)
+            return self.from_kept(torch.mv(self.kept.t(), factors.to(self.kept.dtype)))
         if self.slopes is None:
             return torch.zeros_like(self.weight)
         rows = factors.repeat_interleave(self.images) if self.images > 1 else factors
         inputs, slopes = self.operands()
         weighted = self.slopes * rows.to(self.slopes.dtype).view(-1, *[1] * (self.slopes.ndim - 1))
         return self.summed(*((inputs, weighted) if slopes is self.slopes else (weighted, slopes)))
+
+    def from_kept(self, gradient: Tensor) -> Tensor:
+        """A flat gradient as it was kept, as the weight."""
+        return gradient.view(self.weight.shape)
 
     def each(self, weight: Tensor) -> Tensor:
         """Each row's gradient, [rows, *weight.shape]."""
@@ -234,8 +241,15 @@ class Convolution(Product):
             ways.append(Way("products", work, False, self._products))
         fits = rows * size * 4 <= ALLOWANCE
         for name, call in _EACH.items():
-            ways.append(Way(name, each, fits, self._kept(call) if fits else self._pieces(call)))
+            gradients = self._kept(call) if fits else self._pieces(call)
+            ways.append(Way(name, each, fits, gradients, turned=name == _TURNED))
         return ways
+
+    def from_kept(self, gradient: Tensor) -> Tensor:
+        """Patches give their gradients turned."""
+        if not self.turned:
+            return super().from_kept(gradient)
+        return shapes.turned_back(gradient, tuple(self.weight.shape), self.geometry)
 
     def _products(self, inputs: Tensor, slopes: Tensor) -> Tensor:
         if self.images == 1:
@@ -273,11 +287,12 @@ class Convolution(Product):
         return shapes.weight_gradient(inputs, slopes, self.geometry, self.geometry.groups)
 
 
+_TURNED: Final = "patches"
 Each = Callable[[Tensor, Tensor, Geometry], Tensor]
 _EACH: Final[dict[str, Each]] = {
     "groups": shapes.each_by_groups,
     "rows": shapes.each_by_rows,
-    "patches": shapes.each_by_patches,
+    _TURNED: shapes.each_by_patches,
     "offsets": shapes.each_by_offsets,
 }
 
