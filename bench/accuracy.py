@@ -16,7 +16,9 @@ views (zoom) by how much is lost on validation pictures that are zoomed, turned,
 end, steps, norm and rate of PneumoniaMNIST stood before its test images were seen with them (an earlier candidate, no
 views and another front end's noise, had been seen once: 0.918, 0.940, 0.960, 0.972 at 0.5, 1, 3, 8). For the chest the
 settings of epsilon 1, 3 and 8 were searched for once more on training patients, by balanced accuracy as well, after a
-test figure (balanced accuracy 0.66 at epsilon 1) had shown that AUC alone does not choose well. A search of this kind
+test figure (balanced accuracy 0.66 at epsilon 1) had shown that AUC alone does not choose well; then epsilon 8 gave
+0.9931 and 0.9933 on the test images. Two images of a patient (of 379 patients 71 have more than one) came last: less
+variance at the same noise, in cross-validation at epsilon 8 0.9875 with up to three against 0.9853 with one. A search of this kind
 is not private and is not paid for by epsilon: in a real study it would be done on public images, or be charged.
 """
 
@@ -62,6 +64,7 @@ class Setting:
     rounds: int
     clipping_norm: float
     learning_rate: float
+    images_a_patient: int = 1
 
     def training(self) -> Training:
         """As a study says it: all patients in every round."""
@@ -72,6 +75,7 @@ class Setting:
             learning_rate=self.learning_rate,
             momentum=0.0,
             average_last=0.3,
+            images_a_patient=self.images_a_patient if self.epsilon else 1,
         )
 
 
@@ -82,9 +86,9 @@ SETTINGS = {
     "auc_eps3": Setting("pneumonia", 3.0, 0.965, (1, 2, 3), 150, 0.15, 256.0),
     "auc_eps8": Setting("pneumonia", 8.0, 0.972, (1, 2, 3), 60, 0.4, 256.0),
     "auc_none": Setting("pneumonia", None, 0.965, (1, 2, 3), 150, 1.0, 256.0),
-    "chest_eps1": Setting("chest", 1.0, 0.94, (2, 3), 40, 0.05, 64.0),
-    "chest_eps3": Setting("chest", 3.0, 0.985, (2, 3), 80, 0.1, 64.0),
-    "chest_eps8": Setting("chest", 8.0, 0.994, (2, 3), 150, 0.05, 128.0),
+    "chest_eps1": Setting("chest", 1.0, 0.94, (2, 3), 40, 0.05, 64.0, 2),
+    "chest_eps3": Setting("chest", 3.0, 0.985, (2, 3), 80, 0.1, 64.0, 2),
+    "chest_eps8": Setting("chest", 8.0, 0.994, (2, 3), 150, 0.05, 128.0, 2),
     "chest_none": Setting("chest", None, 0.99, (2, 3), 100, 0.05, 1024.0),
 }
 OTHER = {"chest_eps1": 0.87, "chest_eps3": 0.92, "chest_eps8": 0.94, "chest_none": 0.94}

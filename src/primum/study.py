@@ -66,14 +66,39 @@ class MultiScaleModel(_Section):
     views: Literal["one", "shift", "zoom"] = "zoom"
 
 
+class RandomModel(_Section):
+    """The same on drawn filters: a baseline, and for texture and colour."""
+
+    kind: Literal["random-linear"]
+    filters: Annotated[int, Field(ge=1, le=4096)] = 256
+    patch: Annotated[int, Field(ge=2, le=32)] = 6
+    pools: Annotated[int, Field(ge=1, le=64)] = 3
+
+
+class BackboneModel(_Section):
+    """The same on a frozen public network, whose file everybody has: `weights` is its SHA-256 (models/backbone.py)."""
+
+    kind: Literal["backbone-linear"]
+    backbone: Literal["resnet18"]
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 def _kind_of(model: Any) -> Any:
     """Which class of settings: by `kind`, and the first where none is named."""
     return model.get("kind", "scattering-linear") if isinstance(model, dict) else getattr(model, "kind", None)
 
 
-_MODELS: dict[str, type[BaseModel]] = {"scattering-linear": Model, "multiscale-linear": MultiScaleModel}
+_MODELS: dict[str, type[BaseModel]] = {
+    "scattering-linear": Model,
+    "multiscale-linear": MultiScaleModel,
+    "random-linear": RandomModel,
+    "backbone-linear": BackboneModel,
+}
 AnyModel = Annotated[
-    Annotated[Model, Tag("scattering-linear")] | Annotated[MultiScaleModel, Tag("multiscale-linear")],
+    Annotated[Model, Tag("scattering-linear")]
+    | Annotated[MultiScaleModel, Tag("multiscale-linear")]
+    | Annotated[RandomModel, Tag("random-linear")]
+    | Annotated[BackboneModel, Tag("backbone-linear")],
     Discriminator(_kind_of),
 ]
 

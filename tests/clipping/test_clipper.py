@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from primum.clipping import Clipper, single
+from primum.clipping import Clipper, product, single
 from primum.errors import ModelError
 
 
@@ -274,3 +274,56 @@ def test_memory_finds_a_batch_by_itself(caplog: pytest.LogCaptureFixture) -> Non
         clipper = Clipper(network(), cross_entropy, 0.5)
         clipper.add(inputs, targets)
     assert clipper._rows is not None and clipper._rows >= 1 and not caplog.records
+
+
+class Jitter(nn.Module):
+    """Draws a random number for each example, as stochastic depth does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + 0.1 * torch.rand(len(x), 1))
+
+
+def test_a_model_that_draws_random_numbers_is_clipped_too() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Jitter(), nn.Linear(4, 3))
+    clipper = Clipper(model, cross_entropy, 0.01)
+    clipper.add(torch.randn(6, 4), torch.randint(0, 3, (6,)))
+    assert 0.01 < float(clipper.take().norm()) <= 0.06
+
+
+def test_looking_at_a_batch_leaves_the_random_numbers_alone() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 3))
+    inputs, targets, found = torch.randn(6, 4), torch.randint(0, 3, (6,)), []
+    for _ in range(2):
+        clipper = Clipper(model, cross_entropy, 0.1, rows=6)
+        torch.manual_seed(7)
+        clipper.add(inputs, targets)
+        found.append(clipper.take())
+    assert torch.equal(*found)
+
+
+def test_samples_of_any_size_are_timed_together() -> None:
+    model, clipper = network(), None
+    clipper = Clipper(model, cross_entropy, 0.1, rows=64)
+    inputs, targets = batch(32)
+    clipper.add(inputs, targets)
+    before = len(product._chosen)
+    for rows in range(17, 32):
+        clipper.add(inputs[:rows], targets[:rows])
+    assert len(product._chosen) == before
+
+
+def test_a_long_sequence_that_fits_nowhere_is_measured_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(5)
+    model, inputs, targets = nn.Linear(5, 3), torch.randn(6, 7, 5), torch.randn(6)
+
+    def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
+        return (outputs.sum((1, 2)) - wanted).square()
+
+    sums = []
+    for allowance in (1 << 26, 1):
+        monkeypatch.setattr(product, "ALLOWANCE", allowance)
+        product._chosen.clear()
+        clipper = Clipper(model, loss, 1.0)
+        clipper.add(inputs, targets)
+        sums.append(clipper.take())
+    assert close(sums[1], sums[0])

@@ -70,7 +70,7 @@ def test_an_empty_sample_is_a_step_of_noise_alone() -> None:
 
 def test_a_step_is_released_once_and_never_without_a_draw() -> None:
     network, (images, labels) = model(), data()
-    clipper, sampler = Clipper(network, loss, 1.0), PoissonSampler(IMAGES, accountant(network))
+    clipper, sampler = Clipper(network, loss, 1.0), PoissonSampler(IMAGES, accountant(network, sampling=1.0))
     clipper.add(images, labels)
     with pytest.raises(BudgetError, match="second noisy sum"):
         privatize(clipper, sampler)

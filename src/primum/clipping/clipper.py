@@ -23,7 +23,7 @@ from primum.clipping import memory, single
 from primum.clipping.capture import Capture, Unruled, Use
 from primum.clipping.factors import Clipping, Flat, total
 from primum.clipping.geometry import summed_units
-from primum.clipping.mixing import refuse_mixing
+from primum.clipping.mixing import is_random, refuse_mixing
 from primum.clipping.product import Product
 from primum.clipping.rules import RULES
 from primum.clipping.single import Inputs, Loss
@@ -75,9 +75,8 @@ class Clipper:
         rows: int | None = None,
         precision: Precision = "float32",
     ) -> None:
-        if not 0 < clipping_norm < float("inf"):
-            raise ModelError(f"The clipping norm is {clipping_norm:g}.", "Use a positive number.")
-        self.model, self.loss, self.clipping_norm = model, loss, clipping_norm
+        _refuse_norm(clipping_norm)
+        self.model, self.loss, self._norm = model, loss, clipping_norm
         self._clipping = clipping or Flat()
         self._images, self._rows, self._precision = images_per_unit, rows, precision
         self._parameters = single.trainable(model)
@@ -92,6 +91,18 @@ class Clipper:
         self._total: Tensor | None = None
         self._within = self._units_added = 0
         self.without_rule: str | None = None
+
+    @property
+    def clipping_norm(self) -> float:
+        """C. It may be changed between steps, never while a sum waits: that one was clipped to the old norm."""
+        return self._norm
+
+    @clipping_norm.setter
+    def clipping_norm(self, norm: float) -> None:
+        if self._sums or self._total is not None:
+            raise ModelError("The clipping norm was changed while a sum waits.", "Take the sum first.")
+        _refuse_norm(norm)
+        self._norm = norm
 
     @property
     def dimension(self) -> int:
@@ -122,7 +133,7 @@ class Clipper:
         """
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
         count = _count(inputs)
-        weights = torch.ones(count, device=self._device) if weights is None else weights.to(torch.float32)
+        weights = torch.ones(count, device=self._device) if weights is None else weights.to(self._device, torch.float32)
         if count == 0 and padded_to == 0:
             return
         if count % self._images:
@@ -349,7 +360,8 @@ class Clipper:
             *((part.shape[1:], part.dtype) if isinstance(part, Tensor) else type(part) for part in leaves),
         )
         if kind not in self._known:
-            self._known[kind] = self._look(inputs, targets)
+            with torch.random.fork_rng():  # looking must not change what a model draws afterwards
+                self._known[kind] = self._look(inputs, targets)
         return kind
 
     def _look(self, inputs: Inputs, targets: Any) -> tuple[object, ...] | None:
@@ -366,7 +378,8 @@ class Clipper:
         except Unruled as reason:
             self._say(reason)
             return None
-        self._compare(found, *few)
+        if not is_random(self.model, few[0]):
+            self._compare(found, *few)
         return signatures[0]
 
     def _some(self, batch: tuple[Inputs, Any], units: int) -> tuple[Inputs, Any]:
@@ -416,6 +429,11 @@ class Clipper:
             some = self._some((inputs, targets), 2)
             self._rows = memory.rows_that_fit(lambda: self.model(*some[0]), 2 * self._images, self._device)
         return max(1, self._rows // self._images) * self._images
+
+
+def _refuse_norm(norm: float) -> None:
+    if not 0 < norm < float("inf"):
+        raise ModelError(f"The clipping norm is {norm:g}.", "Use a positive number.")
 
 
 def _count(inputs: Inputs) -> int:

@@ -14,33 +14,37 @@ from primum.errors import ModelError
 _SAME: Final = 1e-3  # relative; kernels round differently for other batch sizes
 
 
-def refuse_layers(model: nn.Module) -> None:
-    """ModelError for a layer that is known to mix examples, by name."""
-    for name, module in model.named_modules():
-        where = f"Layer {name or type(module).__name__}"
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or not module.track_running_stats):
-            raise ModelError(
-                f"{where} is batch normalisation: it mixes the patients of a batch.",
-                "Use group normalisation or none; with batch normalisation no clipping bounds one patient's effect.",
-            )
-        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
-            raise ModelError(
-                f"{where} keeps running statistics of what it sees: they would leave without noise.",
-                "Set track_running_stats=False.",
-            )
-
-
 def refuse_mixing(model: nn.Module, few: Inputs, more: Inputs) -> None:
     """ModelError where an example's output changes with the rest of its batch; `more` begins with the rows of `few`."""
+    culprit = mixed(model, few, more)
+    if culprit is None:
+        return
+    where = "No single layer does it."
+    if culprit:
+        kind = type(model.get_submodule(culprit)).__name__
+        where = f"It first shows in the output of layer {culprit} ({kind})."
+    raise ModelError(
+        "An example's output changes with the other examples of its batch.",
+        f"{where} Replace it by something that looks at one example at a time.",
+    )
+
+
+def mixed(model: nn.Module, few: Inputs, more: Inputs) -> str | None:
+    """The first layer whose output for `few` is another among `more`, "" where none does it alone; None: nothing mixes.
+
+    `more` begins with the rows of `few`. None, too, where the model draws random numbers: nothing can be compared.
+    """
     with torch.no_grad():
         first, again, longer = (_outputs(model, batch) for batch in (few, few, more))
-    if _differ(first, again):
-        return  # it draws random numbers: nothing can be compared
-    if _differ(first, longer):
-        raise ModelError(
-            "An example's output changes with the other examples of its batch.",
-            f"{_culprit(model, few, more)} Replace it by something that looks at one example at a time.",
-        )
+    if _differ(first, again) or not _differ(first, longer):
+        return None
+    return _culprit(model, few, more)
+
+
+def is_random(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether the model draws random numbers beside dropout: then no two passes can be compared."""
+    with torch.no_grad():
+        return _differ(_outputs(model, inputs), _outputs(model, inputs))
 
 
 def _outputs(model: nn.Module, batch: Inputs) -> list[Tensor]:
@@ -62,7 +66,7 @@ def _differ(few: list[Tensor], more: list[Tensor]) -> bool:
 
 
 def _culprit(model: nn.Module, few: Inputs, more: Inputs) -> str:
-    """The first layer whose output depends on other rows."""
+    """The first layer whose output depends on other rows; "" where it is none."""
     seen: dict[str, list[list[Tensor]]] = {}
     handles = []
     for name, module in model.named_modules():
@@ -81,5 +85,5 @@ def _culprit(model: nn.Module, few: Inputs, more: Inputs) -> str:
     for name, outputs in seen.items():
         half = len(outputs) // 2
         if any(_differ(one, other) for one, other in zip(outputs[:half], outputs[half:], strict=False)):
-            return f"It first shows in the output of layer {name} ({type(model.get_submodule(name)).__name__})."
-    return "No single layer does it."
+            return name
+    return ""

@@ -100,6 +100,20 @@ class Product(ABC):
         weighted = self.slopes * rows.to(self.slopes.dtype).view(-1, *[1] * (self.slopes.ndim - 1))
         return self.summed(*((inputs, weighted) if slopes is self.slopes else (weighted, slopes)))
 
+    def in_pieces(self, call: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Squared norms of the gradients that `call` gives, a few units at a time; at least one."""
+        piece = max(1, ALLOWANCE // (4 * self.weight.numel() * self.images)) * self.images
+
+        def squares(inputs: Tensor, slopes: Tensor) -> Tensor:
+            parts = []
+            for start in range(0, len(inputs), piece):
+                rows = slice(start, start + piece)
+                flat = call(inputs[rows], slopes[rows]).flatten(1)
+                parts.append(torch.linalg.vecdot(flat, flat))
+            return torch.cat(parts)
+
+        return squares
+
     def from_kept(self, gradient: Tensor) -> Tensor:
         """A flat gradient as it was kept, as the weight."""
         return gradient.view(self.weight.shape)
@@ -138,7 +152,12 @@ def choose(key: tuple[object, ...], ways: list[Way], product: Product, inputs: T
         if len(tried) > 1:
             name = min((_seconds(way, product, inputs, slopes), way.name) for way in tried)[1]
         _chosen[key] = name
-    return next(way for way in ways if way.name == name)
+    return next((way for way in ways if way.name == name), ways[0])
+
+
+def rows_about(tensor: Tensor) -> tuple[int, ...]:
+    """The shape with its rows rounded up to a power of two: samples differ in size from step to step."""
+    return (1 << (len(tensor) - 1).bit_length(), *tensor.shape[1:])
 
 
 def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor) -> float:
@@ -154,6 +173,10 @@ def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor) -> floa
             product.summed(inputs, slopes)
         best = min(best, _now(inputs) - began)
     return best
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tensor.device, torch.get_num_threads()
 
 
 def _now(tensor: Tensor) -> float:
@@ -172,7 +195,7 @@ class Linear(Product):
 
     def key(self, inputs: Tensor, slopes: Tensor) -> tuple[object, ...]:
         """Shapes, type and place."""
-        return ("linear", self.images, inputs.shape, slopes.shape, inputs.dtype, inputs.device, torch.get_num_threads())
+        return ("linear", self.images, rows_about(inputs), rows_about(slopes), *_place(inputs))
 
     def ways(self, inputs: Tensor, slopes: Tensor) -> list[Way]:
         """One position: the product of two norms. More: products of positions, or the gradients themselves."""
@@ -181,10 +204,12 @@ class Linear(Product):
         high = slopes.shape[-1]
         if positions == 1:
             return [Way("lengths", 1.0, False, self._lengths)]
-        ways = [Way("products", units * positions**2 * (wide + high), False, self._products)]
-        if units * wide * high * 4 <= ALLOWANCE:
-            ways.append(Way("each", units * positions * wide * high, True, self._each))
-        return ways
+        ways = []
+        if units * positions**2 * 4 <= ALLOWANCE:
+            ways.append(Way("products", units * positions**2 * (wide + high), False, self._products))
+        fits = units * wide * high * 4 <= ALLOWANCE
+        gradients = self._each if fits else self.in_pieces(self._each)
+        return [*ways, Way("each", units * positions * wide * high, fits, gradients)]
 
     def _lengths(self, inputs: Tensor, slopes: Tensor) -> Tensor:
         x, g = (matrix.flatten(1) for matrix in self._matrices(inputs, slopes))
@@ -223,8 +248,7 @@ class Convolution(Product):
 
     def key(self, inputs: Tensor, slopes: Tensor) -> tuple[object, ...]:
         """Shapes, geometry, type and place."""
-        place = inputs.dtype, inputs.device, torch.get_num_threads()
-        return (self.geometry, self.images, inputs.shape, slopes.shape, *place)
+        return (self.geometry, self.images, rows_about(inputs), rows_about(slopes), *_place(inputs))
 
     def ways(self, inputs: Tensor, slopes: Tensor) -> list[Way]:
         """Products of positions; gradients by backward convolutions, by patches, by the kernel's offsets."""
@@ -241,7 +265,7 @@ class Convolution(Product):
             ways.append(Way("products", work, False, self._products))
         fits = rows * size * 4 <= ALLOWANCE
         for name, call in _EACH.items():
-            gradients = self._kept(call) if fits else self._pieces(call)
+            gradients = self._kept(call) if fits else self.in_pieces(self._kept(call))
             ways.append(Way(name, each, fits, gradients, turned=name == _TURNED))
         return ways
 
@@ -263,20 +287,6 @@ class Convolution(Product):
             return each if self.images == 1 else shapes.summed_units(each, self.images)
 
         return gradients
-
-    def _pieces(self, call: "Each") -> Callable[[Tensor, Tensor], Tensor]:
-        """Squared norms, a few units at a time; at least one."""
-        piece = max(1, ALLOWANCE // (4 * self.weight.numel() * self.images)) * self.images
-
-        def squares(inputs: Tensor, slopes: Tensor) -> Tensor:
-            parts = []
-            for start in range(0, len(inputs), piece):
-                rows = slice(start, start + piece)
-                flat = self._kept(call)(inputs[rows], slopes[rows]).flatten(1)
-                parts.append(torch.linalg.vecdot(flat, flat))
-            return torch.cat(parts)
-
-        return squares
 
     def of_rows(self, inputs: Tensor, slopes: Tensor) -> Tensor:
         """One backward convolution a row."""

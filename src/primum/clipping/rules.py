@@ -213,6 +213,11 @@ def group_norm(
     """Rows laid side by side as channels of one row, with a copy of scale and shift each: exact, and no more work."""
     _refuse_weight(capture, input, func)
     capture.first_axis_is_rows(input, func)
+    if input[0].numel() == num_groups:
+        raise ModelError(
+            "Group normalisation with a single value in each group makes it 0: it erases what the network computed.",
+            "Use fewer groups, with 8 values or more each (primum.clipping.validate finds such layers).",
+        )
     side_by_side = input.reshape(1, capture.rows * input.shape[1], *input.shape[2:])
     scale, shift = _tiled(capture, weight), _tiled(capture, bias)
     return functional.group_norm(side_by_side, capture.rows * num_groups, scale, shift, eps).view(input.shape)

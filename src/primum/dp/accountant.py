@@ -82,6 +82,7 @@ class Accountant:
         images_per_patient: int = 1,
         ledger: LedgerPage | None = None,
     ) -> None:
+        self._charged = 0
         _check(budget, sampling, steps, dimension, noise_multiplier, hospitals, images_per_patient)
         self._budget, self._sampling, self._dimension = budget, float(sampling), int(dimension)
         self._hospitals, self._images, self._page = int(hospitals), int(images_per_patient), ledger

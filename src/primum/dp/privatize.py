@@ -28,16 +28,22 @@ def privatize(clipper: Clipper, sampler: Charged, quantile: QuantileNorm | None 
     Guarantee: with all steps of `sampler`, (epsilon, delta) of its accountant for one unit added or removed. Noise is
     integer, from AES-CTR keyed by the operating system, drawn around the exact sum (`mechanism.py`). An empty sample is
     noise alone. With `quantile` the next clipping norm is set too, from one coordinate more of the same release.
-    BudgetError where this step was not charged or was released before; InputError where the accountant was made for
-    fewer coordinates. With an accountant without noise: the clipped sum over q N, and no guarantee.
+    BudgetError where this step was not charged or was released before, or where the sum holds more units than were drawn
+    (accumulating over several samples would need their noise); InputError where the accountant was made for fewer
+    coordinates. With an accountant without noise: the clipped sum over q N, and no guarantee.
     """
+    if not isinstance(sampler, Charged):
+        raise InputError(
+            f"Noise is paid for by a sampler, not by a {type(sampler).__name__}.",
+            "Draw from PoissonSampler or PatientSampler: a shuffling loader's samples are not what is accounted for.",
+        )
     accountant, dimension = sampler.accountant, clipper.dimension + (quantile is not None)
     if accountant.dimension < dimension:
         raise InputError(
             f"The accountant was made for {accountant.dimension:,} coordinates, a step releases {dimension:,}.",
             f"Make it with dimension={dimension}.",
         )
-    sampler.release()
+    sampler.release(clipper.units)
     norm, units, within = clipper.clipping_norm, clipper.units, clipper.within
     total = clipper.take().numpy()
     length = quantile.sensitivity(norm) if quantile else norm

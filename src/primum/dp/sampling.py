@@ -70,7 +70,7 @@ class Charged:
 
     def __init__(self, accountant: Accountant) -> None:
         self._accountant, self._stream = accountant, Stream.from_os()
-        self._open = False
+        self._drawn: int | None = None  # units of the sample whose sum waits for its noise
 
     def __len__(self) -> int:
         return self._accountant.left
@@ -95,17 +95,25 @@ class Charged:
         if not self._accountant.left:
             return False
         self._accountant.charge()
-        self._open = True
         return True
 
-    def release(self) -> None:
-        """Called when a step's sum gets its noise: once for each draw. BudgetError where no draw was charged for it."""
-        if not self._open:
+    def release(self, units: int) -> None:
+        """Called when a sum over `units` gets its noise: once for each draw.
+
+        BudgetError where no draw was charged for it, or where more units are in the sum than were drawn: then one may
+        be in it twice, and noise for once is too little.
+        """
+        if self._drawn is None:
             raise BudgetError(
                 "A second noisy sum was asked for in one step of the sampler.",
                 "Call privatize once for each sample: every release is charged before its sample is drawn.",
             )
-        self._open = False
+        if units > self._drawn:
+            raise BudgetError(
+                "The sum holds more than the last sample: another sample, or the same one twice.",
+                "Call privatize after each sample; to use several views of an image, make them one unit of the clipper.",
+            )
+        self._drawn = None
 
 
 class PoissonSampler(Charged):
@@ -125,7 +133,9 @@ class PoissonSampler(Charged):
 
     def __iter__(self) -> Iterator[Indices]:
         while self.begin():
-            yield self._draw()
+            indices = self._draw()
+            self._drawn = len(indices)
+            yield indices
 
     def _draw(self) -> Indices:
         q = self._accountant.sampling
@@ -188,7 +198,9 @@ class PatientSampler(Charged):
 
     def __iter__(self) -> Iterator[Sample]:
         while self.begin():
-            yield self._draw()
+            sample = self._draw()
+            self._drawn = sample.patients
+            yield sample
 
     def _draw(self) -> Sample:
         return draw_several(self._groups, self._accountant.sampling, self._most, self._stream)

@@ -5,7 +5,7 @@ from typing import Any, Final
 from primum.dp import account
 from primum.kernels import packing
 from primum.secagg.setup import Setup
-from primum.study import Hospitals, MultiScaleModel, Study
+from primum.study import BackboneModel, Hospitals, MultiScaleModel, RandomModel, Study
 from primum.tasks.plan import Plan, resolve
 
 _STAND_IN: Final = tuple(f"{place:064x}" for place in range(1, 4))
@@ -49,6 +49,10 @@ def model_in_words(study: Study) -> str:
         scales = ", ".join(map(str, model.scales))
         seen = {"one": "", "shift": ", averaged over small shifts", "zoom": ", averaged over small zooms"}[model.views]
         return f"fixed scattering transforms of {scales} scales{seen}"
+    if isinstance(model, RandomModel):
+        return f"{model.filters} fixed random filters of {model.patch} x {model.patch} pixels"
+    if isinstance(model, BackboneModel):
+        return f"a frozen {model.backbone} (file {model.weights[:12]}...)"
     return f"a fixed scattering transform of {model.scales} scales"
 
 

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 from torch import Tensor
 
+from primum.models.backbone import Backbone, Name
 from primum.models.multiscale import MultiScale, Views
+from primum.models.random_features import RandomFeatures
 from primum.models.scattering import FrontEnd
 
 
@@ -68,11 +70,39 @@ class MultiScaleCard(_Settings):
         return MultiScale(self.size, self.scales, self.angles, self.channels, self.views)
 
 
+class RandomCard(_Settings):
+    """`random_features.RandomFeatures`."""
+
+    kind: Literal["random"] = "random"
+    filters: int = 256
+    patch: int = 6
+    pools: int = 3
+
+    def feature_map(self) -> FeatureMap:
+        """ModelError where the numbers do not fit each other."""
+        return RandomFeatures(self.size, self.channels, self.filters, self.patch, self.pools)
+
+
+class BackboneCard(_Settings):
+    """`backbone.Backbone`."""
+
+    kind: Literal["backbone"] = "backbone"
+    backbone: Name
+    weights: str
+
+    def feature_map(self) -> FeatureMap:
+        """ModelError where the file of the weights is missing, altered or of another network."""
+        return Backbone(self.size, self.channels, self.backbone, self.weights)
+
+
 def _kind_of(card: Any) -> Any:
     return card.get("kind", "scattering") if isinstance(card, dict) else getattr(card, "kind", None)
 
 
 FrontEndCard = Annotated[
-    Annotated[ScatteringCard, Tag("scattering")] | Annotated[MultiScaleCard, Tag("multiscale")],
+    Annotated[ScatteringCard, Tag("scattering")]
+    | Annotated[MultiScaleCard, Tag("multiscale")]
+    | Annotated[RandomCard, Tag("random")]
+    | Annotated[BackboneCard, Tag("backbone")],
     Discriminator(_kind_of),
 ]

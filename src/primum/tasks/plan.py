@@ -10,10 +10,17 @@ from primum.dp.account import Budget, Steps
 from primum.dp.mechanism import Mechanism
 from primum.dp.sampling import public_maximum
 from primum.errors import StudyError
-from primum.models.feature_map import FeatureMap, FrontEndCard, MultiScaleCard, ScatteringCard
+from primum.models.feature_map import (
+    BackboneCard,
+    FeatureMap,
+    FrontEndCard,
+    MultiScaleCard,
+    RandomCard,
+    ScatteringCard,
+)
 from primum.models.linear import outputs_for
 from primum.secagg.setup import Setup
-from primum.study import MultiScaleModel, Study
+from primum.study import BackboneModel, MultiScaleModel, RandomModel, Study
 from primum.tasks.narrow import Narrow
 from primum.tasks.update import (
     GradientSum,
@@ -43,16 +50,16 @@ class Plan:
     @property
     def front_end_card(self) -> FrontEndCard:
         """The public front end, as a card names it."""
-        images, model = self.study.images, self.study.model
+        size, channels, model = self.study.images.size, self.study.images.channels, self.study.model
         if isinstance(model, MultiScaleModel):
             return MultiScaleCard(
-                size=images.size,
-                channels=images.channels,
-                scales=model.scales,
-                angles=model.angles,
-                views=model.views,
+                size=size, channels=channels, scales=model.scales, angles=model.angles, views=model.views
             )
-        return ScatteringCard(size=images.size, channels=images.channels, scales=model.scales, angles=model.angles)
+        if isinstance(model, RandomModel):
+            return RandomCard(size=size, channels=channels, filters=model.filters, patch=model.patch, pools=model.pools)
+        if isinstance(model, BackboneModel):
+            return BackboneCard(size=size, channels=channels, backbone=model.backbone, weights=model.weights)
+        return ScatteringCard(size=size, channels=channels, scales=model.scales, angles=model.angles)
 
     @cached_property
     def front_end(self) -> FeatureMap:
