@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -327,3 +328,39 @@ def test_a_long_sequence_that_fits_nowhere_is_measured_in_pieces(monkeypatch: py
         clipper.add(inputs, targets)
         sums.append(clipper.take())
     assert close(sums[1], sums[0])
+
+
+def test_a_label_that_is_not_finite_spoils_nobody_else() -> None:
+    """Its loss is not finite whatever the image: only its own unit counts as zero."""
+    torch.manual_seed(5)
+    model, inputs, targets = nn.Linear(5, 1), torch.randn(6, 5), torch.randn(6)
+
+    def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
+        return (outputs[:, 0] - wanted).square()
+
+    sums = []
+    for chosen in ([0, 1, 2, 3, 4, 5], [0, 1, 3, 4, 5]):
+        spoilt = targets.clone()
+        spoilt[2] = float("nan")
+        clipper = Clipper(model, loss, 0.1)
+        clipper.add(inputs[chosen], spoilt[chosen])
+        assert clipper.units == len(chosen)
+        sums.append(clipper.take())
+    assert close(*sums) and bool(sums[0].any())
+
+
+def test_where_memory_ends_pieces_get_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, targets = batch(13)
+    clipper, seen = Clipper(network(), cross_entropy, 0.5, rows=13), []
+    whole = clipper._engine.gradients
+
+    def small_machine(inputs: Any, targets: Any, weights: Tensor) -> Any:
+        seen.append(len(weights))
+        if len(weights) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return whole(inputs, targets, weights)
+
+    monkeypatch.setattr(clipper._engine, "gradients", small_machine)
+    clipper.add(inputs, targets)
+    assert seen == [13, 6, 3, 3, 3, 3, 1]
+    assert close(clipper.take(), summed(network(), inputs, targets))

@@ -80,7 +80,7 @@ def _sizes(value: Any, axes: int) -> tuple[int, ...]:
     return (value,) * axes if isinstance(value, int) else tuple(value) * (axes if len(value) == 1 else 1)
 
 
-def _convolution(axes: int, func: Function) -> Callable[..., Tensor]:
+def _convolution(axes: int, func: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def rule(
         capture: Capture,
         _: Function,
@@ -92,41 +92,20 @@ def _convolution(axes: int, func: Function) -> Callable[..., Tensor]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        _refuse_weight(capture, input, func)
-        capture.first_axis_is_rows(input, func)
-        if input.ndim != axes + 2:
-            raise Unruled(f"{func.__name__} without a batch axis")
-        kernel, steps, apart = tuple(weight.shape[2:]), _sizes(stride, axes), _sizes(dilation, axes)
+        steps, apart = _sizes(stride, axes), _sizes(dilation, axes)
         if isinstance(padding, str):
-            input, padding = _padded(input, padding, kernel, apart)
-        around = _sizes(padding, axes)
-        product = None
-        if capture.is_weight(weight):
-            shape = Geometry(kernel, steps, around, apart, groups)
-            product = Convolution(weight, input, capture.images, geometry=shape)
-        return _multiplied(
-            capture,
-            product,
-            bias,
-            1,
-            input,
-            lambda: func(input, weight.detach(), _detached(bias), steps, around, apart, groups),
-        )
+            input, padding = _padded(input, padding, tuple(weight.shape[2:]), apart)
+        shape = Geometry(tuple(weight.shape[2:]), steps, _sizes(padding, axes), apart, groups)
+
+        def run() -> Tensor:
+            return func(input, weight.detach(), _detached(bias), steps, shape.padding, apart, groups)
+
+        return _convolved(capture, func, shape, input, weight, bias, False, run)
 
     return rule
 
 
-def _padded(input: Tensor, padding: str, kernel: tuple[int, ...], apart: tuple[int, ...]) -> tuple[Tensor, Any]:
-    if padding == "valid":
-        return input, 0
-    totals = [d * (k - 1) for k, d in zip(kernel, apart, strict=True)]
-    if all(total % 2 == 0 for total in totals):
-        return input, tuple(total // 2 for total in totals)
-    around = [size for total in reversed(totals) for size in (total // 2, total - total // 2)]
-    return functional.pad(input, around), 0
-
-
-def _transposed(axes: int, func: Function) -> Callable[..., Tensor]:
+def _transposed(axes: int, func: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def rule(
         capture: Capture,
         _: Function,
@@ -139,25 +118,45 @@ def _transposed(axes: int, func: Function) -> Callable[..., Tensor]:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Tensor:
-        _refuse_weight(capture, input, func)
-        capture.first_axis_is_rows(input, func)
-        if input.ndim != axes + 2:
-            raise Unruled(f"{func.__name__} without a batch axis")
         steps, around, apart = (_sizes(value, axes) for value in (stride, padding, dilation))
-        product = None
-        if capture.is_weight(weight):
-            shape = Geometry(tuple(weight.shape[2:]), steps, around, apart, groups)
-            product = Convolution(weight, input, capture.images, geometry=shape, transposed=True)
-        return _multiplied(
-            capture,
-            product,
-            bias,
-            1,
-            input,
-            lambda: func(input, weight.detach(), _detached(bias), steps, around, output_padding, groups, apart),
-        )
+        shape = Geometry(tuple(weight.shape[2:]), steps, around, apart, groups)
+
+        def run() -> Tensor:
+            return func(input, weight.detach(), _detached(bias), steps, around, output_padding, groups, apart)
+
+        return _convolved(capture, func, shape, input, weight, bias, True, run)
 
     return rule
+
+
+def _convolved(
+    capture: Capture,
+    func: Function,
+    shape: Geometry,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    transposed: bool,
+    run: Callable[[], Tensor],
+) -> Tensor:
+    _refuse_weight(capture, input, func)
+    capture.first_axis_is_rows(input, func)
+    if input.ndim != weight.ndim:
+        raise Unruled(f"{func.__name__} without a batch axis")
+    product = None
+    if capture.is_weight(weight):
+        product = Convolution(weight, input, capture.images, geometry=shape, transposed=transposed)
+    return _multiplied(capture, product, bias, 1, input, run)
+
+
+def _padded(input: Tensor, padding: str, kernel: tuple[int, ...], apart: tuple[int, ...]) -> tuple[Tensor, Any]:
+    if padding == "valid":
+        return input, 0
+    totals = [d * (k - 1) for k, d in zip(kernel, apart, strict=True)]
+    if all(total % 2 == 0 for total in totals):
+        return input, tuple(total // 2 for total in totals)
+    around = [size for total in reversed(totals) for size in (total // 2, total - total // 2)]
+    return functional.pad(input, around), 0
 
 
 for _axes, _one, _other in (
