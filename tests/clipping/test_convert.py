@@ -159,7 +159,7 @@ def test_a_converted_model_trains_under_privacy(name: str, kind: str) -> None:
     with pytest.raises(ModelError, match="batch normalisation"):
         Clipper(before, loss, 1.0)
     model, inputs, targets = convert(before, kind), images(6, axes), torch.randint(0, 3, (6,))  # type: ignore[arg-type]
-    assert [finding for finding in validate(model.train(), inputs) if finding.refused] == []
+    assert validate(model.train(), inputs) == []
     clipper = Clipper(model, loss, 1.0)
     optimiser = torch.optim.SGD(model.parameters(), 0.05)
     losses = []
@@ -372,6 +372,33 @@ def test_standardised_filters_have_no_sum_and_their_gain_as_length(
     long = weight.flatten(1).std(1) > 0.05
     assert torch.allclose(rows.norm(dim=1)[long], gain.abs()[long])
     assert (rows.norm(dim=1) <= gain.abs() * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_the_slope_of_standardised_filters_is_that_of_the_formula(scale: float) -> None:
+    """Also of filters so short that their length is held."""
+
+    def formula(weight: Tensor, gain: Tensor) -> Tensor:
+        rows = weight.flatten(1) - weight.flatten(1).mean(1, keepdim=True)
+        length = rows.square().sum(1).clamp(min=1e-4).sqrt()
+        return (rows / length.unsqueeze(1) * gain.unsqueeze(1)).view_as(weight)
+
+    weight = (scale * torch.randn(3, 2, 5, dtype=torch.float64)).requires_grad_()
+    gain, slope = torch.randn(3, dtype=torch.float64, requires_grad=True), torch.randn(3, 2, 5, dtype=torch.float64)
+    for one, other in zip(
+        *(torch.autograd.grad(made(weight, gain), (weight, gain), slope) for made in (standardised, formula)),
+        strict=True,
+    ):
+        assert torch.allclose(one, other)
+    assert torch.allclose(standardised(weight, gain), formula(weight, gain))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_converted_model_stays_as_it_is_when_converted_again(kind: str) -> None:
+    once = convert(trained(ResNet), kind)  # type: ignore[arg-type]
+    again = convert(once, kind)  # type: ignore[arg-type]
+    assert changes(once, again) == []
+    assert compare(once, again, images()).difference == 0
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])

@@ -185,6 +185,21 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class VolumeUNet(nn.Module):
+    """Down, up and a skip, in three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4, affine=True), nn.LeakyReLU(0.1))
+        self.down = nn.Sequential(nn.MaxPool3d(2), nn.Conv3d(4, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU())
+        self.up = nn.ConvTranspose3d(6, 4, 2, 2)
+        self.last = nn.Conv3d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.first(x)
+        return self.last(torch.cat([kept, self.up(self.down(kept))], 1))
+
+
 class FrozenStatistics(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -222,6 +237,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dropout": (lambda: nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.0), nn.Linear(4, 2)), (6, 5)),
     "same padding": (lambda: nn.Conv2d(2, 3, (3, 5), padding="same"), PICTURES),
     "reflected padding": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), PICTURES),
+    "volume u-net": (VolumeUNet, (4, 1, 4, 6, 4)),
     "volume": (lambda: nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(), nn.ConvTranspose3d(2, 1, 2, 2)), (4, 1, 5, 6, 7)),
 }
 
