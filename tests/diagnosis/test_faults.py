@@ -163,7 +163,8 @@ def test_states_are_private_and_the_journal_keeps_hashes_only(cluster):
         assert folder.stat().st_mode & 0o777 == 0o700
         for path in folder.iterdir():
             assert path.stat().st_mode & 0o077 == 0, path
-            assert path.stat().st_size < 20_000, path  # no share, mask or opening of 2,000 values is on a disk
+            if path.name != "journal.jsonl":  # which grows with the tests that came before; its lines are short, below
+                assert path.stat().st_size < 20_000, path  # no share, mask or opening of 2,000 values is on a disk
     text = (cluster.folder / "A" / "journal.jsonl").read_text()
     assert f'"first":{one.number},' in text
     assert all(len(line) < 1200 for line in text.splitlines())
