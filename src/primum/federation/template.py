@@ -20,7 +20,8 @@ intensity = "display"  # display: grey levels as a screen shows them; stretch: c
 [model]
 kind = "scattering-linear"   # a fixed wavelet transform and one learned layer: good at a small epsilon
                        # "multiscale-linear": several at once, better at every epsilon, three times the bytes
-                       # (scales = [1, 2, 3]; views = "zoom" or "shift"; docs/how-to/small-epsilon.md)
+                       # (scales = [1, 2, 3]; views = "zoom" or "shift"). "random-linear": filters, patch, pools;
+                       # "backbone-linear": backbone, weights. docs/how-to/small-epsilon.md says when which helps
 scales = 3                   # J; features shrink by 4 with each
 angles = 8
 

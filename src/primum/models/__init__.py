@@ -5,13 +5,17 @@ Read `scattering.py` first (the default front end), `feature_map.py` (which ther
 Sources: Bruna and Mallat 2013 (scattering), Tramèr and Boneh 2021 (why fixed features under differential privacy).
 """
 
+from primum.models.backbone import Backbone
 from primum.models.card import Card, TrainedModel, load_model, save_model
-from primum.models.feature_map import FeatureMap, FrontEndCard, MultiScaleCard, ScatteringCard
+from primum.models.feature_map import BackboneCard, FeatureMap, FrontEndCard, MultiScaleCard, RandomCard, ScatteringCard
 from primum.models.linear import LinearHead, logits_of, outputs_for
 from primum.models.multiscale import MultiScale
+from primum.models.random_features import RandomFeatures
 from primum.models.scattering import FrontEnd
 
 __all__ = [
+    "Backbone",
+    "BackboneCard",
     "Card",
     "FeatureMap",
     "FrontEnd",
@@ -19,6 +23,8 @@ __all__ = [
     "LinearHead",
     "MultiScale",
     "MultiScaleCard",
+    "RandomCard",
+    "RandomFeatures",
     "ScatteringCard",
     "TrainedModel",
     "load_model",

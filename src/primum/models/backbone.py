@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from primum.errors import ModelError
 from primum.models.multiscale import noise_pictures
+from primum.models.scattering import refuse_other_images
 
 Name = Literal["resnet18"]
 Tensors = dict[str, Tensor]
@@ -85,11 +86,7 @@ class Backbone:
         `images`: float32 [n, channels, size, size] in [0, 1]. Works in pieces: memory does not grow with n beyond the
         result. Raises ValueError on another shape or on values that are not finite.
         """
-        expected = (self.channels, self.size, self.size)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise ValueError(f"expected images of shape [n, {expected}], got {tuple(images.shape)}")
-        if not torch.isfinite(images).all():
-            raise ValueError("the images have values that are not finite")
+        refuse_other_images(images, self.channels, self.size)
         piece, tensors, seen_from = max(1, _CHUNK_PIXELS // self.size**2), self._tensors, reference(self)
         out = torch.empty(len(images), self.dimension)
         with torch.no_grad():

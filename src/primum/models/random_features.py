@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d
 
 from primum.errors import ModelError
+from primum.models.scattering import refuse_other_images
 from primum.rng import Stream
 
 _THRESHOLD: Final = 0.05  # t; the median size of a response to a chest X-ray of 28 pixels
@@ -74,11 +75,7 @@ class RandomFeatures:
         `images`: float32 [n, channels, size, size] in [0, 1]. Works in pieces: memory does not grow with n beyond the
         result. Raises ValueError on another shape or on values that are not finite.
         """
-        expected = (self.channels, self.size, self.size)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise ValueError(f"expected images of shape [n, {expected}], got {tuple(images.shape)}")
-        if not torch.isfinite(images).all():
-            raise ValueError("the images have values that are not finite")
+        refuse_other_images(images, self.channels, self.size)
         piece = max(1, _CHUNK_VALUES // (self.places**2 * self.filters))
         out = torch.empty(len(images), self.dimension)
         with torch.no_grad():

@@ -172,6 +172,15 @@ def _average(signal: Tensor, phi: Tensor) -> Tensor:
     return phi @ (signal @ phi.T)
 
 
+def refuse_other_images(images: Tensor, channels: int, size: int) -> None:
+    """ValueError unless they are finite and of shape [n, channels, size, size]."""
+    expected = (channels, size, size)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise ValueError(f"expected images of shape [n, {expected}], got {tuple(images.shape)}")
+    if not torch.isfinite(images).all():
+        raise ValueError("the images have values that are not finite")
+
+
 @dataclass(frozen=True)
 class FrontEnd:
     """Images -> feature vectors of length at most 1. Fixed and public: `scales` is J, `angles` is L.
@@ -214,11 +223,7 @@ class FrontEnd:
         `images`: float32 [n, channels, size, size] in [0, 1]. Works in pieces: memory does not grow with n beyond the
         result. Raises ValueError on another shape or on values that are not finite.
         """
-        expected = (self.channels, self.size, self.size)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise ValueError(f"expected images of shape [n, {expected}], got {tuple(images.shape)}")
-        if not torch.isfinite(images).all():
-            raise ValueError("the images have values that are not finite")
+        refuse_other_images(images, self.channels, self.size)
         piece = max(1, _CHUNK_VALUES // (padded_size(self.size, self.scales) ** 2 * self.angles**2 * self.channels))
         out = torch.empty(len(images), self.dimension)
         with torch.no_grad():
