@@ -1,6 +1,7 @@
 """Private against plain training steps, and against Opacus and deepee; `scripts/bench dp`, JSON on the last line.
 
-Each network has a process of its own, in which plain and private steps take turns; a ratio is the median over pairs.
+Each network has a process of its own, in which plain and private steps take turns, two of each, of which the second
+counts; a ratio is the median over pairs.
 The peers take turns with ours in the same process. Peak memory is that of a process that makes one kind of step alone,
 less what it had before the first. Peers are installed once, pinned, into `.bench/dp`.
 
@@ -50,7 +51,8 @@ def install() -> None:
 
 
 def seconds(step: Step) -> float:
-    """Of one step."""
+    """Of one step, after one that is not counted: in a training steps of one kind follow each other."""
+    step()
     began = time.perf_counter()
     step()
     return time.perf_counter() - began
@@ -112,7 +114,7 @@ def peak(case: Case, name: str) -> float:
 
 def part(*arguments: str) -> Any:
     """What this file prints in a process of its own."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "MALLOC_TRIM_THRESHOLD_": "-1"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "bench.dp", "--part", *arguments]
     done = subprocess.run(command, cwd=_REPOSITORY, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -92,7 +92,7 @@ def test_convolutions(
     agree(nn.Sequential(layer, nn.Tanh()), torch.randn(rows * images, channels * groups, *[size] * axes), images)
 
 
-@pytest.mark.parametrize("way", ["products", "groups", "rows", "patches", "offsets"])
+@pytest.mark.parametrize("way", ["products", "groups", "rows", "patches", "turned", "offsets"])
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("fits", [True, False])
 def test_every_way_of_a_convolution(monkeypatch: pytest.MonkeyPatch, way: str, images: int, fits: bool) -> None:

@@ -134,25 +134,40 @@ def each_by_rows(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
 
 
 def each_by_patches(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
-    """Each row's weight gradient **turned**, [rows, groups, C / groups * kernel, O / groups], by patches.
+    """Each row's weight gradient, slopes times patches, a few rows at a time: patches stay in the cache."""
+    flat = by_groups(slopes, geometry.groups).flatten(2)
+    gradients: Tensor | None = None
+    for rows, patches in _patches(inputs, geometry, tuple(slopes.shape[2:])):
+        if gradients is None:
+            gradients = inputs.new_empty(len(flat), flat.shape[1], patches.shape[1])
+        torch.bmm(flat[rows], patches.transpose(1, 2), out=gradients[rows])
+    assert gradients is not None  # a batch has rows
+    return gradients.view(len(inputs), slopes.shape[1], -1, *geometry.kernel)
 
-    A few rows at a time. Turned, because patches times slopes takes half the time of slopes times patches.
-    """
-    rows, groups = len(inputs), geometry.groups
-    views = _windows(geometry.padded(by_groups(inputs, groups)), geometry, tuple(slopes.shape[2:]))
-    flat = by_groups(slopes, groups).flatten(2).transpose(1, 2).contiguous()
-    count, positions, high = flat.shape
+
+def each_turned(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
+    """The same **turned**, [rows, groups, C / groups * kernel, O / groups]: patches times slopes, often twice as quick."""
+    flat = by_groups(slopes, geometry.groups).flatten(2).transpose(1, 2).contiguous()
+    gradients: Tensor | None = None
+    for rows, patches in _patches(inputs, geometry, tuple(slopes.shape[2:])):
+        if gradients is None:
+            gradients = inputs.new_empty(len(flat), patches.shape[1], flat.shape[2])
+        torch.bmm(patches, flat[rows], out=gradients[rows])
+    assert gradients is not None  # a batch has rows
+    return gradients.view(len(inputs), geometry.groups, *gradients.shape[1:])
+
+
+def _patches(inputs: Tensor, geometry: Geometry, out: Sizes) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows and their patches [rows, C / groups * kernel, T], about a cache at a time; valid until the next."""
+    views = _windows(geometry.padded(by_groups(inputs, geometry.groups)), geometry, out)
+    count, positions = len(views), math.prod(out)
     width = views.numel() // (count * positions)
     piece = max(1, CACHE // (views.element_size() * width * positions))
     held = inputs.new_empty(min(piece, count), *views.shape[1:])
-    gradients = inputs.new_empty(count, width, high)
     for start in range(0, count, piece):
         some = held[: min(piece, count - start)]
         some.copy_(views[start : start + piece])
-        torch.bmm(
-            some.view(len(some), width, positions), flat[start : start + piece], out=gradients[start : start + piece]
-        )
-    return gradients.view(rows, groups, width, high)
+        yield slice(start, start + piece), some.view(len(some), width, positions)
 
 
 def turned_back(gradient: Tensor, shape: Sizes, geometry: Geometry) -> Tensor:

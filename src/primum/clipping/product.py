@@ -22,7 +22,7 @@ from primum.clipping.geometry import Geometry
 ALLOWANCE: Final = 1 << 26
 """Bytes of units' gradients that one layer may keep until the factors are known."""
 _HOPELESS: Final = 12.0  # a way with so many times the arithmetic of the best is not tried
-_REPEATS: Final = 2
+_REPEATS: Final = 3
 
 _chosen: dict[tuple[object, ...], str] = {}
 
@@ -32,7 +32,7 @@ class Way:
     """One way to measure a layer's gradients. `work` in multiplications, roughly.
 
     With `keeps` the call gives the gradients [units, weight], else their squared norms [units]. `turned`: as
-    `geometry.each_by_patches` gives them.
+    `geometry.each_turned` gives them.
     """
 
     name: str
@@ -270,7 +270,7 @@ class Convolution(Product):
         return ways
 
     def from_kept(self, gradient: Tensor) -> Tensor:
-        """Patches give their gradients turned."""
+        """One way gives its gradients turned."""
         if not self.turned:
             return super().from_kept(gradient)
         return shapes.turned_back(gradient, tuple(self.weight.shape), self.geometry)
@@ -297,12 +297,13 @@ class Convolution(Product):
         return shapes.weight_gradient(inputs, slopes, self.geometry, self.geometry.groups)
 
 
-_TURNED: Final = "patches"
+_TURNED: Final = "turned"
 Each = Callable[[Tensor, Tensor, Geometry], Tensor]
 _EACH: Final[dict[str, Each]] = {
     "groups": shapes.each_by_groups,
     "rows": shapes.each_by_rows,
-    _TURNED: shapes.each_by_patches,
+    "patches": shapes.each_by_patches,
+    _TURNED: shapes.each_turned,
     "offsets": shapes.each_by_offsets,
 }
 
