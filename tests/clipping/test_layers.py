@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from primum.clipping import Automatic, Clipper, Flat, PerLayer, product, single
+from primum.clipping import Automatic, Clipper, Flat, PerLayer, ScaledStdConv2d, derived, product, single
 from primum.clipping.factors import MARGIN, Clipping
 
 AGREES = 1e-5
@@ -367,3 +367,24 @@ def test_per_layer_is_each_layer_by_itself() -> None:
         factors = (0.1 / math.sqrt(2) * (1 - MARGIN) / flat.norm(dim=1, keepdim=True)).clamp_max(1)
         wanted.append((flat * factors).sum(0))
     assert torch.allclose(clipper.take(), torch.cat(wanted), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("positions", ["few", "many", "nowhere"])
+def test_standardised_filters(monkeypatch: pytest.MonkeyPatch, images: int, positions: str) -> None:
+    """By products of positions, by gradients, and a few rows at a time; groups, strides and a filter of one value."""
+    if positions == "many":
+        monkeypatch.setattr(derived, "_MOST_POSITIONS", 1)
+    if positions == "nowhere":
+        monkeypatch.setattr(product, "ALLOWANCE", 1)
+    torch.manual_seed(4)
+    model = nn.Sequential(
+        ScaledStdConv2d(4, 6, 3, 2, 1, groups=2), nn.ReLU(), ScaledStdConv2d(6, 5, (3, 2)), nn.Tanh(), nn.Flatten()
+    )
+    with torch.no_grad():
+        model[0].weight[1] = 0.3  # a filter without a deviation of its own
+        model[0].weight[2] = 0.3 + 1e-4 * torch.randn(2, 3, 3)  # and one with next to none
+        model[0].bias.fill_(0.5)
+        for layer in (model[0], model[2]):
+            layer.gain.uniform_(0.5, 1.5)
+    agree(model, torch.randn(6, 4, 9, 7), images)

@@ -90,6 +90,7 @@ class Capture(TorchFunctionMode):
         self._rules = rules
         self._parameters = {id(parameter): parameter for parameter in parameters}
         self._derived: dict[int, Tensor] = {}
+        self.sources: dict[int, tuple[Function, tuple[Any, ...]]] = {}
         self._constants = {id(constant) for constant in constants}
 
     def __torch_function__(
@@ -126,6 +127,7 @@ class Capture(TorchFunctionMode):
         for tensor in _tensors(result):
             if tensor.requires_grad and id(tensor) not in self._parameters:
                 self._derived[id(tensor)] = tensor  # kept alive, so that no other tensor gets its id
+                self.sources[id(tensor)] = func, args
         return result
 
     def copies(self, weight: Tensor, axes: int) -> Tensor:

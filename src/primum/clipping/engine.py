@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from primum.clipping import memory, single
 from primum.clipping.capture import Capture, Unruled, Use
+from primum.clipping.derived import Derived
 from primum.clipping.geometry import summed_units
 from primum.clipping.mixing import is_random, refuse_mixing
 from primum.clipping.product import Product
@@ -37,11 +38,15 @@ class Gradients:
     squares: dict[str, Tensor] = field(repr=False)
     kept: dict[str, Tensor] = field(repr=False)
     products: dict[str, Product] = field(repr=False)
+    derived: list[Derived] = field(default_factory=list, repr=False)
 
     def clipped(self, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weighted sums by name, flat."""
         sums = {name: factors[name].to(rows.dtype) @ rows for name, rows in self.kept.items()}
-        return sums | {name: product.clipped(factors[name]).reshape(-1) for name, product in self.products.items()}
+        sums |= {name: product.clipped(factors[name]).reshape(-1) for name, product in self.products.items()}
+        for one in self.derived:
+            sums |= one.clipped(factors)
+        return sums
 
 
 class Engine:
@@ -91,7 +96,14 @@ class Engine:
         uses = self._uses(capture)
         values = self._values(outputs, targets, len(weights))
         (values * weights).sum().backward(inputs=capture.leaves)  # type: ignore[no-untyped-call]
-        return self._collect(uses)
+        found = [(one, one.squares(capture.sources.get(id(one.weight)))) for one in self._derived(uses)]
+        gradients = self._collect({name: used for name, used in uses.items() if not any(name in s for _, s in found)})
+        for one, squares in found:
+            gradients.squares.update(squares)
+            gradients.derived.append(one)
+        if not gradients.squares:
+            raise Unruled("a loss that depends on no parameter")
+        return gradients
 
     def _forward(self, inputs: Inputs, still: bool = False) -> tuple[Capture, Any]:
         constants = [*self.model.buffers(), *(p for p in self.model.parameters() if not p.requires_grad)]
@@ -149,9 +161,19 @@ class Engine:
             elif found:
                 kept[name] = self._units(self._each(name, found))
                 squares[name] = torch.linalg.vecdot(kept[name], kept[name])
-        if not squares:
-            raise Unruled("a loss that depends on no parameter")
         return Gradients(squares, kept, products)
+
+    def _derived(self, uses: dict[str, list[tuple[Use, Tensor]]]) -> list[Derived]:
+        """Derived weights with one use, whose parameters are used through them alone."""
+        through: dict[int, tuple[Product, Tensor, list[str]]] = {}
+        for name, found in uses.items():
+            if len(found) == 1 and isinstance(found[0][0], Product) and found[0][1] is not self.parameters[name]:
+                through.setdefault(id(found[0][0]), (found[0][0], found[0][1], []))[2].append(name)
+        return [
+            Derived(weight, product, {name: self.parameters[name] for name in names})
+            for product, weight, names in through.values()
+            if set(names) == set(self._ancestors(weight))
+        ]
 
     def _each(self, name: str, found: list[tuple[Use, Tensor]]) -> Tensor:
         """Each row's gradient of one parameter, from all its uses."""

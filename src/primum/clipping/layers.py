@@ -120,7 +120,7 @@ class _Standardised(torch.autograd.Function):
     @staticmethod
     def forward(rows: Tensor, gain: Tensor) -> Tensor:
         centred = rows - rows.mean(1, keepdim=True)
-        return centred * (_inverse_length(centred) * gain).unsqueeze(1)
+        return centred * (inverse_length(centred) * gain).unsqueeze(1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -131,7 +131,7 @@ class _Standardised(torch.autograd.Function):
         """Less its part along the constants and along the filter, times gain / length."""
         rows, gain = ctx.saved_tensors
         centred = rows - rows.mean(1, keepdim=True)
-        inverse = _inverse_length(centred)
+        inverse = inverse_length(centred)
         along = (slopes[0] * centred).sum(1) * inverse
         free = centred.square().sum(1) > _SMALLEST  # else the length is held, and does not turn the slope
         turned = (along * inverse * free).unsqueeze(-1)
@@ -141,15 +141,15 @@ class _Standardised(torch.autograd.Function):
         return slope, along
 
 
-def _inverse_length(centred: Tensor) -> Tensor:
-    """One over each row's length."""
+def inverse_length(centred: Tensor) -> Tensor:
+    """One over each row's length, of rows [O, K] of mean 0; a row without a length is held to a tiny one."""
     return centred.square().sum(1).clamp(min=_SMALLEST).rsqrt()
 
 
 def gain_for(weight: Tensor, scale: Tensor) -> Tensor:
     """The gain [O] with which `standardised` gives the centred `weight` times `scale` [O]."""
     rows = weight.flatten(1)
-    return scale / _inverse_length(rows - rows.mean(1, keepdim=True))
+    return scale / inverse_length(rows - rows.mean(1, keepdim=True))
 
 
 class _ScaledStd(nn.modules.conv._ConvNd):
