@@ -20,6 +20,7 @@ import torch
 
 from primum.diagnosis.data_owner import Diagnosis, diagnose_files
 from primum.diagnosis.deploy import deploy
+from primum.diagnosis.deployable import deployable_model
 from primum.diagnosis.deployment import load_public
 from primum.diagnosis.roles import free_address, make_role
 from primum.disk import write
@@ -234,7 +235,7 @@ def _diagnose(out: Path, running: Processes, run: Path, test: Path, progress: Pr
     for name, kind in (("dealer", "dealer"), ("server-a", "server"), ("server-b", "server")):
         cards[name] = make_role(kind, out / name, free_address(), "" if kind == "dealer" else free_address())  # type: ignore[arg-type]
     model = load_model(run)
-    deploy(model, cards["dealer"], cards["server-a"], cards["server-b"], out / "deployment")
+    deploy(deployable_model(model), cards["dealer"], cards["server-a"], cards["server-b"], out / "deployment")
     logs = {name: running.start(name, *_role_arguments(out, name)) for name in cards}
     for name, log in logs.items():
         running.wait_for(name, log, "READY")

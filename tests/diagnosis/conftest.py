@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
+from primum.diagnosis.deployable import deployable_model
 from primum.diagnosis.deployment import PublicFile, load_public
 from primum.diagnosis.roles import RoleCard, free_address, make_role
 from primum.imaging import Preparation
+from primum.keys.identity import Identity
 from primum.models.card import Card, TrainedModel, load_model, save_model
 from primum.models.feature_map import ScatteringCard
 from primum.models.linear import outputs_for
@@ -84,6 +86,8 @@ class Cluster:
         classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
         coarse: bool = False,
         via: Callable[[str], str] = lambda address: address,
+        owner: Identity | None = None,
+        tokens: bool = False,
     ) -> "Cluster":
         """Keys, cards and files; `via` maps an address to the one that stands in the card (a proxy's)."""
         made = cls(folder, make_model(folder / "model", classes))
@@ -93,7 +97,9 @@ class Cluster:
             cards[role] = make_role("server", folder / role, via(addresses[role]), via(addresses[f"{role} link"]))
             made.listen[role] = ["--listen", addresses[role], "--listen-link", addresses[f"{role} link"]]
         made.listen["dealer"] = ["--listen", addresses["dealer"]]
-        deploy(made.model, cards["dealer"], cards["A"], cards["B"], folder / "files", coarse=coarse)
+        model = deployable_model(made.model, coarse=coarse)
+        files = folder / "files"
+        deploy(model, cards["dealer"], cards["A"], cards["B"], files, identity=owner, tokens=tokens)
         return made
 
     @property

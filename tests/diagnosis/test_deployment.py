@@ -7,12 +7,13 @@ import pytest
 import torch
 from tests.diagnosis.conftest import make_model, run_primum
 
+from primum.compiler.linear import linear_program
 from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
+from primum.diagnosis.deployable import deployable_model
 from primum.diagnosis.deployment import load_public, open_role_file
 from primum.diagnosis.roles import load_card, load_keys, make_role, save_card
 from primum.errors import InputError, ModelError, PeerError
 from primum.keys.identity import Identity
-from primum.mpc.linear import encode_weight
 from primum.mpc.share import to_bytes
 
 
@@ -68,11 +69,12 @@ def test_the_dealer_gets_no_weights_and_no_file_shows_them(folder):
     assert (servers[0].seeds + servers[1].seeds) == dealer.seeds
     weight = load_model(folder / "model").weight.numpy()
     program = dealer.deployment.program
-    plain = [weight.tobytes()[:64], to_bytes(encode_weight(program, weight), program.bits)[:64]]
+    encoded = to_bytes(linear_program(weight)[1], program.bits).tobytes()
+    plain = [weight.tobytes()[:64], encoded[:64]]
     for content in (dealer, *servers):
         data = msgspec.msgpack.encode(content)
         assert not any(piece in data for piece in plain)
-    assert plain[1] in to_bytes(encode_weight(program, weight), program.bits)  # the search can find
+    assert plain[1] in encoded  # the search can find
 
 
 def test_two_deployments_of_one_model_share_no_mask(folder):
@@ -111,7 +113,7 @@ def test_one_institution_in_two_roles_is_refused_even_with_two_cards(folder, tmp
     )
     for roles in ((dealer, a, twin), (as_dealer, a, b)):
         with pytest.raises(InputError, match="same identity"):
-            deploy(model, *roles, tmp_path / "out")
+            deploy(deployable_model(model), *roles, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -126,7 +128,7 @@ def test_a_model_that_does_not_fit_the_ring_is_refused_by_layer(folder, tmp_path
     model = make_model(tmp_path / "model", norm=1e6)
     cards = [load_card(folder / f"{n}.card", k) for n, k in (("dealer", "dealer"), ("a", "server"), ("b", "server"))]
     with pytest.raises(ModelError, match="Layer `linear`"):
-        deploy(model, *cards, tmp_path / "out")
+        deploy(deployable_model(model), *cards, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -134,7 +136,7 @@ def test_a_lasting_identity_signs_every_deployment(folder, tmp_path):
     owner = Identity.generate()
     model = make_model(tmp_path / "model", classes=("a", "b", "c"))
     cards = [load_card(folder / f"{n}.card", k) for n, k in (("dealer", "dealer"), ("a", "server"), ("b", "server"))]
-    made = deploy(model, *cards, tmp_path / "out", identity=owner, coarse=True)
+    made = deploy(deployable_model(model, coarse=True), *cards, tmp_path / "out", identity=owner)
     assert made.model_owner == owner.public and made.program.answer_fraction == 8
     assert load_public(tmp_path / "out" / PUBLIC).deployment == made
     assert torch.isfinite(model.weight).all()

@@ -9,6 +9,7 @@ from tests.diagnosis.conftest import Cluster, images, run_primum, used_records
 
 from primum.diagnosis.data_owner import diagnose
 from primum.diagnosis.deploy import deploy
+from primum.diagnosis.deployable import deployable_model
 from primum.diagnosis.roles import load_card, save_card
 from primum.errors import MachineError, PeerError, PrimumError, Unavailable
 
@@ -121,7 +122,7 @@ def test_servers_of_two_deployments_refuse_each_other(own_cluster, tmp_path):
         load_card(save(cluster, name, tmp_path), "dealer" if name == "dealer" else "server")
         for name in ("dealer", "A", "B")
     ]
-    deploy(cluster.model, *cards, tmp_path / "second")
+    deploy(deployable_model(cluster.model), *cards, tmp_path / "second")
     shutil.copy(tmp_path / "second" / "server-a.json", cluster.file("A"))
     shutil.copy(tmp_path / "second" / "dealer.json", cluster.file("dealer"))
     cluster.start()

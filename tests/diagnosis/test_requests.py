@@ -31,7 +31,8 @@ def keys(stage):
 
 def features(stage, count=2):
     rows = np.random.default_rng(1).normal(size=(count, stage.model.front_end.dimension))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit.astype(np.float32).reshape(count, 1, 1, -1)
 
 
 def answers(stage, keys, request, logits, first=(1, 1)):
@@ -46,7 +47,7 @@ def answers(stage, keys, request, logits, first=(1, 1)):
             open_request(one, role, deployment, keys[role].sealing),
             role,
             number,
-            to_bytes(share, program.answer_bits),
+            to_bytes(share, program.answer_bits).tobytes(),
             deployment,
             keys[role].identity,
         )
@@ -165,9 +166,15 @@ def test_a_box_with_garbage_inside_is_refused(stage, keys):
         open_request(bad, "A", deployment, keys["A"].sealing)
 
 
-def test_features_that_break_the_range_are_refused(stage):
+def test_inputs_that_break_the_range_are_refused(stage):
     deployment, good = stage.public.deployment, features(stage)
-    for bad in (good * 1.5, good[:, :-1], np.full_like(good, np.nan), good[:0], np.repeat(good, 40, axis=0)):
+    for bad in (
+        good / np.abs(good).max() * 1.5,
+        good[..., :-1],
+        np.full_like(good, np.nan),
+        good[:0],
+        np.repeat(good, 40, axis=0),
+    ):
         with pytest.raises(InputError):
             make_requests(bad, deployment, REPLY.public)
 

@@ -1,224 +1,266 @@
-"""The protocol as a whole: right for every weight and image, uniform on every wire, once per number."""
+"""Dealer, A and B at their doorways: what is refused, what is used once, and that nothing else moves them."""
 
 import os
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from tests.mpc.programs import everything, small_images, small_weights
+from tests.mpc.theatre import MODEL, Theatre, exchange, program_of
 
-from primum.errors import PeerError, Refused
-from primum.mpc import party as party_module
-from primum.mpc.linear import encode_features, encode_weight
-from primum.mpc.program import logit_error
-from primum.mpc.share import Ratchet, from_bytes, to_bytes
-from primum.ring import mask
-
-FLOAT_SLACK = 1e-9
-finite = st.floats(-1, 1, allow_nan=False, width=32)
-
-
-@given(
-    st.integers(1, 60).flatmap(
-        lambda d: st.tuples(
-            arrays(np.float64, st.tuples(st.integers(1, 4), st.just(d)), elements=finite),
-            arrays(np.float64, st.tuples(st.integers(1, 3), st.just(d)), elements=finite),
-        )
-    ),
-    st.floats(0, 500),
-    st.booleans(),
-    st.integers(1, 1000),
-)
-def test_logits_are_those_of_the_plain_model_for_every_weight_and_image(theatre_of, both, scale, coarse, number):
-    weight, features = both
-    weight = weight * scale
-    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1)
-    stage = theatre_of(weight, coarse=coarse)
-    error = np.abs(stage.infer(number, features) - features @ weight.T).max()
-    assert error <= logit_error(stage.program) + FLOAT_SLACK < 0.01
+from primum.errors import ModelError, PeerError, Refused
+from primum.mpc.dealer import Dealer
+from primum.mpc.party import Party
+from primum.mpc.program import Add, Relu, Wire
+from primum.mpc.share import ROLES, Ratchet, Role, other
 
 
 @pytest.fixture(scope="module")
-def theatre_of():
-    from tests.mpc.conftest import Theatre
-
-    return Theatre.of
-
-
-@pytest.mark.parametrize("norm", [0.9, 15.9, 250.0, 4000.0])
-@pytest.mark.parametrize("coarse", [False, True])
-def test_worst_case_weights_at_the_largest_dimension_stay_within_a_hundredth(theatre, norm, coarse):
-    """All weights halfway between two representable values, all features too, every rounding in the same direction."""
-    dimension = 45_000
-    program = theatre.of(np.full((1, dimension), norm / np.sqrt(dimension))).program
-    f_x, f_w = program.wire("features").fraction, program.layer.fraction
-    level_w = np.floor(norm / np.sqrt(dimension) * 2**f_w) * 2.0**-f_w
-    level_x = np.floor((1 / np.sqrt(dimension)) * 2**f_x) * 2.0**-f_x
-    weight = np.full((1, dimension), max(level_w - 0.499 * 2.0**-f_w, 0))
-    features = np.full((1, dimension), level_x - 0.499 * 2.0**-f_x)
-    features[0] /= max(1, np.linalg.norm(features[0]))
-    stage = theatre.of(weight, coarse=coarse)
-    error = abs(float(stage.infer(1, features)[0, 0]) - float(features[0] @ weight[0]))
-    assert error <= logit_error(stage.program) + FLOAT_SLACK < 0.01
+def stage() -> Theatre:
+    program = everything()
+    return Theatre(program, small_weights(program))
 
 
-def test_the_extremes_of_the_range_do_not_wrap(theatre, rows):
-    direction = rows(1, 2000)
-    stage = theatre.of(direction * 256.0)
-    assert stage.infer(1, direction)[0, 0] == pytest.approx(256, abs=0.002)
-    assert stage.infer(2, -direction)[0, 0] == pytest.approx(-256, abs=0.002)
+def fresh_sides(stage: Theatre, images: int = 1) -> tuple[dict[Role, object], np.ndarray]:
+    first = stage.number
+    stage.dealt = [bytes(message) for message in stage.dealer.deal(first, images, stage.at_dealer)]
+    sides = {role: stage.evaluate(role, first, images) for role in ROLES}
+    return sides, np.zeros((images, *stage.program.wire("x").shape), np.uint64)  # type: ignore[return-value]
 
 
-def test_the_same_class_wherever_the_margin_exceeds_two_hundredths(theatre, rows):
-    weight, features = rows(5, 3000) * 3, rows(300, 3000)
-    plain = features @ weight.T
-    ordered = np.sort(plain, axis=1)
-    clear = ordered[:, -1] - ordered[:, -2] > 0.02
-    private = np.concatenate([theatre.of(weight, coarse=True).infer(1, part) for part in np.split(features, 5)])
-    assert clear.sum() > 100
-    assert (private.argmax(1) == plain.argmax(1))[clear].all()
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_the_same_keys_make_the_same_transcript_on_any_number_of_threads(images: int) -> None:
+    program = everything()
+    transcripts, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 1):
+            torch.set_num_threads(threads)
+            stage = Theatre(program, small_weights(program), b"s" * 32)
+            outputs = [stage.infer(small_images(program, images)).tolist() for _ in range(2)]
+            transcripts.append((stage.masked, stage.dealt, stage.sent, outputs))
+    finally:
+        torch.set_num_threads(before)
+    assert transcripts[0] == transcripts[1] == transcripts[2]
 
 
-def chi_square(data, shift, bits=8):
-    counts = np.bincount(((data >> np.uint64(shift)) & np.uint64(2**bits - 1)).ravel().astype(int), minlength=2**bits)
-    expected = data.size / 2**bits
-    return (((counts - expected) ** 2 / expected).sum() - (2**bits - 1)) / np.sqrt(2 * (2**bits - 1))
+def test_a_batch_is_its_images_one_by_one(stage: Theatre) -> None:
+    """The dealer's messages and the openings of a batch are those of its numbers, side by side."""
+    program = everything()
+    images = small_images(program, 2)
+    batch, single = (Theatre(program, small_weights(program), b"s" * 32) for _ in range(2))
+    batch.dealt = [bytes(message) for message in batch.dealer.deal(1, 2, batch.at_dealer)]
+    alone = [[bytes(message) for message in single.dealer.deal(n, 1, single.at_dealer)] for n in (1, 2)]
+    assert batch.dealt == [
+        b"".join(pair) for pair in zip(*alone, strict=True)
+    ]  # whole bytes: 8 elements or 16 bits each
+    assert batch.infer(images).shape == (2, 1, 1, 3)
 
 
-def test_every_wire_is_uniform_whatever_the_image(theatre, rows):
-    """The same image and the same weights 150 times, then a blank image: every byte of every wire is uniform, and no
-    wire of one run agrees with that of another."""
-    weight, image = rows(2, 400) * 8, rows(1, 400)
-    stage = theatre.of(weight)
-    for features in (image, np.zeros((1, 400))):
-        seen: dict[str, list[bytes]] = {}
-        for _ in range(150):
-            stage.infer(stage.at_dealer["A"].next, features)
-            for name, data in stage.wire.items():
-                seen.setdefault(name, []).append(data)
-        for name, datas in seen.items():
-            assert len(set(datas)) == len(datas), name
-            z = chi_square(np.frombuffer(b"".join(datas), np.uint8).astype(np.uint64), 0)
-            assert abs(z) < 6, (name, z)
+@pytest.mark.parametrize("role", ROLES)
+def test_two_images_under_one_number_are_refused_by_every_role(role: Role) -> None:
+    program = everything()
+    stage = Theatre(program, small_weights(program))
+    stage.infer(small_images(program, 2))  # numbers 1 and 2
+    for number in (1, 2):
+        with pytest.raises(Refused, match="was used before"):
+            stage.evaluate(role, number, 1)
+        with pytest.raises(Refused, match="was used before"):
+            stage.dealer.deal(number, 1, stage.at_dealer)
 
 
-def test_openings_of_two_images_do_not_show_their_difference(theatre, rows):
-    one, two = rows(1, 300), rows(1, 300)
-    stage = theatre.of(rows(1, 300))
-    opened = []
-    for number, features in ((1, one), (2, two)):
-        stage.infer(number, features)
-        parts = [from_bytes(stage.wire[f"opening {role}"], (300,), stage.program.bits, role) for role in "AB"]
-        opened.append((parts[0] + parts[1]) & mask(stage.program.bits))
-    difference = (opened[0] - opened[1]) & mask(stage.program.bits)
-    plain = encode_features(stage.program, one) - encode_features(stage.program, two)
-    assert not (difference == (plain[0] & mask(stage.program.bits))).any()
-
-
-def planted(stage, features):
-    """Which secrets are found on the wires or in W^ of the last run, as ring elements or differences of shares."""
-    bits = stage.program.bits
-    x = to_bytes(encode_features(stage.program, features), bits)
-    found = [name for name, data in stage.wire.items() if x[:24] in data]
-    both = [from_bytes(stage.wire[f"opening {role}"], features.shape, bits, role) for role in "AB"]
-    if to_bytes((both[0] + both[1]) & mask(bits), bits) == x:
-        found.append("openings together")
-    return found
-
-
-def test_no_message_carries_the_features_and_the_search_finds_them_without_masks(theatre, rows, monkeypatch):
-    """The opened value is the features exactly when the masks are switched off: the search can fail."""
-    weight, features = rows(2, 200), rows(1, 200)
-    stage = theatre.of(weight)
-    stage.infer(1, features)
-    assert planted(stage, features) == []
-    assert to_bytes(encode_weight(stage.program, weight), stage.program.bits)[:24] not in stage.masked
-
-    monkeypatch.setattr(
-        party_module, "draw_rows", lambda keys, labels, width, bits: np.zeros((len(keys), width), np.uint64)
-    )
-    stage.infer(2, features)
-    assert planted(stage, features) == ["openings together"]
-
-
-def test_answers_are_blinded_by_what_the_servers_have_in_common(theatre, rows):
-    """The same run under two k_AB: each server's share changes, their sum does not."""
-    stage = theatre.of(rows(3, 50))
-    program, ring = stage.program, stage.program.answer_bits
-    shares = {"A": encode_features(program, rows(1, 50)), "B": np.zeros((1, 50), np.uint64)}
-    answers = []
-    for between in (b"x" * 32, b"y" * 32):
-        runs = {r: stage.parties[r].evaluate(1, 1, Ratchet(b"k" * 32, 1), Ratchet(between, 1)) for r in ("A", "B")}
-        openings = {r: runs[r].open(shares[r]) for r in ("A", "B")}
-        correction = stage.dealer.deal(1, 1, {r: Ratchet(b"k" * 32, 1) for r in ("A", "B")})
-        received = (runs["A"].receive(openings["B"]), runs["B"].receive(openings["A"], correction))
-        answers.append([from_bytes(data, (1, 3), ring, "a server") for data in received])
-    (a1, b1), (a2, b2) = answers
-    assert not (a1 == a2).any() and not (b1 == b2).any()
-    assert np.array_equal((a1 + b1) & mask(ring), (a2 + b2) & mask(ring))
-
-
-def test_two_images_under_one_number_are_refused_by_every_role(theatre, rows):
-    stage = theatre.of(rows(1, 50))
-    stage.infer(7, rows(2, 50))  # numbers 7 and 8
-    for role, party in stage.parties.items():
-        for number in (7, 8):
-            with pytest.raises(Refused, match="was used before"):
-                party.evaluate(number, 1, stage.with_dealer[role], stage.between[role])
+def test_numbers_are_taken_when_dealing_begins_not_when_it_is_read(stage: Theatre) -> None:
+    first = stage.number
+    left_lying = stage.dealer.deal(first, 1, stage.at_dealer)
     with pytest.raises(Refused, match="was used before"):
-        stage.dealer.deal(8, 1, stage.at_dealer)
+        stage.dealer.deal(first, 1, stage.at_dealer)
+    assert len(list(left_lying)) > 0
+    for ratchet in (*stage.with_dealer.values(), *stage.between.values()):
+        ratchet.take(first)
 
 
-def test_an_evaluation_serves_one_request(theatre, rows):
-    stage = theatre.of(rows(1, 50))
-    run = stage.parties["A"].evaluate(1, 1, stage.with_dealer["A"], stage.between["A"])
-    share = np.zeros((1, 50), np.uint64)
-    with pytest.raises(PeerError):
-        run.receive(to_bytes(share, stage.program.bits))
-    opening = run.open(share)
-    with pytest.raises(PeerError):
-        run.open(share)
-    run.receive(opening)
-    with pytest.raises(PeerError):
-        run.receive(opening)
+def test_a_number_is_gone_even_where_the_material_was_refused(stage: Theatre) -> None:
+    first = stage.number
+    stage.dealt = [bytes(message) for message in stage.dealer.deal(first, 1, stage.at_dealer)]
+    stage.evaluate("A", first, 1)
+    good, stage.dealt = stage.dealt, []
+    with pytest.raises(PeerError, match="less than was due"):
+        stage.evaluate("B", first, 1)
+    stage.dealt = good
+    with pytest.raises(Refused, match="was used before"):
+        stage.evaluate("B", first, 1)
 
 
-@pytest.mark.parametrize("opening", [b"", b"\0" * 249, b"\0" * 10_000])
-def test_an_opening_of_a_wrong_length_names_the_server(theatre, rows, opening):
-    stage = theatre.of(rows(1, 50))
-    run = stage.parties["A"].evaluate(1, 1, stage.with_dealer["A"], stage.between["A"])
-    run.open(np.zeros((1, 50), np.uint64))
-    with pytest.raises(PeerError, match="server B"):
-        run.receive(opening)
+def test_an_evaluation_serves_one_request(stage: Theatre) -> None:
+    sides, zeros = fresh_sides(stage)
+    runs = {role: sides[role].run(zeros) for role in ROLES}  # type: ignore[attr-defined]
+    again = {role: sides[role].run(zeros) for role in ROLES}  # type: ignore[attr-defined]
+    exchange(runs)
+    for role in ROLES:
+        for run in (again[role], sides[role].run(zeros)):  # type: ignore[attr-defined]
+            with pytest.raises(PeerError, match="used before"):
+                next(run)
 
 
-def test_a_correction_of_a_wrong_length_names_the_dealer(theatre, rows):
-    stage = theatre.of(rows(1, 50))
-    run = stage.parties["B"].evaluate(1, 1, stage.with_dealer["B"], stage.between["B"])
-    opening = run.open(np.zeros((1, 50), np.uint64))
-    with pytest.raises(PeerError, match="the dealer"):
-        run.receive(opening, b"\0")
+@pytest.mark.parametrize("shape", [(1, 4, 4, 1), (2, 4, 4, 2), (4, 4, 2), (1, 32)])
+def test_a_share_of_another_shape_is_an_error_and_the_masks_are_gone(stage: Theatre, shape: tuple[int, ...]) -> None:
+    sides, zeros = fresh_sides(stage)
+    with pytest.raises(ValueError, match="a share has shape"):
+        next(sides["A"].run(np.zeros(shape, np.uint64)))  # type: ignore[attr-defined]
+    with pytest.raises(PeerError, match="used before"):
+        next(sides["A"].run(zeros))  # type: ignore[attr-defined]
 
 
-def test_masked_weights_of_a_wrong_length_name_the_model_owner(theatre, rows):
-    stage = theatre.of(rows(1, 50))
-    with pytest.raises(PeerError, match="the model owner"):
-        party_module.Party.make("A", stage.program, b"m" * 32, stage.masked[:-1], os.urandom(32))
+def rounds(stage: Theatre) -> int:
+    sides, zeros = fresh_sides(stage)
+    sent, _ = exchange({role: sides[role].run(zeros) for role in ROLES})  # type: ignore[attr-defined]
+    return len(sent["A"])
 
 
-def test_another_model_digest_gives_noise_not_logits(theatre, rows):
-    """Streams are bound to the model: a dealer of another version cannot serve this one by accident."""
-    from primum.mpc.dealer import Dealer
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("change", ["empty", "short", "long"])
+def test_any_wrong_length_of_the_other_server_names_it_in_every_round(stage: Theatre, role: Role, change: str) -> None:
+    for wrong in range(rounds(stage)):
+        sides, zeros = fresh_sides(stage)
+        runs = {r: sides[r].run(zeros) for r in ROLES}  # type: ignore[attr-defined]
+        due = {r: next(runs[r]) for r in ROLES}
+        for _ in range(wrong):
+            due = {r: runs[r].send(due[other(r)]) for r in ROLES}
+        good = bytes(due[other(role)])
+        received = {"empty": b"", "short": good[:-1], "long": good + b"\0"}[change]
+        with pytest.raises(PeerError, match=f"server {other(role)} sent something else than was due"):
+            runs[role].send(received)
+        with pytest.raises(StopIteration):
+            next(runs[role])
 
-    weight, features = rows(1, 64), rows(1, 64)
-    stage = theatre.of(weight)
-    stage.dealer = Dealer.make(stage.program, b"other" + bytes(27), {"A": os.urandom(32), "B": os.urandom(32)})
-    assert abs(stage.infer(1, features)[0, 0] - (features @ weight.T)[0, 0]) > 0.01
+
+def test_padding_of_a_message_is_checked() -> None:
+    wires = (Wire("x", (1, 1, 1), 40, 0, 4), Wire("T", (1, 1, 1), 9, 0, 4), Wire("y", (1, 1, 1), 40, 0, 4))
+    stage = Theatre(program_of(40, wires, (Add("a", ("x",), "T", (1,)), Relu("r", "T", "y"))))
+    for wrong in range(3):
+        first = stage.number
+        stage.dealt = [bytes(message) for message in stage.dealer.deal(first, 1, stage.at_dealer)]
+        runs = {role: stage.evaluate(role, first, 1).run(np.zeros((1, 1, 1, 1), np.uint64)) for role in ROLES}
+        due = {r: next(runs[r]) for r in ROLES}
+        for _ in range(wrong):
+            due = {r: runs[r].send(due[other(r)]) for r in ROLES}
+        received = bytes(due["B"])
+        with pytest.raises(PeerError, match="padding"):
+            runs["A"].send(received[:-1] + bytes([received[-1] | 0x80]))
 
 
-def test_nothing_secret_is_printed(theatre, rows):
-    stage = theatre.of(rows(1, 50))
-    run = stage.parties["A"].evaluate(1, 1, stage.with_dealer["A"], stage.between["A"])
-    for thing in (stage.parties["A"], stage.dealer, run, Ratchet(b"k" * 32, 1)):
-        assert "array" not in repr(thing) and "\\x" not in repr(thing).replace("b'" + "m" * 32 + "'", "")
+def test_material_of_another_length_or_number_names_the_dealer() -> None:
+    program = everything()
+    stage = Theatre(program, small_weights(program))
+    good = [bytes(message) for message in stage.dealer.deal(1, 1, stage.at_dealer)]
+    wrong = {
+        "less than was due": [good[:-1], []],
+        "more than was due": [[*good, b""], [*good, good[-1]]],
+        "the dealer sent something else": [
+            [*good[:at], changed, *good[at + 1 :]]
+            for at, message in enumerate(good)
+            for changed in (message + b"\0", message[:-1], b"")
+        ],
+    }
+    for match, faults in wrong.items():
+        for messages in faults:
+            with pytest.raises(PeerError, match=match):
+                stage.parties["B"].evaluate(1, 1, Ratchet(b"k" * 32, 1), Ratchet(b"c" * 32, 1), messages)
+
+
+def test_material_may_come_as_any_buffer_one_by_one(stage: Theatre) -> None:
+    first = stage.number
+    messages = (memoryview(bytes(message)) for message in stage.dealer.deal(first, 1, stage.at_dealer))
+    evaluations = {"B": stage.parties["B"].evaluate(first, 1, stage.with_dealer["B"], stage.between["B"], messages)}
+    evaluations["A"] = stage.evaluate("A", first, 1)
+    stage.evaluations = evaluations  # type: ignore[assignment]
+    stage.play({role: np.zeros((1, 4, 4, 2), np.uint64) for role in ROLES})
+
+
+def test_each_operation_is_reported_when_it_is_done(stage: Theatre) -> None:
+    first, seen = stage.number, []
+    stage.dealt = [bytes(message) for message in stage.dealer.deal(first, 1, stage.at_dealer)]
+    sides = {
+        role: stage.parties[role].evaluate(
+            first, 1, stage.with_dealer[role], stage.between[role], stage.dealt if role == "B" else (), seen.append
+        )
+        for role in ROLES
+    }
+    assert seen == [*stage.program.operations] * 2
+    zeros, done = np.zeros((1, 4, 4, 2), np.uint64), []
+    exchange({"A": sides["A"].run(zeros, done.append), "B": sides["B"].run(zeros)})
+    assert done == [*stage.program.operations]
+
+
+@pytest.mark.parametrize("change", [b"", b"x"])
+def test_masked_weights_of_a_wrong_length_name_the_model_owner(stage: Theatre, change: bytes) -> None:
+    wrong = stage.masked + change if change else stage.masked[:-1]
+    for role in ROLES:
+        with pytest.raises(PeerError, match="the model owner"):
+            Party.make(role, stage.program, MODEL, wrong, os.urandom(32))
+
+
+def test_a_program_that_cannot_be_run_is_refused_by_every_role(stage: Theatre) -> None:
+    program = program_of(40, [Wire("x", (1, 1, 1), 39, 0, 4)], [])
+    with pytest.raises(ModelError):
+        Dealer.make(program, MODEL, {role: os.urandom(32) for role in ROLES})
+    for role in ROLES:
+        with pytest.raises(ModelError):
+            Party.make(role, program, MODEL, b"", os.urandom(32))
+
+
+@pytest.mark.parametrize("what", ["model", "program", "key", "weight seeds"])
+def test_a_dealer_of_something_else_gives_noise_not_logits(what: str) -> None:
+    """Streams are bound to the model and the program: another version's dealer cannot serve this one by accident."""
+    program = everything()
+    images = small_images(program, 40)
+    right = Theatre(program, small_weights(program), b"s" * 32).infer(images)
+    stage = Theatre(program, small_weights(program), b"s" * 32)
+    seeds = {role: os.urandom(32) for role in ROLES}
+    if what == "model":
+        stage.dealer = replace(stage.dealer, model=b"other" + bytes(27))
+    elif what == "program":
+        finer = msgspec.structs.replace(program, answer_fraction=program.answer_fraction + 1)
+        stage.dealer = replace(stage.dealer, program=finer)
+    elif what == "key":
+        stage.at_dealer = {role: Ratchet(os.urandom(32), 1) for role in ROLES}
+    else:
+        stage.dealer = Dealer.make(program, MODEL, seeds)
+    wrong = stage.infer(images)
+    half = 1 << (program.answer_bits - 1)
+    assert np.abs(right).max() < half >> 4
+    assert (np.abs(wrong) > half >> 4).mean() > 0.5
+
+
+def test_nothing_secret_is_printed(stage: Theatre) -> None:
+    sides, _ = fresh_sides(stage)
+    serving = sides["A"]._serving()  # type: ignore[attr-defined]
+    printed = [
+        repr(thing) for thing in (*stage.parties.values(), stage.dealer, *sides.values(), *stage.between.values())
+    ]
+    printed += [repr(serving), *(repr(value) for value in serving.values.values())]
+    for text in printed:
+        assert "array" not in text and "uint" not in text and "Weights" not in text
+        assert text.count("\\x") == 0
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_bytes_of_the_right_length_never_raise(stage_for_garbage, data):  # type: ignore[no-untyped-def]
+    """A server that lies sends anything of the right length: the answer is wrong, and no other exception comes."""
+    stage = stage_for_garbage
+    sides, zeros = fresh_sides(stage)
+    run = sides["A"].run(zeros)
+    message = next(run)
+    with pytest.raises(StopIteration):
+        while True:
+            message = run.send(bytes([data.draw(st.integers(0, 255))]) * len(message))
+
+
+@pytest.fixture(scope="module")
+def stage_for_garbage() -> Theatre:
+    program = everything()
+    return Theatre(program, small_weights(program))

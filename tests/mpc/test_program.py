@@ -1,77 +1,80 @@
-"""Rings, ranges, precision and cost of a program."""
+"""A program as a whole: it travels, its digest names it, and any chain of operations is computed step by step right."""
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.mpc.plain import assert_every_step_is_right, wrapped
+from tests.mpc.programs import chains, everything, small_images, small_weights
+from tests.mpc.theatre import Theatre, program_of
 
-from primum.errors import ModelError
-from primum.mpc.program import RINGS, SPARE_BITS, TOLERANCE, Linear, check, cost, linear_program, logit_error
+from primum.mpc.check import check, cost, elements, material_sizes
+from primum.mpc.program import Add, Operation, Program, Wire, sources, weight_shape, weight_size
+from primum.ring import mask, to_signed
 from primum.wire import decode, encode
 
 
-@given(st.integers(1, 45_000), st.integers(1, 10), st.floats(0, 4000))
-def test_the_range_fits_with_spare_bits_and_the_error_bound_holds(dimension, outputs, norm):
-    weight = np.zeros((outputs, dimension))
-    weight[0, 0] = norm
-    program = linear_program(weight)
-    logits = program.wire("logits")
-    assert norm <= 2.0**logits.magnitude
-    assert 1 + SPARE_BITS + logits.magnitude + logits.fraction <= program.bits
-    assert logit_error(program) <= TOLERANCE
-    assert logit_error(linear_program(weight, coarse=True)) <= TOLERANCE + 2.0**-8 < 0.01
+@pytest.mark.parametrize("bits", [36, 40, 48, 64])
+@pytest.mark.parametrize("images", [1, 3])
+def test_every_kind_of_operation_in_one_program(bits: int, images: int) -> None:
+    program = everything(bits)
+    stage = Theatre(program, small_weights(program))
+    outputs = stage.infer(small_images(program, images))
+    assert_every_step_is_right(stage)
+    plain = stage.value("z") >> np.int64(program.cut)
+    assert set(wrapped(outputs - plain, program.answer_bits).reshape(-1).tolist()) <= {0, 1}
 
 
-def test_a_model_whose_range_does_not_fit_is_refused_by_layer():
-    with pytest.raises(ModelError, match="Layer `linear`"):
-        linear_program(np.full((1, 45_000), 1e4))
+def test_that_program_has_every_kind() -> None:
+    kinds = set(Operation.__args__)  # type: ignore[attr-defined]
+    assert {type(step) for step in everything().operations} == kinds
 
 
-def test_a_program_says_only_a_power_of_two_about_the_weights():
-    one, two = np.array([[0.3, 0.7]]), np.array([[0.9, -0.1]])
-    assert linear_program(one) == linear_program(two)
-    assert linear_program(one).digest() == linear_program(two).digest()
-    assert linear_program(one).digest() != linear_program(one, coarse=True).digest()
-
-
-def test_a_program_travels():
-    program = linear_program(np.ones((3, 100)))
-    assert decode(encode(program), type(program), "the model owner") == program
-
-
-CHANGES = {
-    "ring too small": {"bits": 40},
-    "ring unknown": {"bits": 63},
-    "answer too fine": {"answer_fraction": 60},
-    "answer negative": {"answer_fraction": -1},
-    "no operation": {"operations": ()},
-    "two operations": {"operations": (Linear("linear", "features", "logits", 17),) * 2},
-    "wrong target": {"operations": (Linear("linear", "features", "features", 17),)},
-    "unknown wire": {"input": "pixels"},
-    "wrong fraction": {"operations": (Linear("linear", "features", "logits", 1),)},
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_a_program_that_contradicts_itself_is_refused(change):
-    program = linear_program(np.full((3, 45_000), 0.05))
+@settings(max_examples=120)
+@given(chains(), st.integers(1, 3), st.sampled_from(["small", "any"]))
+def test_any_chain_of_operations(program: Program, images: int, size: str) -> None:
     check(program)
-    with pytest.raises(ModelError):
-        check(msgspec.structs.replace(program, **change))
+    stage = Theatre(program, small_weights(program))
+    values = small_images(program, images)
+    if size == "any":
+        values = to_signed(values.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) & mask(program.bits), program.bits)
+    stage.infer(values)
+    assert np.array_equal(stage.value(program.input), values)
+    assert_every_step_is_right(stage)
+    counted = cost(program, images)
+    assert counted.rounds == len(stage.sent["A"])
+    assert counted.sent_each_way == sum(map(len, stage.sent["A"])) == sum(map(len, stage.sent["B"]))
+    assert counted.dealt_to_b == sum(map(len, stage.dealt))
+    assert material_sizes(program, images) == tuple(map(len, stage.dealt))
 
 
-def test_cost_is_what_goes_over_the_wires(theatre, rows):
-    stage = theatre.of(rows(3, 333) * 4)
-    stage.infer(1, rows(5, 333))
-    counted = cost(stage.program, 5)
-    assert counted.rounds == 1
-    assert counted.sent_each_way == len(stage.wire["opening A"]) == len(stage.wire["opening B"])
-    assert counted.dealt_to_b == len(stage.wire["dealt"])
-    assert counted.request_to_a == len(stage.wire["seed"])
-    assert counted.request_to_b == len(stage.wire["share"])
-    assert counted.answer == len(stage.wire["answer A"]) == len(stage.wire["answer B"])
+def test_a_program_without_operations_gives_its_input_back() -> None:
+    program = program_of(40, [Wire("x", (2, 3, 1), 40, 5, 8)], [], 3)
+    outputs = Theatre(program).infer(np.arange(-12, 12).reshape(4, 2, 3, 1) * 4)
+    assert np.array_equal(outputs, np.arange(-12, 12).reshape(4, 2, 3, 1))
 
 
-def test_rings_are_whole_bytes():
-    assert all(bits % 8 == 0 for bits in RINGS)
+def test_a_program_travels() -> None:
+    program = everything()
+    assert decode(encode(program), Program, "the model owner") == program
+
+
+def test_a_digest_names_a_program() -> None:
+    program = everything()
+    digests = {program.digest(), everything(48).digest()}
+    for change in ({"answer_fraction": 7}, {"output": "flat"}, {"operations": program.operations[:-1]}):
+        digests.add(msgspec.structs.replace(program, **change).digest())
+    assert len(digests) == 5 and all(len(digest) == 32 for digest in digests)
+
+
+def test_sizes_of_weights_and_wires() -> None:
+    program = everything()
+    assert [weight_shape(program, layer) for layer in program.convolutions] == [(3, 3, 2, 2), (1, 1, 16, 3)]
+    assert weight_size(program) == 36 + 2 + 48 + 3
+    assert elements(program) == sum(np.prod(wire.shape) for wire in program.wires)
+
+
+def test_what_an_operation_reads() -> None:
+    assert [sources(step) for step in everything().operations[9:12]] == [("r^", "s^"), ("p",), ("q", "e")]
+    assert sources(Add("a", ("x", "x"), "y", (1, 1))) == ("x", "x")

@@ -1,4 +1,4 @@
-"""Sharings, ratchets, and the bytes of ring elements."""
+"""Sharings, ratchets, streams, and the bytes of ring elements."""
 
 import copy
 import os
@@ -10,31 +10,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from primum.errors import PeerError, Refused
-from primum.mpc.share import FARTHEST_SKIP, Ratchet, draw_rows, expand_input, from_bytes, split_input, take, to_bytes
-from primum.ring import mask, pack
+from primum.kernels.reference import pack
+from primum.kernels.words import type_for
+from primum.mpc.share import (
+    FARTHEST_SKIP,
+    Ratchet,
+    Streams,
+    expand_input,
+    from_bytes,
+    other,
+    split_input,
+    take,
+    to_bytes,
+)
+from primum.ring import mask
 
 
-@given(st.binary(min_size=32, max_size=32), st.sampled_from([40, 48, 56, 64]), st.integers(1, 50))
+@given(st.binary(min_size=32, max_size=32), st.integers(8, 64), st.integers(1, 50))
 def test_shares_add_up_to_the_value(seed, bits, count):
     values = np.frombuffer(os.urandom(8 * count), np.uint64) & mask(bits)
     b = split_input(values, seed, bits)
-    assert np.array_equal((expand_input(seed, (count,), bits) + b) & mask(bits), values)
+    assert not (b & ~mask(bits)).any()
+    assert np.array_equal((expand_input(seed, (count,)) + b) & mask(bits), values)
 
 
 @given(st.integers(1, 64), st.lists(st.integers(0, 2**64 - 1), max_size=20))
-def test_bytes_are_those_of_ring_pack_and_come_back(bits, values):
-    elements = np.array(values, np.uint64) & mask(bits)
-    data = to_bytes(elements, bits)
-    assert data == pack(elements, bits)
-    assert np.array_equal(from_bytes(data, (len(values),), bits, "A"), elements)
+def test_bytes_are_the_lowest_bits_in_order_and_come_back(bits, values):
+    elements = np.array(values, np.uint64)
+    data = to_bytes(elements, bits).tobytes()
+    assert data == pack(values, bits)
+    back = from_bytes(data, (len(values), 1), bits, "A")
+    assert back.dtype == type_for(bits) and np.array_equal(back[:, 0], elements & mask(bits))
 
 
-@pytest.mark.parametrize("bits", [40, 44])
+@pytest.mark.parametrize("bits", [1, 7, 40, 44])
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_wrong_length_names_the_peer(bits, change):
-    data = to_bytes(np.zeros(8, np.uint64), bits)
+    data = to_bytes(np.zeros(8, np.uint64), bits).tobytes()
     with pytest.raises(PeerError, match="server B"):
         from_bytes(data[:change] if change < 0 else data + b"\0", (8,), bits, "server B")
+
+
+@pytest.mark.parametrize("bits", [1, 7, 44])
+def test_padding_that_is_not_zero_names_the_peer(bits):
+    data = bytearray(to_bytes(np.zeros(3, np.uint64), bits).tobytes())
+    data[-1] |= 0x80
+    with pytest.raises(PeerError, match="server A"):
+        from_bytes(bytes(data), (3,), bits, "server A")
+
+
+def test_the_other_server():
+    assert (other("A"), other("B")) == ("B", "A")
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=10, unique=True))
@@ -76,8 +102,23 @@ def test_a_ratchet_is_not_copied_and_prints_no_key():
     assert "kkk" not in repr(ratchet)
 
 
-def test_streams_differ_by_number_wire_kind_model_and_program():
+def test_streams_differ_by_number_model_program_and_operation():
     keys = take(Ratchet(b"k" * 32, 1), 1, 3)
-    labels = [(m, p, w, k) for m in (b"1", b"2") for p in (b"p", b"q") for w in ("x", "y") for k in ("mask", "product")]
-    drawn = [draw_rows(keys, label, 4, 64).tobytes()[i * 32 : i * 32 + 32] for label in labels for i in range(3)]
-    assert len(set(drawn)) == len(drawn)
+    labels = [(m, p, w) for m in (b"1", b"2") for p in (b"p", b"q") for w in ("x", "y", "xy", "")]
+    drawn = [row.tobytes() for label in labels for row in Streams(keys, label).draw(4, 64)]
+    assert len(drawn) == 3 * len(labels) and len(set(drawn)) == len(drawn)
+
+
+def test_labels_are_not_glued_together():
+    one, two = Streams((b"k" * 32,), ("ab", "c")), Streams((b"k" * 32,), ("a", "bc"))
+    assert not np.array_equal(one.draw(4, 64), two.draw(4, 64))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 64)), max_size=6))
+def test_what_is_drawn_later_is_never_what_was_drawn_before(parts):
+    streams, again = Streams((b"k" * 32,), ("x",)), Streams((b"k" * 32,), ("x",))
+    drawn = [streams.draw(size, bits) for size, bits in parts]
+    assert [part.shape for part in drawn] == [(1, size) for size, _ in parts]
+    assert [part.dtype for part in drawn] == [type_for(bits) for _, bits in parts]
+    whole = again.draw(sum(part.nbytes for part in drawn), 8)
+    assert b"".join(part.tobytes() for part in drawn) == whole.tobytes()

@@ -1,8 +1,48 @@
 """`primum deploy`: the model owner's four files."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from primum.diagnosis.deployable import Deployable
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What an ONNX file does not say, as options of `deploy` and `mpc plan`."""
+    options = (
+        click.option("--classes", default="", help="ONNX: names of the classes, with commas.  [default: class 0, ...]"),
+        click.option("--size", type=int, help="ONNX: pixels a side, where the file leaves it open."),
+        click.option("--mean", default="", help="ONNX: subtracted from pixels in [0, 1], a number a channel."),
+        click.option("--std", default="", help="ONNX: pixels are divided by it, a number a channel."),
+        click.option(
+            "--calibrate",
+            type=click.Path(path_type=Path),
+            help="ONNX: a folder of PUBLIC images to take ranges from.  [default: drawn ones]",
+        ),
+        click.option("--only-class", is_flag=True, help="ONNX: only the class comes out, no logit."),
+        click.option("--coarse", is_flag=True, help="Cut answers to 8 fractional bits: harder to copy the model."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def open_described(model: Path, options: dict[str, Any]) -> "Deployable":
+    """The model with these options, ready to be deployed."""
+    from primum.diagnosis.deployable import Description, names_of, numbers_of, open_model, public_images
+
+    said = Description(
+        classes=names_of(options["classes"]),
+        size=options["size"],
+        mean=numbers_of(options["mean"]),
+        std=numbers_of(options["std"]),
+        calibration=public_images(options["calibrate"]),
+        only_class=options["only_class"],
+    )
+    return open_model(model, said, coarse=options["coarse"])
 
 
 @click.command()
@@ -11,14 +51,22 @@ import click
 @click.option("--a", "card_a", required=True, type=click.Path(path_type=Path), help="The card of server A.")
 @click.option("--b", "card_b", required=True, type=click.Path(path_type=Path), help="The card of server B.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder for the four files.")
-@click.option("--coarse", is_flag=True, help="Cut answers to 8 fractional bits: harder to copy the model by asking.")
+@network_options
 @click.option(
     "--identity", type=click.Path(path_type=Path), help="Your lasting key (made if missing); else one for this time."
 )
+@click.option("--tokens", is_flag=True, help="Answer only requests with a token (`primum token`).")
 def command(
-    model: Path, dealer: Path, card_a: Path, card_b: Path, out: Path, coarse: bool, identity: Path | None
+    model: Path,
+    dealer: Path,
+    card_a: Path,
+    card_b: Path,
+    out: Path,
+    identity: Path | None,
+    tokens: bool,
+    **options: Any,
 ) -> None:
-    """Model owner: make the files of a deployment of MODEL.
+    """Model owner: make the files of a deployment of MODEL, a folder that Primum trained or an ONNX file.
 
     \b
     Ask the three institutions for their cards:
@@ -34,11 +82,11 @@ def command(
     from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
     from primum.diagnosis.roles import card_fingerprint, load_card
     from primum.keys.identity import Identity
-    from primum.models.card import load_model
 
     cards = (load_card(dealer, "dealer"), load_card(card_a, "server"), load_card(card_b, "server"))
+    opened = open_described(model, options)  # before a key is made: a model that is refused leaves nothing behind
     owner = Identity.load_or_make(identity) if identity else None
-    deployment = deploy(load_model(model), *cards, out, coarse=coarse, identity=owner)
+    deployment = deploy(opened, *cards, out, identity=owner, tokens=tokens)
     for who, name, card in zip(("dealer", "server A", "server B"), NAMES.values(), cards, strict=True):
         print(f"{out / name}  for the {who} at {card.address}, {card_fingerprint(card)}")
     print(f"{out / PUBLIC}  for everybody who asks for diagnoses")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--deployment", required=True, type=click.Path(path_type=Path), help="The model owner's public.json.")
+@click.option("--token", type=click.Path(path_type=Path), help="Your token, where the deployment asks for one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--save-request", type=click.Path(path_type=Path), metavar="DIR", help="Write requests, send nothing.")
 @click.option("--carry", type=click.Path(path_type=Path), metavar="DIR", help="Send saved requests, keep the answers.")
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[Path, ...],
     deployment: Path,
+    token: Path | None,
     as_json: bool,
     save_request: Path | None,
     carry: Path | None,
@@ -49,14 +51,16 @@ def command(
         print(f"{carry}: both answers are there; they open where the request was made.")
         return
     from primum.diagnosis.data_owner import diagnose_files, open_saved, save_requests
+    from primum.diagnosis.tokens import load_token
 
+    sent = load_token(token, public.deployment) if token is not None else b""
     if save_request is not None:
-        save_requests(images, public, save_request)
+        save_requests(images, public, save_request, sent)
         print(f"{save_request}: request-a.json and request-b.json may travel; reply.key must stay here.")
     elif from_answers is not None:
         _show(*open_saved(from_answers, public), as_json)
     else:
-        _show([str(path) for path in images], diagnose_files(images, public), as_json)
+        _show([str(path) for path in images], diagnose_files(images, public, token=sent), as_json)
 
 
 def _show(names: Sequence[str], diagnoses: Sequence["Diagnosis"], as_json: bool) -> None:
@@ -73,6 +77,7 @@ def _print_json(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None:
             "number": one.number,
             "seconds": None if math.isnan(one.seconds) else one.seconds,
             "bytes": one.bytes,
+            "model": one.model,
         }
         for name, one in zip(names, diagnoses, strict=True)
     ]

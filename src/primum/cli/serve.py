@@ -16,6 +16,13 @@ import click
 @click.option("--state", type=click.Path(path_type=Path), help="Keys and used numbers.  [default: ~/.primum/server]")
 @click.option("--listen", default="", help="HOST:PORT to listen on for data owners, where it is not the card's.")
 @click.option("--listen-link", default="", help="The same for the other server.")
+@click.option(
+    "--ahead",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="B: for how many more images to keep material on disk.",
+)
 def command(
     file: Path | None,
     init: Path | None,
@@ -24,6 +31,7 @@ def command(
     state: Path | None,
     listen: str,
     listen_link: str,
+    ahead: int,
 ) -> None:
     """Run one of the two servers of encrypted diagnoses. It sees neither image nor model nor diagnosis.
 
@@ -52,6 +60,7 @@ def command(
             folder,
             listen=listen,
             listen_link=listen_link,
+            ahead=ahead,
             ready=_now,
             say=lambda line: print(f"server: {line}", file=sys.stderr),
         )

@@ -1,4 +1,4 @@
-"""A TLS 1.3 connection between dealer, A and B: certificates pinned on both sides, frames of bounded length.
+"""A TLS 1.3 connection between dealer, A and B for control: certificates pinned on both sides, frames of bounded length.
 
 A frame is its length in 4 bytes, big-endian, and a message of `primum.wire`. Every wait has a deadline; a peer that
 vanishes without a word is noticed by TCP keep-alive within about `_SILENCE` seconds.
@@ -6,15 +6,14 @@ vanishes without a word is noticed by TCP keep-alive within about `_SILENCE` sec
 
 import asyncio
 import contextlib
-import hashlib
 import socket
 import ssl
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from primum.diagnosis.messages import Sorry
 from primum.diagnosis.roles import parse_address
 from primum.errors import InputError, MachineError, PeerError, PrimumError, Refused, Unavailable
-from primum.keys.certificate import CertificateFiles, certificate_digest, client_context
+from primum.keys.certificate import CertificateFiles, certificate_digest, client_context, shown_digest
 from primum.wire import Message, decode, decode_one_of, encode
 
 MessageType = TypeVar("MessageType", bound=Message)
@@ -35,7 +34,9 @@ class Channel:
         self._writer = writer
         self._limit = limit
         self.peer = peer
-        _keep_alive(writer)
+        connection = writer.get_extra_info("socket")
+        if connection is not None:
+            keep_alive(connection)
 
     @property
     def alive(self) -> bool:
@@ -44,8 +45,7 @@ class Channel:
 
     def certificate(self) -> str:
         """SHA-256 of the certificate that the other side shows, in hex."""
-        tls: ssl.SSLObject = self._writer.get_extra_info("ssl_object")
-        return hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
+        return shown_digest(self._writer.get_extra_info("ssl_object"))
 
     async def send(self, message: Message) -> None:
         """Send one message; Unavailable if the other side is gone or does not read."""
@@ -149,10 +149,8 @@ async def connect(address: str, certificate: str, own: CertificateFiles, peer: s
     return channel
 
 
-def _keep_alive(writer: asyncio.StreamWriter) -> None:
-    connection: Any = writer.get_extra_info("socket")
-    if connection is None:
-        return
+def keep_alive(connection: socket.socket) -> None:
+    """Send at once, and notice a peer that vanished."""
     options = {"TCP_KEEPIDLE": _SILENCE // 2, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": _SILENCE * 1000}
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,12 +1,13 @@
 """The data owner: from images to diagnoses. Only here is an image in clear, and only here is a diagnosis.
 
-The public front end (resizing, scattering) is computed here in clear; its features, at most 1 long, are shared
+The public front end (resizing, scattering, normalising) is computed here in clear; what comes out of it is shared
 between the two servers.
 """
 
 import asyncio
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,20 +21,23 @@ from pydantic import ValidationError
 from primum.diagnosis.client import ANSWER_LIMIT, ANSWER_NAMES, REQUEST_NAMES, Servers, run
 from primum.diagnosis.deployment import PublicFile
 from primum.diagnosis.files import read_message, write_message
-from primum.diagnosis.messages import MOST_IMAGES, Answer, Request, request_limit
+from primum.diagnosis.messages import Answer, Request, most_images, request_limit
 from primum.diagnosis.requests import make_requests, open_answers
 from primum.diagnosis.roles import open_folder
 from primum.errors import InputError, ModelError
 from primum.imaging import Preparation, read_image
 from primum.keys.sealing import SealingKey
-from primum.models.card import Card
-from primum.models.feature_map import FeatureMap
+from primum.models.card import Card, NetworkCard
 from primum.models.linear import outputs_for
+from primum.mpc.check import elements
+from primum.mpc.program import Program
 from primum.mpc.share import ROLES
 from primum.wire import Message
 
 _AT_ONCE: Final = 16
+_ELEMENTS_AT_ONCE: Final = 1 << 22
 _IN_FLIGHT: Final = 3
+_LENGTH_SLACK: Final = 1e-3
 _KEY: Final = "reply.key"
 _NAMES: Final = "names.json"
 Progress = Callable[[int], None]
@@ -44,7 +48,8 @@ class Diagnosis:
     """What the data owner learns of one image: a probability and a logit per class.
 
     `seconds` and `bytes` (sent and received, both servers) are its part of the request it was in; `number` is the
-    request number that it used. Prints neither probabilities nor logits.
+    request number that it used; `model` is the digest of the model's card, program and weights, in hex. Prints neither
+    probabilities nor logits.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +58,7 @@ class Diagnosis:
     number: int
     seconds: float
     bytes: int
+    model: str
 
     @property
     def best(self) -> str:
@@ -66,133 +72,208 @@ class Names(Message, frozen=True):
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ImagePath:
-    """How a deployment's model sees an image: preparation, front end, classes."""
+class ImagePath(ABC):
+    """How a deployment's model sees an image, and what its outputs mean."""
 
-    preparation: Preparation
-    front_end: FeatureMap
-    classes: tuple[str, ...]
+    def __init__(self, card: Card | NetworkCard, program: Program) -> None:
+        self.preparation = Preparation.from_card(card.preparation)
+        self.classes = card.classes
+        outputs = program.wire(program.output).size
+        if outputs not in (outputs_for(len(card.classes)), len(card.classes)):
+            raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
 
     @classmethod
     def of(cls, public: PublicFile) -> "ImagePath":
         """From a public deployment file; ModelError if card and program contradict each other."""
+        program = public.deployment.program
         try:
-            card = Card.model_validate(public.card, strict=False)
+            if public.card.get("kind") == "network":
+                return PixelPath(NetworkCard.model_validate(public.card, strict=False), program)
+            return FeaturePath(Card.model_validate(public.card, strict=False), program)
         except ValidationError as error:
             raise ModelError(
                 "The card in the deployment file is not one.", "Ask the model owner for it again."
             ) from error
-        front_end = card.front_end.feature_map()
-        program = public.deployment.program
-        shape = (program.wire(program.output).length, program.wire(program.input).length)
-        if shape != (outputs_for(len(card.classes)), front_end.dimension):
-            raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
-        return cls(Preparation.from_card(card.preparation), front_end, card.classes)
 
     def read(self, paths: Sequence[Path]) -> torch.Tensor:
         """Float32 [n, channels, size, size] of image files; DataError that names the file."""
         return torch.from_numpy(np.stack([read_image(path, self.preparation).pixels for path in paths]))
 
-    def features(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
-        """Float32 [n, dimension] of images, clipped to [0, 1] so that the range of the logits holds."""
-        expected = (self.front_end.channels, self.front_end.size, self.front_end.size)
+    @abstractmethod
+    def inputs(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Float32 [n, height, width, channels]: what is shared between the servers."""
+
+    @abstractmethod
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """[n, classes] of outputs [n, classes]."""
+
+    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """The images, clipped to [0, 1] so that the model's ranges hold; InputError for another shape."""
+        expected = (self.preparation.channels, self.preparation.size, self.preparation.size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected or not torch.isfinite(images).all():
             raise InputError(
                 f"This model takes finite images of shape [n, {', '.join(map(str, expected))}], got {tuple(images.shape)}.",
                 "Prepare them with primum.imaging.read_image and the card's preparation.",
             )
-        values: npt.NDArray[np.float32] = self.front_end.features(images.to(torch.float32).clamp(0, 1)).numpy()
-        return values
+        return images.to(torch.float32).clamp(0, 1)
 
 
-def diagnose(images: torch.Tensor, public: PublicFile, *, progress: Progress = lambda done: None) -> list[Diagnosis]:
+class FeaturePath(ImagePath):
+    """A fixed feature map in clear, then a linear layer: what Primum trains."""
+
+    def __init__(self, card: Card, program: Program) -> None:
+        super().__init__(card, program)
+        self._front_end = card.front_end.feature_map()
+        if program.wire(program.input).shape != (1, 1, self._front_end.dimension):
+            raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
+
+    def inputs(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
+        features: npt.NDArray[np.float32] = self._front_end.features(self._pixels(images)).numpy()
+        if len(features) and np.linalg.norm(features, axis=1).max() > 1 + _LENGTH_SLACK:
+            raise InputError("Features are longer than 1.", "The range of the logits would not hold.")
+        return features.reshape(len(features), 1, 1, -1)
+
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return _softmax(logits)
+
+
+class PixelPath(ImagePath):
+    """A network whose every layer runs encrypted."""
+
+    def __init__(self, card: NetworkCard, program: Program) -> None:
+        super().__init__(card, program)
+        size, channels = self.preparation.size, self.preparation.channels
+        if program.wire(program.input).shape != (size, size, channels) or not self._fits(card, channels):
+            raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
+        # the softmax of [0, z] is the sigmoid of one output z
+        self._ending = "softmax" if program.wire(program.output).size == 1 else card.ending
+        self._mean = torch.tensor(card.mean or (0.0,) * channels).reshape(-1, 1, 1)
+        self._std = torch.tensor(card.std or (1.0,) * channels).reshape(-1, 1, 1)
+
+    @staticmethod
+    def _fits(card: NetworkCard, channels: int) -> bool:
+        return len(card.mean) in (0, channels) and len(card.std) in (0, channels)
+
+    def inputs(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
+        normalised = (self._pixels(images) - self._mean) / self._std
+        pixels: npt.NDArray[np.float32] = normalised.permute(0, 2, 3, 1).contiguous().numpy()
+        return pixels
+
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        match self._ending:
+            case "softmax":
+                return _softmax(logits)
+            case "sigmoid":
+                return 1 / (1 + np.exp(-logits))
+            case "argmax":
+                return np.rint(logits)
+
+
+def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def diagnose(
+    images: torch.Tensor, public: PublicFile, *, token: bytes = b"", progress: Progress = lambda done: None
+) -> list[Diagnosis]:
     """Encrypted diagnoses of `images`, float32 [n, channels, size, size] in [0, 1], prepared as the card says.
 
     The servers are asked for up to 16 images at a time over connections that stay open, while the next features are
     computed. Nothing is retried: Unavailable or PeerError says which server failed, and no result is returned.
-    `progress` is called with the number of images done.
+    `token`: from `tokens.load_token`, where the deployment asks for one. `progress` is called with the number of images
+    done.
     """
     path = ImagePath.of(public)
     if not len(images):
         return []
-    return run(lambda: _diagnose(images, public, path, progress))
+    return run(lambda: _diagnose(images, public, path, token, progress))
 
 
 def diagnose_files(
-    paths: Sequence[Path], public: PublicFile, *, progress: Progress = lambda done: None
+    paths: Sequence[Path], public: PublicFile, *, token: bytes = b"", progress: Progress = lambda done: None
 ) -> list[Diagnosis]:
     """`diagnose` for image files (DICOM, JPEG, PNG); all are read before anything is sent."""
-    return diagnose(ImagePath.of(public).read(paths), public, progress=progress)
+    return diagnose(ImagePath.of(public).read(paths), public, token=token, progress=progress)
 
 
-async def _diagnose(images: torch.Tensor, public: PublicFile, path: ImagePath, progress: Progress) -> list[Diagnosis]:
+async def _diagnose(
+    images: torch.Tensor, public: PublicFile, path: ImagePath, token: bytes, progress: Progress
+) -> list[Diagnosis]:
     slots = asyncio.Semaphore(_IN_FLIGHT)
     results: list[list[Diagnosis]] = []
+    at_once = _at_once(public.deployment.program)
     async with Servers(public.deployment) as servers:
 
-        async def one(place: int, features: npt.NDArray[np.float32]) -> None:
+        async def one(place: int, inputs: npt.NDArray[np.float32]) -> None:
             try:
-                results[place] = await _ask(features, public, path.classes, servers)
+                results[place] = await _ask(inputs, public, path, servers, token)
                 progress(sum(map(len, results)))
             finally:
                 slots.release()
 
         try:
             async with asyncio.TaskGroup() as group:
-                for place, start in enumerate(range(0, len(images), _AT_ONCE)):
-                    chunk = images[start : start + _AT_ONCE]
+                for place, start in enumerate(range(0, len(images), at_once)):
+                    chunk = images[start : start + at_once]
                     await slots.acquire()
                     results.append([])
-                    group.create_task(one(place, await asyncio.to_thread(path.features, chunk)))
+                    group.create_task(one(place, await asyncio.to_thread(path.inputs, chunk)))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
     return [diagnosis for chunk in results for diagnosis in chunk]
 
 
+def _at_once(program: Program) -> int:
+    """Images a request: few where they are large, so that a request that waits for others is answered in time."""
+    return max(1, min(_AT_ONCE, most_images(program), _ELEMENTS_AT_ONCE // elements(program)))
+
+
 async def _ask(
-    features: npt.NDArray[np.float32], public: PublicFile, classes: tuple[str, ...], servers: Servers
+    inputs: npt.NDArray[np.float32], public: PublicFile, path: ImagePath, servers: Servers, token: bytes
 ) -> list[Diagnosis]:
     start = time.perf_counter()
     key = SealingKey.generate()
-    requests = await asyncio.to_thread(make_requests, features, public.deployment, key.public)
+    requests = await asyncio.to_thread(make_requests, inputs, public.deployment, key.public, token)
     answers, size = await servers.ask(requests)
-    logits, first = open_answers(answers, requests[0], public.deployment, key)
-    seconds = (time.perf_counter() - start) / len(features)
-    return _diagnoses(logits, classes, first, seconds, size // len(features))
+    outputs, first = open_answers(answers, requests[0], public.deployment, key)
+    seconds = (time.perf_counter() - start) / len(inputs)
+    return _diagnoses(outputs, path, public, first, seconds, size // len(inputs))
 
 
 def _diagnoses(
-    logits: npt.NDArray[np.float64], classes: tuple[str, ...], first: int, seconds: float, size: int
+    outputs: npt.NDArray[np.float64], path: ImagePath, public: PublicFile, first: int, seconds: float, size: int
 ) -> list[Diagnosis]:
+    logits = outputs.reshape(len(outputs), -1)
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    model = public.deployment.model.hex()
     return [
-        Diagnosis(classes, tuple(map(float, p)), tuple(map(float, z)), first + place, seconds, size)
-        for place, (p, z) in enumerate(zip(probabilities, logits, strict=True))
+        Diagnosis(path.classes, tuple(map(float, p)), tuple(map(float, z)), first + place, seconds, size, model)
+        for place, (p, z) in enumerate(zip(path.probabilities(logits), logits, strict=True))
     ]
 
 
-def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path) -> None:
+def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, token: bytes = b"") -> None:
     """Write request-a.json and request-b.json for the images into `folder` (made, 0700), to travel by hand.
 
     reply.key, which opens the answers, and names.json stay with the data owner: only the two request files, each
     sealed to its server, are given to a carrier. Up to 64 images; a folder that holds a request already is refused.
     """
-    if not 1 <= len(paths) <= MOST_IMAGES:
-        raise InputError(f"A saved request has 1 to {MOST_IMAGES} images, not {len(paths)}.", "Use several folders.")
+    most = most_images(public.deployment.program)
+    if not 1 <= len(paths) <= most:
+        raise InputError(f"A saved request has 1 to {most} images, not {len(paths)}.", "Use several folders.")
     names = [*REQUEST_NAMES.values(), *ANSWER_NAMES.values(), _KEY, _NAMES]
     present = [name for name in names if (folder / name).exists()]
     if present:
         raise InputError(f"{folder} already holds {present[0]}.", "Use a new folder for every request.")
     way = ImagePath.of(public)
-    features = way.features(way.read(paths))
+    inputs = way.inputs(way.read(paths))
     open_folder(folder)
     key = SealingKey.load_or_make(folder / _KEY)
     write_message(folder / _NAMES, Names(tuple(str(path) for path in paths)), private=True)
-    for request in make_requests(features, public.deployment, key.public):
+    for request in make_requests(inputs, public.deployment, key.public, token):
         write_message(folder / REQUEST_NAMES[request.server], request)
 
 
@@ -207,8 +288,8 @@ def open_saved(folder: Path, public: PublicFile) -> tuple[tuple[str, ...], list[
     names = read_message(folder / _NAMES, Names, 1 << 20).names
     request = read_message(folder / REQUEST_NAMES["A"], Request, limit)
     a, b = (read_message(folder / ANSWER_NAMES[role], Answer, ANSWER_LIMIT) for role in ROLES)
-    logits, first = open_answers((a, b), request, public.deployment, SealingKey.load_or_make(folder / _KEY))
-    if len(names) != len(logits):
+    outputs, first = open_answers((a, b), request, public.deployment, SealingKey.load_or_make(folder / _KEY))
+    if len(names) != len(outputs):
         raise InputError(f"{folder / _NAMES} names another number of images.", "Restore it from a copy.")
     size = sum((folder / name).stat().st_size for name in (*REQUEST_NAMES.values(), *ANSWER_NAMES.values()))
-    return names, _diagnoses(logits, ImagePath.of(public).classes, first, math.nan, size // len(names))
+    return names, _diagnoses(outputs, ImagePath.of(public), public, first, math.nan, size // len(names))

@@ -1,6 +1,7 @@
 """The dealer's process: it deals randomness to the two servers of one deployment, and to nobody else.
 
-Each server keeps one connection. B asks for the corrections of a number; A needs none, its half comes from its key.
+Each server keeps one connection. B has a lane beside it, asks there for the corrections of a number and receives them
+as they are made; A needs none, its half comes from its key.
 """
 
 import asyncio
@@ -9,15 +10,18 @@ import hashlib
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from primum.diagnosis.channel import SHUTDOWN_SECONDS, STEP_SECONDS, Channel
+from primum.diagnosis.channel import Channel
 from primum.diagnosis.deployment import RoleFile, open_role_file
-from primum.diagnosis.messages import MOST_IMAGES, Deal, Hello, Material, Sorry, frame_limit
-from primum.diagnosis.numbers import UsedNumbers, note
+from primum.diagnosis.door import Door
+from primum.diagnosis.lane import Lane, accept_lane
+from primum.diagnosis.messages import FRAME_LIMIT, MOST_IMAGES, Deal, Dealt, Hello, Sorry
+from primum.diagnosis.numbers import HIGHEST, UsedNumbers, note
 from primum.diagnosis.roles import RoleKeys, bind, load_keys, locked
 from primum.diagnosis.session import Session, welcome
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
@@ -46,17 +50,12 @@ def run_dealer(file: Path, state: Path, *, listen: str = "", ready: Say = print,
 
 async def _serve(process: "DealerProcess", listener: socket.socket, ready: Say) -> None:
     stop = stop_event()
-    server = await asyncio.start_server(
-        process.connected,
-        sock=listener,
-        ssl=process.context(),
-        ssl_handshake_timeout=STEP_SECONDS,
-        ssl_shutdown_timeout=SHUTDOWN_SECONDS,
-    )
+    door = Door(process.context(), process.connected, process.lane)
+    accepting = asyncio.create_task(door.keep(listener))
     host, port = listener.getsockname()[:2]
     ready(f"READY dealer {host}:{port} {process.deployment.fingerprint()}")
     await stop.wait()
-    server.close()
+    accepting.cancel()
     process.close()
 
 
@@ -86,7 +85,8 @@ class DealerProcess:
         self._used = UsedNumbers(keys.folder)
         self._journal = Journal(keys.folder / "journal.jsonl", keys.identity)
         self._connections: dict[Role, _Connection] = {}
-        self._one_deal = asyncio.Lock()
+        self._lane: Lane | None = None
+        self._one_deal = threading.Lock()
         self._say = say
 
     def context(self) -> ssl.SSLContext:
@@ -95,18 +95,19 @@ class DealerProcess:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it ends; a fault of one server does not touch the other."""
-        channel = Channel(reader, writer, "a server", frame_limit(self.deployment.program))
+        channel = Channel(reader, writer, "a server", FRAME_LIMIT)
         try:
             role = self._role(channel)
             channel.peer = f"server {role}"
             await self._greet(role, channel)
-            while True:
-                await self._serve_one(role, channel)
+            await channel.closed()
         except PrimumError as error:
             self._say(f"{channel.peer}: {error.message}")
             if not isinstance(error, Unavailable) and channel.alive:
                 with contextlib.suppress(PrimumError):
                     await channel.send(sorry(error))
+        except asyncio.CancelledError:
+            pass  # this process is stopping; asyncio would print a trace
         finally:
             channel.close()
 
@@ -114,6 +115,8 @@ class DealerProcess:
         """End all connections."""
         for connection in self._connections.values():
             connection.channel.close()
+        if self._lane is not None:
+            self._lane.close()
 
     def _role(self, channel: Channel) -> Role:
         shown = channel.certificate()
@@ -134,27 +137,56 @@ class DealerProcess:
         await channel.send(answer)
         self._say(f"server {role} is connected")
 
-    async def _serve_one(self, role: Role, channel: Channel) -> None:
-        asked = await channel.receive(Deal, None)
-        if role != "B":
-            raise PeerError("server A asked for material that only B gets.", "The connection was closed.")
+    def lane(self, plain: socket.socket) -> None:
+        """Deal to server B over one lane until it ends; in a thread of its own."""
         try:
-            async with self._one_deal:
-                material = await asyncio.to_thread(self._deal, asked)
-        except (Refused, Unavailable) as error:
-            await channel.send(sorry(error))
+            lane = accept_lane(plain, self.context(), self.deployment.b.certificate, "server B", self._session_of_b)
+        except PrimumError as error:
+            self._say(error.message)
             return
-        await channel.send(material)
+        before, self._lane = self._lane, lane
+        if before is not None:
+            before.close()
+        try:
+            while True:
+                self._serve_one(lane)
+        except PrimumError as error:
+            if not isinstance(error, Unavailable):
+                self._say(f"server B: {error.message}")
+        finally:
+            lane.close()
 
-    def _deal(self, asked: Deal) -> Material:
-        ratchets = {role: self._session(role, asked).ratchet for role in ROLES}
-        if not 1 <= asked.count <= MOST_IMAGES:
-            raise PeerError(f"server B asked for {asked.count} numbers at once.", "The connection was closed.")
+    def _session_of_b(self) -> bytes | None:
+        connection = self._connections.get("B")
+        return connection.session.id if connection is not None else None
+
+    def _serve_one(self, lane: Lane) -> None:
+        asked = lane.receive_one_of(Deal, seconds=None)
+        if not isinstance(asked, Deal):
+            raise TypeError("only Deal is received here")
+        try:
+            with self._one_deal:
+                self._deal(asked, lane)
+        except Refused as error:
+            lane.send_message(sorry(error))
+
+    def _deal(self, asked: Deal, lane: Lane) -> None:
+        try:
+            ratchets = {role: self._session(role, asked).ratchet for role in ROLES}
+        except Unavailable as error:
+            lane.send_message(sorry(error))
+            return
+        if not (1 <= asked.images <= MOST_IMAGES and 1 <= asked.first <= HIGHEST):
+            raise PeerError(
+                f"server B asked for {asked.images} numbers from {asked.first} on.", "The connection was closed."
+            )
         name = hashlib.sha256(b"".join(asked.sessions) + asked.first.to_bytes(8, "big")).digest()
-        self._used.record(asked.first, asked.count, name)
-        data = self._dealer.deal(asked.first, asked.count, ratchets)
-        note(self._journal, "dealt", name, asked.first, asked.count)
-        return Material(asked.first, asked.count, data)
+        self._used.record(asked.first, asked.images, name)
+        messages = self._dealer.deal(asked.first, asked.images, ratchets)
+        lane.send_message(Dealt(asked.first, asked.images))
+        for message in messages:
+            lane.send(message)
+        note(self._journal, "dealt", name, asked.first, asked.images)
 
     def _session(self, role: Role, asked: Deal) -> Session:
         connection = self._connections.get(role)

@@ -9,15 +9,13 @@ Everybody compares fingerprints by telephone; each file goes to its role, public
 diagnoses. A deployed model is never changed: a new version is a new deployment with new masks.
 """
 
-import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
+from primum.diagnosis.deployable import Deployable
 from primum.diagnosis.deployment import (
     Deployment,
     PublicFile,
@@ -31,43 +29,41 @@ from primum.diagnosis.files import write_message
 from primum.diagnosis.roles import RoleCard
 from primum.errors import InputError, MachineError
 from primum.keys.identity import Identity
-from primum.mpc.linear import mask_weight
-from primum.mpc.program import linear_program
+from primum.mpc.check import check
+from primum.mpc.linear import mask_weights
 from primum.mpc.share import ROLES, Role, to_bytes
 from primum.wire import Message, encode
-
-if TYPE_CHECKING:
-    from primum.models.card import TrainedModel
 
 NAMES: Final[dict[RoleName, str]] = {"dealer": "dealer.json", "A": "server-a.json", "B": "server-b.json"}
 PUBLIC: Final = "public.json"
 
 
 def deploy(
-    model: "TrainedModel",
+    model: Deployable,
     dealer: RoleCard,
     a: RoleCard,
     b: RoleCard,
     out_folder: Path,
     *,
-    coarse: bool = False,
     identity: Identity | None = None,
+    tokens: bool = False,
 ) -> Deployment:
     """Write dealer.json, server-a.json, server-b.json (each sealed to its role) and public.json into `out_folder`.
 
-    `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. `identity`: the model
-    owner's lasting key; without it one is made for this deployment and forgotten. Refuses two roles with one identity
-    or key (InputError), a model whose range does not fit (ModelError), and a folder that already holds a deployment.
+    `identity`: the model owner's lasting key; without it one is made for this deployment and forgotten. Refuses two
+    roles with one identity or key (InputError), and a folder that already holds a deployment. `tokens`: requests are
+    answered only with a token that this identity signs.
     """
-    weight = model.weight.numpy()
-    program = linear_program(weight, coarse=coarse)
-    card = msgspec.json.decode(model.card.model_dump_json())
+    if tokens and identity is None:
+        raise InputError("Tokens are signed by your lasting key.", "Give --identity as well.")
+    program = model.program
+    check(program)
     owner = identity or Identity.generate()
-    digest = model_digest(encode(_CardBytes(card)), weight)
-    deployment = Deployment(os.urandom(32), digest, program, dealer, a, b, owner.public)
+    digest = model.digest()
+    deployment = Deployment(os.urandom(32), digest, program, dealer, a, b, owner.public, tokens)
     check_roles(deployment)
     seeds: dict[Role, bytes] = {role: os.urandom(32) for role in ROLES}
-    masked = to_bytes(mask_weight(program, weight, digest, seeds), program.bits)
+    masked = to_bytes(mask_weights(program, model.weights, digest, seeds), program.bits).tobytes()
     contents = (
         (RoleFile(deployment, "dealer", (seeds["A"], seeds["B"]), b""), dealer),
         (RoleFile(deployment, "A", (seeds["A"],), masked), a),
@@ -77,20 +73,10 @@ def deploy(
         NAMES[content.role]: seal_role_file(content, owner.sign(signed_purpose(), encode(content)), role_card)
         for content, role_card in contents
     }
-    public = PublicFile(deployment, card)
+    public = PublicFile(deployment, model.card)
     files[PUBLIC] = msgspec.structs.replace(public, signature=owner.sign(signed_purpose(), public.unsigned()))
     _write(files, out_folder)
     return deployment
-
-
-class _CardBytes(Message, frozen=True):
-    card: dict[str, object]
-
-
-def model_digest(card: bytes, weight: npt.NDArray[np.float32]) -> bytes:
-    """32 bytes that name a model: its card and its weights, float32 in row order."""
-    header = b"primum model\0" + len(card).to_bytes(8, "big") + card
-    return hashlib.sha256(header + np.ascontiguousarray(weight, "<f4").tobytes()).digest()
 
 
 def _write(files: dict[str, Message], folder: Path) -> None:

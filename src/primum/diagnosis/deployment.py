@@ -18,20 +18,24 @@ import msgspec
 from primum.diagnosis.files import read_message
 from primum.diagnosis.roles import RoleCard, RoleKeys, check_card
 from primum.errors import InputError, ModelError, PeerError
+from primum.kernels.words import packed_size
 from primum.keys.identity import fingerprint, verify
 from primum.keys.sealing import seal
-from primum.mpc.program import Program, check
+from primum.mpc.check import check
+from primum.mpc.program import Program, weight_size
 from primum.mpc.share import Role
-from primum.ring import packed_size
 from primum.wire import Message, decode, encode
 
 RoleName = Literal["dealer", "A", "B"]
-FILE_LIMIT: Final = 256 * 1024 * 1024
+FILE_LIMIT: Final = 2 * 1024 * 1024 * 1024
 _SIGNED: Final = "deployment"
 
 
 class Deployment(Message, frozen=True):
-    """What all roles know: who they are, what they compute, for which model. `nonce` makes each deployment another."""
+    """What all roles know: who they are, what they compute, for which model. `nonce` makes each deployment another.
+
+    `tokens`: only requests with a token of the model owner are answered (`tokens.py`).
+    """
 
     nonce: bytes
     model: bytes
@@ -40,6 +44,7 @@ class Deployment(Message, frozen=True):
     a: RoleCard
     b: RoleCard
     model_owner: bytes
+    tokens: bool = False
 
     def digest(self) -> bytes:
         """32 bytes that name this deployment, compared in every handshake."""
@@ -158,8 +163,7 @@ def _check_content(content: RoleFile, file: SealedFile, keys: RoleKeys) -> None:
     check(deployment.program)
     card = deployment.dealer if content.role == "dealer" else deployment.server(content.role)
     program = deployment.program
-    weights = program.wire(program.input).length * program.wire(program.output).length
-    expected = 0 if content.role == "dealer" else packed_size(weights, program.bits)
+    expected = 0 if content.role == "dealer" else packed_size(weight_size(program), program.bits)
     if (
         content.role != file.role
         or deployment.digest().hex() != file.deployment

@@ -1,26 +1,32 @@
 """What dealer, A and B say to each other, and the JSON of data owners.
 
     A or B -> dealer   Hello          dealer -> A or B   Welcome
-    B -> dealer        Deal           dealer -> B        Material | Sorry
     A -> B             Hello          B -> A             Welcome
+    A -> B             Provide        (the keys that A's next material comes from)
     B -> A             Ready          (B has this request)
     A -> B             Start          B -> A             Agree | Sorry
-    A -> B             Opening        B -> A             Opening | Sorry
 
-Both servers compute the first number as the larger of the two marks plus one.
+On lanes (`lane.py`):
+
+    B -> dealer        Deal           dealer -> B        Dealt, then the material | Sorry
+    A <-> B            Run, then the program's messages
+
+B chooses the first number, above both marks.
 """
 
 import hashlib
 from typing import Final, Literal
 
+from primum.kernels.words import packed_size
 from primum.mpc.program import Program
 from primum.mpc.share import ROLES, Role
-from primum.ring import packed_size
 from primum.wire import Message, encode
 
 MOST_IMAGES: Final = 64
 REPLY_BYTES: Final = 1216
 SEED_BYTES: Final = 32
+FRAME_LIMIT: Final = 16 * 1024
+_REQUEST_BYTES: Final = 48 * 1024 * 1024
 
 
 class Hello(Message, frozen=True):
@@ -62,7 +68,7 @@ class Ready(Message, frozen=True):
 
 
 class Start(Message, frozen=True):
-    """Server A proposes to run a request; `session` names its keys with the dealer."""
+    """Server A proposes to run a request with numbers above `mark`; `session` names its keys with the dealer."""
 
     request: bytes
     images: int
@@ -70,35 +76,40 @@ class Start(Message, frozen=True):
     session: bytes
 
 
+class Provide(Message, frozen=True):
+    """Server A's keys with the dealer have this name: B may have material made ahead of time."""
+
+    session: bytes
+
+
 class Agree(Message, frozen=True):
-    """Server B will run it; its own and the dealer's mark."""
-
-    request: bytes
-    mark: int
-
-
-class Opening(Message, frozen=True):
-    """x_i + r_i of all images of a request."""
+    """Server B will run the request, with numbers from `first` on."""
 
     request: bytes
     first: int
-    data: bytes
+
+
+class Run(Message, frozen=True):
+    """Begins a group of images on a lane; both sides send the same."""
+
+    request: bytes
+    first: int
+    images: int
 
 
 class Deal(Message, frozen=True):
-    """Server B asks for the material of count numbers; `sessions`: the keys of A and of B that it is to be made with."""
+    """Server B asks for the material of `images` numbers; `sessions`: the keys of A and of B that it is made with."""
 
     first: int
-    count: int
+    images: int
     sessions: tuple[bytes, bytes]
 
 
-class Material(Message, frozen=True):
-    """The corrections for B."""
+class Dealt(Message, frozen=True):
+    """The corrections for B follow, as long as the program says."""
 
     first: int
-    count: int
-    data: bytes
+    images: int
 
 
 class Request(Message, frozen=True):
@@ -132,10 +143,11 @@ class _Pair(Message, frozen=True):
 
 
 class InputShare(Message, frozen=True):
-    """In a request's box: the seed of x_A for A, x_B packed for B; and the key that the answer is sealed to."""
+    """In a request's box: the seed of x_A for A, x_B packed for B; the key that the answer is sealed to; a token."""
 
     reply: bytes
     share: bytes
+    token: bytes = b""
 
 
 class Answer(Message, frozen=True):
@@ -180,10 +192,9 @@ def answer_purpose(role: Role, request: bytes) -> str:
 
 def request_limit(program: Program) -> int:
     """The longest JSON request to a server, in bytes."""
-    return packed_size(MOST_IMAGES * program.wire(program.input).length, program.bits) * 4 // 3 + 16 * 1024
+    return packed_size(most_images(program) * program.wire(program.input).size, program.bits) * 4 // 3 + 16 * 1024
 
 
-def frame_limit(program: Program) -> int:
-    """The longest frame between dealer, A and B, in bytes."""
-    widest = max(wire.length for wire in program.wires)
-    return packed_size(MOST_IMAGES * widest, program.bits) + 16 * 1024
+def most_images(program: Program) -> int:
+    """How many images a request may have: 64, fewer where they are large."""
+    return max(1, min(MOST_IMAGES, _REQUEST_BYTES // packed_size(program.wire(program.input).size, program.bits)))

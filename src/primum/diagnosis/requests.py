@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from primum.diagnosis.deployment import Deployment
 from primum.diagnosis.messages import (
-    MOST_IMAGES,
     REPLY_BYTES,
     SEED_BYTES,
     Answer,
@@ -23,40 +22,49 @@ from primum.diagnosis.messages import (
     Request,
     SignedAnswer,
     answer_purpose,
+    most_images,
 )
+from primum.diagnosis.tokens import Token, check_token
 from primum.errors import InputError, PeerError
 from primum.keys.identity import Identity, verify
 from primum.keys.sealing import SealingKey, seal
-from primum.mpc.linear import encode_features
-from primum.mpc.program import Program, logit_error
-from primum.mpc.share import ROLES, Role, expand_input, from_bytes, split_input, to_bytes
-from primum.ring import Ring, decode, mask
+from primum.mpc.program import Program
+from primum.mpc.share import ROLES, Elements, Role, expand_input, from_bytes, split_input, to_bytes
+from primum.ring import decode, encode, mask
 from primum.wire import decode as decode_message
 from primum.wire import encode as encode_message
 
-_LENGTH_SLACK = 1e-3
+_SLACK = 1e-2
 
 
-def make_requests(features: npt.NDArray[np.float32], deployment: Deployment, reply: bytes) -> tuple[Request, Request]:
-    """The requests to A and to B for features [n, dimension], rows of length at most 1; answers go to the key `reply`.
+def make_requests(
+    inputs: npt.NDArray[np.float32], deployment: Deployment, reply: bytes, token: bytes = b""
+) -> tuple[Request, Request]:
+    """The requests to A and to B for inputs [n, height, width, channels]; answers go to the key `reply`.
 
-    Fresh randomness in every call: the same image twice gives two unrelated requests.
+    Fresh randomness in every call: the same image twice gives two unrelated requests. InputError for another shape, or
+    for a value outside the range that the model was made for.
     """
     program = deployment.program
-    _check_features(features, program)
+    _check_inputs(inputs, program)
+    wire = program.wire(program.input)
     seed = os.urandom(SEED_BYTES)
-    share = split_input(encode_features(program, features), seed, program.bits)
-    return _seal_pair(deployment, len(features), reply, (seed, to_bytes(share, program.bits)))
+    share = split_input(encode(inputs, wire.fraction, wire.bits), seed, wire.bits)
+    return _seal_pair(deployment, len(inputs), reply, (seed, to_bytes(share, wire.bits).tobytes()), token)
 
 
 def _seal_pair(
-    deployment: Deployment, images: int, reply: bytes, shares: tuple[bytes, bytes]
+    deployment: Deployment, images: int, reply: bytes, shares: tuple[bytes, bytes], token: bytes = b""
 ) -> tuple[Request, Request]:
     bare = [Request(role, deployment.digest(), b"", images, (b"", b""), b"") for role in ROLES]
     identifier = os.urandom(16)
     named = [msgspec.structs.replace(request, id=identifier) for request in bare]
     boxes = tuple(
-        seal(deployment.server(request.server).sealing, encode_message(InputShare(reply, share)), request.purpose())
+        seal(
+            deployment.server(request.server).sealing,
+            encode_message(InputShare(reply, share, token)),
+            request.purpose(),
+        )
         for request, share in zip(named, shares, strict=True)
     )
     digests = (hashlib.sha256(boxes[0]).digest(), hashlib.sha256(boxes[1]).digest())
@@ -66,53 +74,58 @@ def _seal_pair(
     return first, second
 
 
-def _check_features(features: npt.NDArray[np.float32], program: Program) -> None:
-    dimension = program.wire(program.input).length
-    if features.ndim != 2 or features.shape[1] != dimension or not 1 <= len(features) <= MOST_IMAGES:
+def _check_inputs(inputs: npt.NDArray[np.float32], program: Program) -> None:
+    wire, most = program.wire(program.input), most_images(program)
+    if inputs.shape[1:] != wire.shape or not 1 <= len(inputs) <= most:
         raise InputError(
-            f"A request has 1 to {MOST_IMAGES} images of {dimension} features, got {features.shape}.",
+            f"A request has 1 to {most} inputs of shape {wire.shape}, got {inputs.shape}.",
             "Check that front end and deployment belong together.",
         )
-    if not np.isfinite(features).all():
-        raise InputError("A feature is not a finite number.", "Check the image.")
-    if np.linalg.norm(features, axis=1).max() > 1 + _LENGTH_SLACK:
-        raise InputError("Features are longer than 1.", "The range of the logits would not hold; check the front end.")
+    if not np.isfinite(inputs).all():
+        raise InputError("A value of the input is not a finite number.", "Check the image.")
+    if np.abs(inputs).max() > 2.0**wire.magnitude * (1 + _SLACK):
+        raise InputError(
+            f"A value of the input is larger than {2.0**wire.magnitude:g}.",
+            "The range of the model would not hold; check the front end.",
+        )
 
 
 @dataclass(frozen=True)
 class OpenedRequest:
-    """What a server holds of a request: its share [images, dimension] and the data owner's key; prints neither."""
+    """What a server holds of a request: its share [images, height, width, channels] and the data owner's key."""
 
     digest: bytes
     images: int
-    share: Ring = field(repr=False)
+    share: Elements = field(repr=False)
     reply: bytes = field(repr=False)
+    token: Token | None = None
 
 
 def open_request(request: Request, role: Role, deployment: Deployment, key: SealingKey) -> OpenedRequest:
-    """This server's share in `request`; PeerError or InputError that says what is wrong with it."""
+    """This server's share in `request`; PeerError, InputError or Refused that says what is wrong with it."""
     if request.server != role:
         raise InputError(f"This is the request for server {request.server}; here is server {role}.", "Swap the files.")
     if request.deployment != deployment.digest():
         raise InputError("This request is for another deployment.", "Use the public file of this deployment.")
-    sound = len(request.id) == 16 and 1 <= request.images <= MOST_IMAGES
+    sound = len(request.id) == 16 and 1 <= request.images <= most_images(deployment.program)
     if not sound or not request.own_box_fits():
         raise PeerError("The request contradicts itself.", "It was altered; make a new one.")
     data = key.open(request.box, request.purpose(), "the data owner")
     content = decode_message(data, InputShare, "the data owner")
     if len(content.reply) != REPLY_BYTES:
         raise PeerError("The data owner sent a reply key of a wrong length.", "Make a new request.")
-    shape = (request.images, deployment.program.wire(deployment.program.input).length)
-    share = _expand(content.share, role, shape, deployment.program.bits)
-    return OpenedRequest(request.digest(), request.images, share, content.reply)
+    wire = deployment.program.wire(deployment.program.input)
+    share = _expand(content.share, role, (request.images, *wire.shape), wire.bits)
+    token = check_token(content.token, deployment)
+    return OpenedRequest(request.digest(), request.images, share, content.reply, token)
 
 
-def _expand(share: bytes, role: Role, shape: tuple[int, int], bits: int) -> Ring:
+def _expand(share: bytes, role: Role, shape: tuple[int, ...], bits: int) -> Elements:
     if role == "B":
         return from_bytes(share, shape, bits, "the data owner")
     if len(share) != SEED_BYTES:
         raise PeerError("The data owner sent a seed of a wrong length.", "Make a new request.")
-    return expand_input(share, shape, bits)
+    return expand_input(share, shape)
 
 
 def seal_answer(
@@ -128,7 +141,7 @@ def seal_answer(
 def open_answers(
     answers: tuple[Answer, Answer], request: Request, deployment: Deployment, key: SealingKey
 ) -> tuple[npt.NDArray[np.float64], int]:
-    """(logits [n, outputs], first number) from the answers of A and B to `request`.
+    """(outputs [n, height, width, channels], first number) from the answers of A and B to `request`.
 
     PeerError if an answer is forged, of another request or number, or if a logit lies outside the model's range.
     """
@@ -136,9 +149,9 @@ def open_answers(
     if shares[0].first != shares[1].first:
         raise PeerError("The two answers have different request numbers.", "Make a new request.")
     program = deployment.program
-    shape = (request.images, program.wire(program.output).length)
+    shape = (request.images, *program.wire(program.output).shape)
     parts = [
-        from_bytes(share.share, shape, program.answer_bits, f"server {role}")
+        from_bytes(share.share, shape, program.answer_bits, f"server {role}").astype(np.uint64)
         for share, role in zip(shares, ROLES, strict=True)
     ]
     total = (parts[0] + parts[1]) & mask(program.answer_bits)
@@ -163,7 +176,8 @@ def _open_answer(answer: Answer, role: Role, request: Request, deployment: Deplo
 
 
 def _check_range(logits: npt.NDArray[np.float64], program: Program) -> None:
-    bound = 2.0 ** program.wire(program.output).magnitude * (1 + _LENGTH_SLACK) + logit_error(program)
+    rounding = 2.0**-program.answer_fraction
+    bound = 2.0 ** program.wire(program.output).magnitude * (1 + _SLACK) + rounding
     if np.abs(logits).max() > bound:
         raise PeerError(
             "The answer lies outside the range that this model can have: no diagnosis.",

@@ -3,36 +3,41 @@
 Data owners come over HTTPS (`endpoint.py`); the other server and the dealer over `links.py`. A connects to B, both
 connect to the dealer; who cannot reach a peer says so, tries again, and answers requests with a clear error meanwhile.
 
-A request runs when both servers hold their halves: A proposes (Start), B agrees with its mark, both write the numbers
-to disk, B fetches the dealer's corrections, both open, both answer their data owner. A run that fails is over: its
-numbers are spent, and nobody tries again by himself.
+A request runs when both servers hold their halves: A proposes (Start), B chooses the numbers, both write them to disk,
+B has or fetches the dealer's corrections, both compute (`runs.py`), both answer their data owner. A run that fails is
+over: its numbers are spent, and nobody tries again by himself. Between requests both make the next one's material.
 """
 
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from primum.diagnosis.channel import SHUTDOWN_SECONDS, STEP_SECONDS, Channel
+from primum.diagnosis.ahead import Keys
+from primum.diagnosis.channel import Channel
 from primum.diagnosis.dealer import Say, sorry, stop_event
 from primum.diagnosis.deployment import RoleFile, open_role_file
+from primum.diagnosis.door import Door
 from primum.diagnosis.endpoint import serve_https
+from primum.diagnosis.lane import Lane
 from primum.diagnosis.links import DealerLink, LinkFromA, LinkToB
-from primum.diagnosis.messages import Agree, Answer, Opening, Request, Start
-from primum.diagnosis.numbers import UsedNumbers, note
-from primum.diagnosis.requests import OpenedRequest, open_request, seal_answer
+from primum.diagnosis.messages import Agree, Answer, Request, Start
+from primum.diagnosis.numbers import HIGHEST, UsedNumbers
+from primum.diagnosis.requests import OpenedRequest, open_request
 from primum.diagnosis.roles import RoleKeys, bind, load_keys, locked
-from primum.diagnosis.session import Session
+from primum.diagnosis.runs import Runs
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
-from primum.journal import Journal
-from primum.mpc.party import Evaluation, Party
 
 PAIR_SECONDS: Final = 5.0
-RUN_SECONDS: Final = 60.0
+RUN_SECONDS: Final = 600.0
 _MOST_PENDING: Final = 32
+_SWITCH_SECONDS: Final = 2e-4
+"""Whose turn it is in the interpreter: with Python's 5 ms, a request that comes while the next one's material is made
+waits for several of the worker's turns (measured: 40 ms instead of 25 for a small network)."""
 
 
 def run_server(
@@ -41,18 +46,21 @@ def run_server(
     *,
     listen: str = "",
     listen_link: str = "",
+    ahead: int = 0,
     ready: Say = print,
     say: Say = lambda line: None,
 ) -> None:
     """Be server A or B of the deployment in `file` until SIGTERM or SIGINT; blocks.
 
     `state`: this server's folder. `listen`, `listen_link`: HOST:PORT to bind where they differ from the card's.
+    `ahead`: for how many further images B keeps material on its disk, beside the one that is ready in memory.
     `ready` gets one line, `READY A|B HOST:PORT FINGERPRINT`, once requests are taken; `say` gets what happens, in words.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     keys = load_keys(state)
     with locked(state):
         content = open_role_file(file, keys, ("A", "B"))
-        process = ServerProcess(content, keys, say)
+        process = ServerProcess(content, keys, say, ahead)
         card = process.deployment.server(process.role)
         sockets = [bind(listen or card.address)]
         if process.role == "B":
@@ -81,36 +89,34 @@ class _Pending:
 class ServerProcess:
     """A server's state between messages: requests that wait, numbers used, connections."""
 
-    def __init__(self, content: RoleFile, keys: RoleKeys, say: Say) -> None:
+    def __init__(self, content: RoleFile, keys: RoleKeys, say: Say, depth: int = 0) -> None:
         if content.role == "dealer":
             raise ValueError("a dealer's file")
         self.role = content.role
         self.deployment = content.deployment
         self.keys = keys
-        program, model = content.deployment.program, content.deployment.model
-        self._party = Party.make(self.role, program, model, content.masked, content.seeds[0])
         self._used = UsedNumbers(keys.folder)
-        self._journal = Journal(keys.folder / "journal.jsonl", keys.identity)
+        self._runs = Runs(content, keys, self._used, depth)
         self._pending: dict[bytes, _Pending] = {}
         self._one_run = asyncio.Lock()
-        self._dealer = DealerLink(self.deployment, self.role, keys, self._used, say)
-        self._to_b = LinkToB(self.deployment, keys, self._used, self._held, say)
-        self._from_a = LinkFromA(self.deployment, keys, self._mark, self._run_b, lambda: list(self._pending), say)
+        self._wanted = asyncio.Event()
+        self._provided = b""
+        self._say = say
+        wanted = self._wanted.set
+        self._dealer = DealerLink(self.deployment, self.role, keys, self._used, wanted, say)
+        self._to_b = LinkToB(self.deployment, keys, self._used, self._held, wanted, say)
+        holding = lambda: list(self._pending)  # noqa: E731
+        self._from_a = LinkFromA(self.deployment, keys, self._mark, self._run_b, self._provide, holding, say)
 
     @contextlib.asynccontextmanager
     async def links(self, sockets: list[socket.socket], stop: asyncio.Event) -> AsyncIterator[None]:
         """Keep the connections up; B listens for A on the socket given. Sets `stop` where a defect of ours ends one."""
-        tasks = [asyncio.create_task(self._dealer.keep())]
+        tasks = [asyncio.create_task(self._dealer.keep()), asyncio.create_task(self._keep_ahead())]
         if self.role == "A":
             tasks.append(asyncio.create_task(self._to_b.keep()))
         else:
-            await asyncio.start_server(
-                self._from_a.connected,
-                sock=sockets[0],
-                ssl=self._from_a.context(),
-                ssl_handshake_timeout=STEP_SECONDS,
-                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
-            )
+            door = Door(self._from_a.context(), self._from_a.connected, self._from_a.lane_connected)
+            tasks.append(asyncio.create_task(door.keep(sockets[0])))
         for task in tasks:
             task.add_done_callback(lambda _: stop.set())
         try:
@@ -118,6 +124,7 @@ class ServerProcess:
         finally:
             for task in tasks:
                 task.cancel()
+            self._from_a.drop()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         for error in ended:
             if isinstance(error, Exception):  # not the cancelling: keep() never returns by itself
@@ -150,6 +157,40 @@ class ServerProcess:
         dealer = self._dealer.session
         return max(self._used.mark, dealer.base if dealer else 0)
 
+    async def _keep_ahead(self) -> None:
+        """Between requests, make what the next one needs."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            with contextlib.suppress(Unavailable):  # a peer is away: its coming back is a change
+                if self.role == "A":
+                    await self._to_b.provide(self._dealer.current()[1].id)
+            more = True
+            while more:
+                await asyncio.sleep(0)  # requests that wait for the lock go first
+                async with self._one_run:
+                    more = await self._fill()
+
+    async def _fill(self) -> bool:
+        try:
+            return await asyncio.to_thread(self._runs.fill, self._keys(None), self._mark())
+        except PrimumError as error:
+            if not isinstance(error, Unavailable):
+                self._say(f"material for the next request: {error.message}")
+            return False
+
+    def _keys(self, a_dealt: bytes | None) -> Keys:
+        """The connections of a run; the error that explains which one is missing."""
+        _, dealt = self._dealer.current()
+        if self.role == "A":
+            return Keys(dealt, self._to_b.current()[1], dealt.id)
+        between, provided = self._from_a.session, a_dealt or self._provided
+        if between is None or not provided:
+            raise Unavailable("Server A is not connected.", "Is it running?")
+        return Keys(
+            dealt, between, provided, lambda first, images: self._dealer.deal(first, images, (provided, dealt.id))
+        )
+
     # Server A
 
     def _held(self, request: bytes) -> None:
@@ -167,26 +208,30 @@ class ServerProcess:
         except TimeoutError:
             self._to_b.current()
             raise Unavailable("Server B has not received its half of the request.", "Send both halves.") from None
-        async with asyncio.timeout(RUN_SECONDS), self._one_run:
+        async with self._one_run:
             try:
                 return await self._run_a(pending.opened)
             except BaseException:
-                if self._to_b.channel is not None:
-                    self._to_b.channel.close()
+                self._to_b.drop()
                 raise
+            finally:
+                self._wanted.set()
 
     async def _run_a(self, opened: OpenedRequest) -> Answer:
-        _, dealt = self._dealer.current()
-        _, between = self._to_b.current()
-        mark = self._mark()
-        agreed = await self._to_b.agree(Start(opened.digest, opened.images, mark, dealt.id))
-        first = max(mark, agreed.mark) + 1
-        evaluation = await self._prepare(opened, first, dealt, between)
-        opening = Opening(opened.digest, first, evaluation.open(opened.share))
-        theirs = await self._to_b.open(opening)
-        return await self._finish(opened, evaluation, opening, theirs, b"")
+        keys, lane = self._keys(None), self._to_b.lane
+        if lane is None:
+            raise Unavailable("Server B is not connected.", "Is it running?")
+        mark = self._runs.lowest(keys, opened.images, self._mark()) - 1
+        agreed = await self._to_b.agree(Start(opened.digest, opened.images, mark, keys.a_dealt))
+        if not mark < agreed.first <= HIGHEST - opened.images:
+            raise PeerError("server B would use request numbers again.", "Nothing was sent.")
+        return await self._compute(opened, agreed.first, keys, lane)
 
     # Server B
+
+    def _provide(self, session: bytes) -> None:
+        self._provided = session
+        self._wanted.set()
 
     async def _submit_b(self, pending: _Pending) -> Answer:
         await self._dealer.ready(PAIR_SECONDS)
@@ -202,63 +247,45 @@ class ServerProcess:
         except TimeoutError:
             raise Unavailable("The run took too long.", "Ask again with fewer images.") from None
 
-    async def _run_b(self, start: Start, channel: Channel, between: Session) -> None:
+    async def _run_b(self, start: Start, channel: Channel) -> None:
         pending = self._pending.get(start.request)
         try:
             async with self._one_run:
-                answer = await self._answer_b(start, pending, channel, between)
+                answer = await self._answer_b(start, pending, channel)
         except PrimumError as error:
             if pending is not None and not pending.answer.done():
                 pending.answer.set_exception(error)
             if channel.alive:
                 await channel.send(sorry(error))
                 with contextlib.suppress(PrimumError):  # A ends the connection when it has read why
-                    await channel.receive(Opening)
-                    await channel.receive(Opening)
+                    await channel.receive(Start)
             raise
+        finally:
+            self._wanted.set()
         if pending is not None and not pending.answer.done():
             pending.answer.set_result(answer)
 
-    async def _answer_b(self, start: Start, pending: _Pending | None, channel: Channel, between: Session) -> Answer:
+    async def _answer_b(self, start: Start, pending: _Pending | None, channel: Channel) -> Answer:
         if pending is None or pending.started or pending.opened.images != start.images:
             raise Refused("Server B does not hold this request.", "Make a new request.")
-        _, dealt = self._dealer.current()
-        if not 0 <= start.mark < 1 << 62:
+        opened, keys = pending.opened, self._keys(start.session)
+        first = max(start.mark + 1, self._runs.lowest(keys, opened.images, self._mark()))
+        if not 0 < first <= HIGHEST - opened.images:
             raise PeerError("Server A sent a request number out of range.", "The connection was closed.")
         pending.started = True
-        opened, mark = pending.opened, self._mark()
-        first = max(mark, start.mark) + 1
-        await channel.send(Agree(opened.digest, mark))
-        evaluation = await self._prepare(opened, first, dealt, between)
-        correction = await self._dealer.deal(first, opened.images, (start.session, dealt.id))
-        opening = Opening(opened.digest, first, evaluation.open(opened.share))
-        await channel.send(opening)
-        theirs = await channel.expect(Opening)
-        return await self._finish(opened, evaluation, opening, theirs, correction)
+        lane = await self._from_a.lane()
+        await channel.send(Agree(opened.digest, first))
+        return await self._compute(opened, first, keys, lane)
 
     # Both
 
-    async def _prepare(self, opened: OpenedRequest, first: int, dealt: Session, between: Session) -> Evaluation:
-        """Spend the numbers, on disk, and make the masks; nothing that depends on them has left before."""
-
-        def prepare() -> Evaluation:
-            self._used.record(first, opened.images, opened.digest)
-            return self._party.evaluate(first, opened.images, dealt.ratchet, between.ratchet)
-
-        return await asyncio.to_thread(prepare)
-
-    async def _finish(
-        self, opened: OpenedRequest, evaluation: Evaluation, own: Opening, theirs: Opening, correction: bytes
-    ) -> Answer:
-        if (theirs.request, theirs.first) != (own.request, own.first):
-            raise PeerError("The other server opened another request.", "Nothing was answered.")
-
-        def finish() -> Answer:
-            share = evaluation.receive(theirs.data, correction)
-            answer = seal_answer(opened, self.role, own.first, share, self.deployment, self.keys.identity)
-            # the answer in its box: the hash of a share of 40 bits could be searched for
-            messages = {"sent": own.data, "received": theirs.data, "answer": answer.box}
-            note(self._journal, "answered", opened.digest, own.first, opened.images, **messages)
-            return answer
-
-        return await asyncio.to_thread(finish)
+    async def _compute(self, opened: OpenedRequest, first: int, keys: Keys, lane: Lane) -> Answer:
+        """The run in its thread; if it is given up, the lane is closed and the thread has ended when this returns."""
+        run = asyncio.ensure_future(asyncio.to_thread(self._runs.run, opened, first, keys, lane))
+        try:
+            async with asyncio.timeout(RUN_SECONDS):
+                return await asyncio.shield(run)
+        except BaseException:
+            lane.close()
+            await asyncio.wait({run})
+            raise

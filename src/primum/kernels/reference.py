@@ -5,6 +5,7 @@ Nothing here is constant time, and nothing of Primum but its tests calls it.
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -113,3 +114,81 @@ def row_values(row: bytes, width: int) -> list[int]:
     count = len(row) // 3
     low = [int.from_bytes(row[2 * i : 2 * i + 2], "little") for i in range(count)]
     return [low[i] + (row[2 * count + i] << 16) for i in range(count)]
+
+
+def signed(value: int, bits: int) -> int:
+    """The integer in [-2^(bits-1), 2^(bits-1)) that is `value` modulo 2^bits."""
+    half = 1 << (bits - 1)
+    return (value + half) % (2 * half) - half
+
+
+def limbs(value: int, count: int) -> list[int]:
+    """limbs: balanced digits in [-128, 127], lowest first, whose sum with weights 256^i is `value` modulo 256^count."""
+    digits = []
+    for _ in range(count):
+        digits.append(signed(value, 8))
+        value = (value - digits[-1]) >> 8
+    return digits
+
+
+def convolve(
+    values: npt.NDArray[np.uint64],
+    weight: npt.NDArray[np.uint64],
+    bits: int,
+    groups: int = 1,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+) -> list[list[list[list[int]]]]:
+    """limbs.convolve, term by term: values [n, h, w, c], weight [kh, kw, c / groups, outputs]; modulo 2^bits."""
+    high, wide, part, outputs = weight.shape
+    top, bottom, left, right = padding
+    padded = np.pad(values, ((0, 0), (top, bottom), (left, right), (0, 0))).astype(object)
+    kernel = weight.astype(object)
+
+    def term(image: int, i: int, j: int, output: int) -> int:
+        first = output // (outputs // groups) * part
+        return sum(
+            int(padded[image, i + a * dilation[0], j + b * dilation[1], first + c] * kernel[a, b, c, output])
+            for a in range(high)
+            for b in range(wide)
+            for c in range(part)
+        ) % (1 << bits)
+
+    rows = range(0, padded.shape[1] - dilation[0] * (high - 1), stride[0])
+    columns = range(0, padded.shape[2] - dilation[1] * (wide - 1), stride[1])
+    return [[[[term(n, i, j, o) for o in range(outputs)] for j in columns] for i in rows] for n in range(len(values))]
+
+
+def digits(value: int, widths: Sequence[int]) -> list[int]:
+    """comparison: the digits of `value`, lowest first."""
+    found = []
+    for width in widths:
+        found.append(value % (1 << width))
+        value >>= width
+    return found
+
+
+def digit_bits(a: int, b: int, widths: Sequence[int]) -> int:
+    """comparison: the index without masks: [a_j < b_j] of digits 0 to 3 in bits 0 to 3, [a_j = b_j] of 1 to 3 above."""
+    pairs = list(zip(digits(a, widths), digits(b, widths), strict=True))
+    less = [one < two for one, two in pairs]
+    equal = [one == two for one, two in pairs[1:]]
+    return sum(bit << place for place, bit in enumerate(less + equal))
+
+
+def borrow(index: int) -> int:
+    """comparison: [a < b] from `digit_bits`: decided by the highest digit that differs."""
+    less, equal = [index >> place & 1 for place in range(4)], [1, *(index >> place & 1 for place in range(4, 7))]
+    return less[0] & equal[1] & equal[2] & equal[3] ^ less[1] & equal[2] & equal[3] ^ less[2] & equal[3] ^ less[3]
+
+
+def is_positive(opened: int, mask: int, bits: int) -> int:
+    """comparison: [T >= 0] where opened = T + mask in Z_2^bits."""
+    return int(signed(opened - mask, bits) >= 0)
+
+
+def cut(share: int, bits: int, shift: int, up: bool) -> int:
+    """selection.cut: the quotient of share mod 2^bits and 2^shift, rounded up or down, in Z_2^(bits - shift)."""
+    quotient = (share % (1 << bits)) / Fraction(1 << shift)
+    return (math.ceil(quotient) if up else math.floor(quotient)) % (1 << (bits - shift))

@@ -74,6 +74,11 @@ def certificate_digest(pem: str) -> str:
         raise InputError("The certificate is not in PEM form.", "Ask for the file again.") from None
 
 
+def shown_digest(connection: ssl.SSLSocket | ssl.SSLObject) -> str:
+    """SHA-256 of the certificate that the other side shows, in hex."""
+    return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
+
+
 def client_context(trusted_pem: str, own: CertificateFiles | None = None) -> ssl.SSLContext:
     """TLS 1.3 that accepts exactly the certificate `trusted_pem`; shows `own` where the server asks for one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

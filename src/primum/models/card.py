@@ -43,9 +43,47 @@ class Card(_Strict):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(classes)) != len(classes) or not all(name.strip() for name in classes):
-            raise ValueError("class names must be distinct and not empty")
-        return classes
+        return _distinct_names(classes)
+
+
+Numbers = tuple[float, ...]
+
+
+class NetworkCard(_Strict):
+    """A network that takes pixels: what a data owner must know to show it an image, and to read its answer.
+
+    Pixels in [0, 1], less `mean`, over `std`, per channel. `ending`: what turns outputs into probabilities; where
+    `argmax`, the output is 1 for the class and 0 for the others, and no probability comes out.
+    """
+
+    kind: Literal["network"] = "network"
+    format: Literal[1] = 1
+    task: Literal["classification"] = "classification"
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    preparation: dict[str, Any]
+    mean: Numbers = ()
+    std: Numbers = ()
+    ending: Literal["softmax", "sigmoid", "argmax"] = "softmax"
+    version: str = ""
+    about: str = ""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return _distinct_names(classes)
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: Numbers) -> Numbers:
+        if any(value <= 0 for value in std):
+            raise ValueError("standard deviations must be larger than 0")
+        return std
+
+
+def _distinct_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(classes)) != len(classes) or not all(name.strip() for name in classes):
+        raise ValueError("class names must be distinct and not empty")
+    return classes
 
 
 @dataclass(frozen=True)

@@ -1,55 +1,140 @@
-"""Ring products and masked weights of a linear layer.
+"""Opening a wire, and convolutions of opened wires with masked weights.
 
-Cost of the online product: inputs * outputs ring multiply-adds an image, about 0.4 ns each on one core.
+    [W * x + b]_i = W_i * x^ - W^ * r_i + C_i + b_i        C = R_W * r, dealt
+
+W_A = -R_A and W_B = W^ - R_B; b is shared in the same way. All but the first term is computed ahead of time. Products
+of open values and shares: Beaver, CRYPTO 1991; masks of wires that a dealer knows: Boyle et al., EUROCRYPT 2021.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from primum.mpc.program import Linear, Program
-from primum.mpc.share import ROLES, Role, draw
-from primum.ring import Ring, encode, mask
-
-
-def product(rows: Ring, weight: Ring, bits: int) -> Ring:
-    """rows [m, d] times weight [c, d], transposed: [m, c] modulo 2^bits.
-
-    uint64 arithmetic wraps modulo 2^64, of which 2^bits is a divisor: the result is exact.
-    """
-    out: Ring = np.einsum("md,cd->mc", rows, weight)
-    return out & mask(bits)
+from primum.kernels.limbs import Weights, Window, convolve, prepare
+from primum.keys.agreement import hkdf
+from primum.mpc.program import Convolution, Multiply, Open, Program, weight_shape, weight_size
+from primum.mpc.rule import Dealing, Exchange, Parts, Rule, Serving, Value, Wires, rule
+from primum.mpc.share import ROLES, Elements, Role
+from primum.ring import Ring, mask
+from primum.rng import Stream
 
 
-def product_slowly(rows: Sequence[Sequence[int]], weight: Sequence[Sequence[int]], bits: int) -> list[list[int]]:
-    """The same with Python's integers, which have no width: the twin that the tests compare with."""
-    return [
-        [sum(int(x) * int(w) for x, w in zip(row, line, strict=True)) % (1 << bits) for line in weight] for row in rows
-    ]
-
-
-def encode_weight(program: Program, weight: npt.NDArray[np.floating]) -> Ring:
-    """W in the ring, [outputs, dimension]."""
-    return encode(weight, program.layer.fraction, program.bits)
-
-
-def encode_features(program: Program, features: npt.NDArray[np.floating]) -> Ring:
-    """x in the ring, [n, dimension]."""
-    return encode(features, program.wire(program.input).fraction, program.bits)
-
-
-def weight_mask(program: Program, layer: Linear, model: bytes, seed: bytes) -> Ring:
-    """R_i [outputs, dimension]: a server's share of the weight mask, bound to this model and this program.
+def weight_mask(program: Program, model: bytes, seed: bytes) -> Ring:
+    """R_i, flat, every weight and bias in the program's order: a server's part of the mask, bound to model and program.
 
     Another version of the model under the same mask would reveal W2 - W1; the digests in the label make that
-    impossible even if a seed were used again.
+    impossible even if a seed were used again. The lowest `program.bits` bits count.
     """
-    shape = (program.wire(layer.target).length, program.wire(layer.source).length)
-    return draw(seed, ("weight mask", model, program.digest(), layer.name), shape, program.bits)
+    return Stream(hkdf(seed, "weight mask", model, program.digest())).uint64(weight_size(program))
 
 
-def mask_weight(program: Program, weight: npt.NDArray[np.floating], model: bytes, seeds: dict[Role, bytes]) -> Ring:
-    """W^ = W + R_A + R_B: what both servers get, once per deployment. `model`: 32 bytes that name the weights."""
-    masks = [weight_mask(program, program.layer, model, seeds[role]) for role in ROLES]
-    return (encode_weight(program, weight) + masks[0] + masks[1]) & mask(program.bits)
+def mask_weights(program: Program, weights: Ring, model: bytes, seeds: dict[Role, bytes]) -> Ring:
+    """W^ = W + R_A + R_B, flat: what both servers get, once per deployment. `model`: 32 bytes that name the weights."""
+    total = weights.copy()
+    for role in ROLES:
+        total += weight_mask(program, model, seeds[role])
+    return total & mask(program.bits)
+
+
+def split_weights(program: Program, flat: Ring) -> Iterator[tuple[Convolution, Ring, Ring]]:
+    """(layer, W, b) of each convolution: W [kernel height, kernel width, channels / groups, outputs], b [outputs]."""
+    start = 0
+    for step in program.convolutions:
+        shape = weight_shape(program, step)
+        stop = start + math.prod(shape)
+        yield step, flat[start:stop].reshape(shape), flat[stop : stop + shape[3]]
+        start = stop + shape[3]
+
+
+def prepare_weights(program: Program, flat: Ring) -> dict[str, Weights]:
+    """Every layer's weights, ready for products."""
+    return {
+        step.name: prepare(weight, step.groups, program.bits, vector=_is_vector(program, step))
+        for step, weight, _ in split_weights(program, flat)
+    }
+
+
+def _is_vector(program: Program, step: Convolution) -> bool:
+    """Whether one window is all there is: a larger kernel, or padding, may stand around a single place too."""
+    return program.wire(step.source).shape[:2] == step.kernel == (1, 1) and not any(step.padding)
+
+
+def window_of(step: Convolution) -> Window:
+    """Where the kernel stands."""
+    return Window(step.stride, step.padding, step.dilation)
+
+
+@rule(Open)
+class _Open(Rule[Open]):
+    """x^ = x + r. Sends the wire once."""
+
+    def drawn(self, step: Open, wires: Wires) -> Parts:
+        wire = wires[step.target]
+        return ((wire.size, wire.bits),)
+
+    def sent(self, step: Open, wires: Wires) -> Parts:
+        return self.drawn(step, wires)
+
+    def deal(self, step: Open, run: Dealing, drawn: list[tuple[Elements, Elements]], dealt: list[Elements]) -> None:
+        ((a, b),) = drawn
+        run.masks[step.target] = (a + b).reshape(run.images, *run.wires[step.target].shape)
+
+    def prepare(self, step: Open, run: Serving, drawn: list[Elements], dealt: list[Elements]) -> None:
+        run.values[step.target] = Value(mask=drawn[0].reshape(run.images, *run.wires[step.target].shape))
+
+    def evaluate(self, step: Open, run: Serving) -> Exchange[None]:
+        mine = run.share(step.source) + run.mask(step.target)
+        theirs = yield from run.swap(mine, run.wires[step.target].bits)
+        run.values[step.target].opened = mine + theirs.reshape(mine.shape)
+
+
+@rule(Convolution)
+class _Convolution(Rule[Convolution]):
+    """Sends nothing; B is sent one element an output."""
+
+    def dealt(self, step: Convolution, wires: Wires) -> Parts:
+        target = wires[step.target]
+        return ((target.size, target.bits),)
+
+    def deal(
+        self, step: Convolution, run: Dealing, drawn: list[tuple[Elements, Elements]], dealt: list[Elements]
+    ) -> None:
+        product = convolve(run.masks[step.source], run.weights[step.name], window_of(step))
+        np.subtract(product.reshape(run.images, -1), dealt[0], out=dealt[0])
+
+    def prepare(self, step: Convolution, run: Serving, drawn: list[Elements], dealt: list[Elements]) -> None:
+        fixed = dealt[0].reshape(run.images, *run.wires[step.target].shape) + run.bias[step.name]
+        fixed -= convolve(run.mask(step.source), run.masked[step.name], window_of(step))
+        run.prepared[step.name] = fixed
+
+    def evaluate(self, step: Convolution, run: Serving) -> Exchange[None]:
+        product = convolve(run.opened(step.source), run.own[step.name], window_of(step))
+        product += run.prepared.pop(step.name)
+        run.put(step.target, product)
+        return
+        yield
+
+
+@rule(Multiply)
+class _Multiply(Rule[Multiply]):
+    """[x y]_i = x^ y^ - x^ s_i - y^ r_i + (r s)_i, the first term at A. B is sent one element each."""
+
+    def dealt(self, step: Multiply, wires: Wires) -> Parts:
+        target = wires[step.target]
+        return ((target.size, target.bits),)
+
+    def deal(self, step: Multiply, run: Dealing, drawn: list[tuple[Elements, Elements]], dealt: list[Elements]) -> None:
+        product = run.masks[step.left] * run.masks[step.right]
+        np.subtract(product.reshape(run.images, -1), dealt[0], out=dealt[0])
+
+    def prepare(self, step: Multiply, run: Serving, drawn: list[Elements], dealt: list[Elements]) -> None:
+        run.prepared[step.name] = dealt[0].reshape(run.images, *run.wires[step.target].shape)
+
+    def evaluate(self, step: Multiply, run: Serving) -> Exchange[None]:
+        left, right = run.opened(step.left), run.opened(step.right)
+        crossed = left * run.mask(step.right) + right * run.mask(step.left)
+        product = run.prepared.pop(step.name) - crossed
+        run.put(step.target, product + left * right if run.lead else product)
+        return
+        yield

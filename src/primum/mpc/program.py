@@ -1,64 +1,262 @@
-"""What is computed: a list of ring operations with shapes, ranges and exact cost. The same list drives dealer, A and B.
+"""What is computed: a list of ring operations with shapes, rings and ranges. The same list drives dealer, A and B.
 
-A program is public: architecture, ring, and ranges as powers of two; it says nothing else about weights. A new kind
-of operation (convolution, cut, sign) is a new message in `Operation`, with its own cost, and a rule in dealer and
-party.
+A program is public: architecture, rings, and ranges as powers of two; it says nothing else about weights. Values are
+tensors [height, width, channels] (channels last; a vector is [1, 1, length]), one per image. Where a value lives:
 
-Precision of scattering + linear. Features have length at most 1, so |w x| <= |w| (Cauchy and Schwarz): interval
-arithmetic is exact here, no image is needed for calibration. Rounding x to f_x and w to f_w bits changes a logit by
-at most
+| form | who has what | made by |
+|---|---|---|
+| shared in Z_2^bits | A and B one share each | input, Convolution, Cut, Relu, Sign, Extend, MaxPool, Multiply |
+| opened in Z_2^bits | A and B both x^ = x + r, each its share of r | Open |
 
-    sqrt(d) |w| 2^-(f_x + 1)  +  sqrt(d) (1 + sqrt(d) 2^-(f_x + 1)) 2^-(f_w + 1)
-
-and each of the two parts is held under `TOLERANCE` / 2 for every image and every weight of that length.
+Operations on public positions (Add to Interpolate) keep the form of their source. `Convolution` and `Multiply` take
+opened values; `Cut`, `Relu`, `Sign`, `Extend` and `MaxPool` take shared ones, and an opened value counts as shared.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from primum.errors import ModelError
-from primum.ring import packed_size
 from primum.wire import Message, encode
 
-TOLERANCE: Final = 0.002
-SPARE_BITS: Final = 2
-COARSE_FRACTION: Final = 8
-RINGS: Final = (40, 48, 56, 64)
-_LARGEST_DIMENSION: Final = 1 << 20
-_LARGEST_OUTPUTS: Final = 1 << 10
+Shape = tuple[int, int, int]
+Pair = tuple[int, int]
+Edges = tuple[int, int, int, int]
+"""Top, bottom, left, right."""
+
+MOST_COMPARED_BITS: Final = 21
+LEAST_COMPARED_BITS: Final = 5
 
 
 class Wire(Message, frozen=True):
-    """A value per image: its length, its fractional bits, and the power of two that it stays below."""
+    """A value: its shape, its ring Z_2^bits, its fractional bits, and the power of two that it stays below."""
 
     name: str
-    length: int
+    shape: Shape
+    bits: int
     fraction: int
     magnitude: int
 
+    @property
+    def size(self) -> int:
+        """Ring elements an image."""
+        return math.prod(self.shape)
 
-class Linear(Message, frozen=True):
-    """target = W source, W [target.length, source.length] with `fraction` fractional bits.
 
-    Opens `source` (one round, source.length elements each way); deals target.length elements to B.
+class Open(Message, frozen=True):
+    """target = source, opened under a fresh mask. One round."""
+
+    name: str
+    source: str
+    target: str
+
+
+class Convolution(Message, frozen=True):
+    """target = W * source + b; W [kernel height, kernel width, channels / groups, outputs] with `fraction` fractional bits.
+
+    `source` is opened; a linear layer has a kernel (1, 1) on a [1, 1, n]. b has the fraction of the target, which is
+    the sum of the source's and of W's. No round.
     """
 
     name: str
     source: str
     target: str
     fraction: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Edges = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
 
 
-Operation = Linear  # a union when there are more
+class Cut(Message, frozen=True):
+    """target = source / 2^c in a smaller ring, c the difference of their fractions; rounded up or down at random.
+
+    Right while |source| < 2^(target.bits - 1 + c) - 2^c. Local.
+    """
+
+    name: str
+    source: str
+    target: str
+
+
+class Relu(Message, frozen=True):
+    """target = max(source, 0): from Z_2^t, t from 5 to 21, to the ring of the target. Three rounds."""
+
+    name: str
+    source: str
+    target: str
+
+
+class Sign(Message, frozen=True):
+    """target = 1 where source >= 0, else 0 (fraction 0): from Z_2^t to the ring of the target. Three rounds."""
+
+    name: str
+    source: str
+    target: str
+
+
+class Extend(Message, frozen=True):
+    """target = source, from Z_2^t to the larger ring of the target; right while |source| < 2^(t - 2). One round."""
+
+    name: str
+    source: str
+    target: str
+
+
+class MaxPool(Message, frozen=True):
+    """target = the largest source in each window, in the same ring Z_2^m, m from 5 to 21; right while |source| < 2^(m - 2).
+
+    Padding counts as 0: a ReLU follows, or the source is never negative. Three rounds for each halving of a window's
+    width, then of its height.
+    """
+
+    name: str
+    source: str
+    target: str
+    kernel: Pair
+    stride: Pair
+    padding: Edges = (0, 0, 0, 0)
+
+
+class Multiply(Message, frozen=True):
+    """target = left right, element by element (a size of 1 is repeated); both opened. No round."""
+
+    name: str
+    left: str
+    right: str
+    target: str
+
+
+class Add(Message, frozen=True):
+    """target = sum of factor_i source_i + constant, in the ring of the target; factors are public integers.
+
+    Every source has the target's ring or a larger one, and target.fraction = source_i.fraction + log2 |factor_i| where
+    that is meant; a size of 1 is repeated. `constant` is in units of 2^-target.fraction. The result is shared. Local.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    target: str
+    factors: tuple[int, ...]
+    constant: int = 0
+
+
+class Scale(Message, frozen=True):
+    """target = factor_c source, one public integer per channel (fraction of the target: source's + `fraction`). Local."""
+
+    name: str
+    source: str
+    target: str
+    factors: tuple[int, ...]
+    fraction: int
+
+
+class SumPool(Message, frozen=True):
+    """target = the sum of each window; padding counts as 0. Local."""
+
+    name: str
+    source: str
+    target: str
+    kernel: Pair
+    stride: Pair
+    padding: Edges = (0, 0, 0, 0)
+
+
+class Flatten(Message, frozen=True):
+    """[h, w, c] to [1, 1, c h w], channels outermost, as PyTorch and ONNX flatten. Local."""
+
+    name: str
+    source: str
+    target: str
+
+
+class Reshape(Message, frozen=True):
+    """Channels outermost, as Flatten, then read as another [h, w, c] in the same order. Local."""
+
+    name: str
+    source: str
+    target: str
+
+
+class Concatenate(Message, frozen=True):
+    """Sources side by side along `axis` (0 height, 1 width, 2 channels); all shared or all opened. Local."""
+
+    name: str
+    sources: tuple[str, ...]
+    target: str
+    axis: int
+
+
+class Slice(Message, frozen=True):
+    """Every step-th element from start on, as many as the target has, along each of the three axes. Local."""
+
+    name: str
+    source: str
+    target: str
+    start: Shape
+    step: Shape = (1, 1, 1)
+
+
+class Pad(Message, frozen=True):
+    """Zeros around height and width, `before` to `after`; and `gaps` zeros between neighbours first. Local."""
+
+    name: str
+    source: str
+    target: str
+    padding: Edges
+    gaps: Pair = (0, 0)
+
+
+class Repeat(Message, frozen=True):
+    """Nearest upsampling: every element `times` as often in height and width. Local."""
+
+    name: str
+    source: str
+    target: str
+    times: Pair
+
+
+class Interpolate(Message, frozen=True):
+    """Bilinear resizing to the target's height and width; weights have `fraction` bits for each axis. Local.
+
+    The target's fraction is the source's and twice `fraction`.
+    """
+
+    name: str
+    source: str
+    target: str
+    fraction: int
+    align_corners: bool = False
+
+
+Operation = (
+    Open
+    | Convolution
+    | Cut
+    | Relu
+    | Sign
+    | Extend
+    | MaxPool
+    | Multiply
+    | Add
+    | Scale
+    | SumPool
+    | Flatten
+    | Reshape
+    | Concatenate
+    | Slice
+    | Pad
+    | Repeat
+    | Interpolate
+)
 
 
 class Program(Message, frozen=True):
-    """Operations in order. `answer_fraction`: the fractional bits that an answer keeps; the rest is cut by the servers."""
+    """Operations in order, from the shared wire `input` to the wire `output`.
+
+    `bits`: the ring Z_2^l of inputs and convolutions. `answer_fraction`: the fractional bits that an answer keeps; the
+    rest is cut by the servers.
+    """
 
     bits: int
     wires: tuple[Wire, ...]
@@ -76,9 +274,9 @@ class Program(Message, frozen=True):
         return hashlib.sha256(b"primum program\0" + encode(self)).digest()
 
     @property
-    def layer(self) -> Linear:
-        """The one linear layer of a scattering + linear program."""
-        return self.operations[0]
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """The layers that have weights, in order."""
+        return tuple(step for step in self.operations if isinstance(step, Convolution))
 
     @property
     def cut(self) -> int:
@@ -88,114 +286,23 @@ class Program(Message, frozen=True):
     @property
     def answer_bits(self) -> int:
         """Bits of the ring that answers are shared in."""
-        return self.bits - self.cut
+        return self.wire(self.output).bits - self.cut
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one request of several images takes. Bytes of payload; framing comes on top."""
-
-    rounds: int
-    sent_each_way: int
-    dealt_to_b: int
-    request_to_a: int
-    request_to_b: int
-    answer: int
+def sources(step: Operation) -> tuple[str, ...]:
+    """The wires that an operation reads."""
+    if isinstance(step, Multiply):
+        return (step.left, step.right)
+    return step.sources if isinstance(step, Add | Concatenate) else (step.source,)
 
 
-def cost(program: Program, images: int) -> Cost:
-    """Rounds and bytes of one request of `images` images; a test counts them."""
-    opened = sum(packed_size(images * program.wire(step.source).length, program.bits) for step in program.operations)
-    dealt = sum(packed_size(images * program.wire(step.target).length, program.bits) for step in program.operations)
-    return Cost(
-        rounds=len(program.operations),
-        sent_each_way=opened,
-        dealt_to_b=dealt,
-        request_to_a=32,
-        request_to_b=packed_size(images * program.wire(program.input).length, program.bits),
-        answer=packed_size(images * program.wire(program.output).length, program.answer_bits),
-    )
+def weight_shape(program: Program, step: Convolution) -> tuple[int, int, int, int]:
+    """[kernel height, kernel width, channels / groups, outputs]."""
+    channels = program.wire(step.source).shape[2] // step.groups
+    return (*step.kernel, channels, program.wire(step.target).shape[2])
 
 
-def linear_program(weight: npt.NDArray[np.floating], *, coarse: bool = False) -> Program:
-    """The program of features (length at most 1) times `weight` [outputs, dimension].
-
-    `coarse` cuts answers to 8 fractional bits: full-precision logits help to extract a model (Carlini et al. 2020).
-    Ring and fractional bits follow from the dimension and the longest row of `weight`; a model whose range does not
-    fit is a ModelError that names the layer.
-    """
-    outputs, dimension = weight.shape
-    magnitude = _magnitude(weight)
-    root = math.sqrt(dimension)
-    f_x = _fraction(root * 2.0**magnitude)
-    f_w = _fraction(root * (1 + root * 2.0 ** -(f_x + 1)))
-    needed = 1 + SPARE_BITS + magnitude + f_x + f_w
-    ring = next((bits for bits in RINGS if bits >= needed), None)
-    if ring is None:
-        raise ModelError(
-            f"Layer `linear`: logits reach 2^{magnitude}, which needs a ring of {needed} bits; there are {RINGS[-1]}.",
-            "Train with weight decay or fewer steps: such a model is certain of everything.",
-        )
-    wires = (Wire("features", dimension, f_x, 0), Wire("logits", outputs, f_x + f_w, magnitude))
-    answer = min(COARSE_FRACTION, f_x + f_w) if coarse else f_x + f_w
-    program = Program(ring, wires, (Linear("linear", "features", "logits", f_w),), "features", "logits", answer)
-    check(program)
-    return program
-
-
-def _magnitude(weight: npt.NDArray[np.floating]) -> int:
-    norms = np.linalg.norm(np.asarray(weight, np.float64), axis=1)
-    if not np.isfinite(norms).all():
-        raise ModelError("Layer `linear`: a weight is not a finite number.", "Train the model again.")
-    return max(0, math.ceil(math.log2(max(float(norms.max()), 1.0))))
-
-
-def _fraction(error_at_one: float) -> int:
-    """The least f for which error_at_one * 2^-(f + 1) <= TOLERANCE / 2."""
-    return math.ceil(math.log2(error_at_one / TOLERANCE))
-
-
-def logit_error(program: Program) -> float:
-    """How far a decrypted logit can be from the exact one, for every image and every weight of the program's range."""
-    source = program.wire(program.layer.source)
-    f_x, f_w, root = source.fraction, program.layer.fraction, math.sqrt(source.length)
-    magnitude = program.wire(program.layer.target).magnitude
-    features = root * 2.0 ** (magnitude - f_x - 1)
-    weights = root * (1 + root * 2.0 ** -(f_x + 1)) * 2.0 ** -(f_w + 1)
-    return features + weights + (2.0**-program.answer_fraction if program.cut else 0.0)
-
-
-def check(program: Program) -> None:
-    """ModelError unless the program is one that this release can run: shapes, ring and ranges fit together."""
-    names = [wire.name for wire in program.wires]
-    if not _known(program, names):
-        raise ModelError(
-            "The program is not a single linear layer.",
-            "This release runs scattering + linear; get a release that knows the model.",
-        )
-    source, target = program.wire(program.input), program.wire(program.output)
-    sound = (
-        program.bits in RINGS
-        and 1 <= source.length <= _LARGEST_DIMENSION
-        and 1 <= target.length <= _LARGEST_OUTPUTS
-        and source.magnitude == 0
-        and min(source.fraction, program.layer.fraction, target.magnitude) >= 0
-        and target.fraction == source.fraction + program.layer.fraction
-        and 1 + SPARE_BITS + target.magnitude + target.fraction <= program.bits
-        and 0 <= program.answer_fraction <= target.fraction
-    )
-    if not sound:
-        raise ModelError(
-            "Layer `linear`: its shapes, ring and ranges contradict each other.", "Ask for the deployment file again."
-        )
-
-
-def _known(program: Program, names: list[str]) -> bool:
-    return (
-        len(program.operations) == 1
-        and len(set(names)) == len(names) == 2
-        and program.input in names
-        and program.output in names
-        and (program.layer.source, program.layer.target) == (program.input, program.output)
-        and program.input != program.output
-    )
+def weight_size(program: Program) -> int:
+    """Ring elements of all weights and biases."""
+    shapes = (weight_shape(program, step) for step in program.convolutions)
+    return sum(math.prod(shape) + shape[3] for shape in shapes)

@@ -1,14 +1,18 @@
 """Sharings [x] = x_A + x_B in Z_2^l, the ratcheted keys behind them, and how ring elements become bytes."""
 
-from typing import Final, Literal
+import math
+from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from primum.errors import PeerError, Refused
+from primum.kernels.words import Buffer, Bytes, pack, type_for, unpack
 from primum.keys.agreement import hkdf
-from primum.ring import Ring, mask, pack, packed_size, unpack
+from primum.ring import Ring, mask
 from primum.rng import Stream
 
+Elements = npt.NDArray[np.unsignedinteger[Any]]
 Role = Literal["A", "B"]
 ROLES: Final[tuple[Role, Role]] = ("A", "B")
 FARTHEST_SKIP: Final = 1 << 20
@@ -65,43 +69,41 @@ def take(ratchet: Ratchet, first: int, count: int) -> tuple[bytes, ...]:
     return tuple(ratchet.take(number) for number in range(first, first + count))
 
 
-def draw(key: bytes, labels: tuple[bytes | str, ...], shape: int | tuple[int, ...], bits: int) -> Ring:
-    """Uniform ring elements of `shape` from the stream that `key` and `labels` name."""
-    return Stream(hkdf(key, *labels)).uint64(shape) & mask(bits)
+class Streams:
+    """One stream an image, for one operation: what is drawn depends on the order of drawing. Prints nothing."""
+
+    __slots__ = ("_streams",)
+
+    def __init__(self, keys: tuple[bytes, ...], labels: tuple[bytes | str, ...]) -> None:
+        self._streams = [Stream(hkdf(key, *labels)) for key in keys]
+
+    def draw(self, size: int, bits: int) -> Elements:
+        """Uniform elements [images, size] of the smallest unsigned type with `bits` bits; those are the ones that count."""
+        rows: Elements = np.empty((len(self._streams), size), type_for(bits))
+        for row, stream in zip(rows, self._streams, strict=True):
+            stream.fill(row)
+        return rows
 
 
-def draw_rows(keys: tuple[bytes, ...], labels: tuple[bytes | str, ...], width: int, bits: int) -> Ring:
-    """Uniform ring elements [len(keys), width]: one row and one stream per key."""
-    rows = np.empty((len(keys), width), np.uint64)
-    for row, key in zip(rows, keys, strict=True):
-        Stream(hkdf(key, *labels)).fill(row)
-    rows &= mask(bits)
-    return rows
-
-
-def expand_input(seed: bytes, shape: tuple[int, ...], bits: int) -> Ring:
-    """x_A from the 32-byte seed that the data owner sends A instead of a share."""
-    return draw(seed, ("input share",), shape, bits)
+def expand_input(seed: bytes, shape: tuple[int, ...]) -> Ring:
+    """x_A from the 32-byte seed that the data owner sends A instead of a share; the lowest bits count."""
+    return Stream(hkdf(seed, "input share")).uint64(shape)
 
 
 def split_input(values: Ring, seed: bytes, bits: int) -> Ring:
     """x_B = x - x_A, where x_A is what `expand_input` makes from `seed`. A fresh seed for every call."""
-    return (values - expand_input(seed, values.shape, bits)) & mask(bits)
+    return (values - expand_input(seed, values.shape)) & mask(bits)
 
 
-def to_bytes(elements: Ring, bits: int) -> bytes:
-    """Ring elements in order, `bits` bits each, highest bit first; the same bytes as `ring.pack`."""
-    if bits % 8:
-        return pack(elements, bits)
-    big = np.ascontiguousarray(elements.reshape(-1), ">u8").view(np.uint8).reshape(-1, 8)
-    return big[:, 8 - bits // 8 :].tobytes()
+def to_bytes(elements: Elements, bits: int) -> Bytes:
+    """The lowest `bits` bits of each element, in order."""
+    return pack(elements, bits)
 
 
-def from_bytes(data: bytes, shape: tuple[int, ...], bits: int, peer: str) -> Ring:
-    """The ring elements of `shape` in `data`; PeerError that names `peer` unless the length is exactly right."""
-    count = int(np.prod(shape, dtype=np.int64))
-    if bits % 8 or len(data) != packed_size(count, bits):
-        return unpack(data, count, bits, peer).reshape(shape)
-    wide = np.zeros((count, 8), np.uint8)
-    wide[:, 8 - bits // 8 :] = np.frombuffer(data, np.uint8).reshape(count, bits // 8)
-    return wide.view(">u8").astype(np.uint64).reshape(shape)
+def from_bytes(data: Buffer, shape: tuple[int, ...], bits: int, peer: str) -> Elements:
+    """The elements of `shape` in `data`; PeerError that names `peer` unless length and padding are exactly right."""
+    count = math.prod(shape)
+    try:
+        return unpack(data, count, bits).reshape(shape)
+    except ValueError as error:
+        raise PeerError(f"{peer} sent something else than was due: {error}.", "It was not used.") from None

@@ -1,0 +1,42 @@
+"""From a model to a program: a PyTorch module or an ONNX file in, a list of ring operations and ring weights out.
+
+What comes in: a module (through torch.export) or an ONNX file (opset 13 to the newest), for images [channels, height,
+width] in [0, 1]. What goes out: `Compiled`, with a `primum.mpc.program.Program`, which is public, and its weights,
+which stay with the model owner. All layers that cannot be computed under encryption are named in one error, a layer
+whose range does not fit is named, and a model that does not agree with itself in fixed point is refused: all before
+anything is sent. Read first: `graph.py` (the float model), then `lower.py` (each node's ring operations).
+
+| file | what |
+|---|---|
+| graph.py | nodes, values and shapes of a float model |
+| builder.py, windows.py, refusal.py | what both readers write a graph with; what is refused, all at once |
+| from_torch.py, torch_operators.py | modules through torch.export, and ATen's operators |
+| from_onnx.py, onnx_operators.py | ONNX files and operators |
+| simplify.py | folding and reordering, exact in real numbers |
+| curves.py | sigmoid, tanh, erf, SiLU and GELU as splines with a stated error |
+| evaluate.py, ranges.py | the model in clear; how large its values get |
+| precision.py | where the binary point of every value stands |
+| emitter.py, lower.py | from nodes to ring operations |
+| linear.py | the program of a fixed feature map and a linear layer, its precision proven |
+| simulate.py | the program on plain integers, the twin of the protocol |
+| compiled.py | all of it, and the proof that model and program agree |
+
+Notation: magnitude m with abs(x) < 2^m; f fractional bits; t bits of a ring in which values are compared; F fractional
+bits of a sum of products (`precision.py`). Batch norm folding: Jacob et al., CVPR 2018; truncated powers: de Boor, A
+Practical Guide to Splines.
+"""
+
+from primum.compiler.compiled import Agreement, Compiled, Wish, compile_graph, compile_module, compile_onnx
+from primum.compiler.ranges import drawn_images
+from primum.compiler.simulate import simulate
+
+__all__ = [
+    "Agreement",
+    "Compiled",
+    "Wish",
+    "compile_graph",
+    "compile_module",
+    "compile_onnx",
+    "drawn_images",
+    "simulate",
+]

@@ -1,0 +1,235 @@
+"""An ONNX file to a graph: opset 13 to the newest that the installed onnx knows, one file, no code.
+
+The file is data: protobuf, parsed by onnx, checked, with weights inside it (external data is refused, there is no
+pickle). What follows from the weights and from shapes alone is computed here, by onnx's own reference implementation,
+from a list of operators that cannot blow up. All operators without a rule are named in one ModelError.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, inliner, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from primum.compiler.builder import Builder, Symbol, Unsupported
+from primum.compiler.graph import Graph, Shape
+from primum.compiler.onnx_operators import RULES, Public
+from primum.compiler.refusal import Refusals
+from primum.errors import ModelError
+
+OLDEST_OPSET: Final = 13
+MOST_BYTES: Final = (1 << 31) - 1
+MOST_NODES: Final = 50_000
+MOST_ELEMENTS: Final = 1 << 28
+STANDARD: Final = ("", "ai.onnx")
+FOLDED: Final = frozenset((
+    "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Exp",
+    "Expand", "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log",
+    "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "Round", "Shape", "Size", "Slice", "Split",
+    "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze", "Where",
+))  # fmt: skip
+GROWING: Final = frozenset(("ConstantOfShape", "Expand", "Range", "Tile"))
+
+
+def graph_of_onnx(path: Path, shape: Shape | None = None) -> Graph:
+    """The graph in the ONNX file at `path`; `shape` [channels, height, width] where the file leaves it open (0: as it says).
+
+    Raises ModelError if the file is too large, is no valid model, has an opset before 13, or names all layers that
+    have no rule.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ModelError(f"{path} has more than {MOST_BYTES:,} bytes.", "It was not read.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.", "Check the name of the file.") from None
+    return graph_of_bytes(data, shape)
+
+
+def graph_of_bytes(data: bytes, shape: Shape | None = None) -> Graph:
+    """As `graph_of_onnx`, from the bytes of a file."""
+    model = _checked(_parsed(data))
+    opset = _opset(model)
+    constants = {one.name: _array(one) for one in model.graph.initializer}
+    inputs = [one for one in model.graph.input if one.name not in constants]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise ModelError(
+            f"the model has {len(inputs)} inputs and {len(model.graph.output)} outputs.",
+            "It must take one image and return one tensor.",
+        )
+    builder = Builder(inputs[0].name, _input_shape(inputs[0], shape))
+    reader = Reader(builder, opset, constants, _shapes(model, builder.input))
+    with np.errstate(all="ignore"):  # numbers that are not finite are refused by layer
+        for node in model.graph.node:
+            reader.read(node)
+    reader.refused.raise_if_any("ONNX file")
+    output = reader.known[model.graph.output[0].name]
+    if not isinstance(output, Symbol):
+        raise ModelError("the answer of this model does not depend on the image.", "Export it again.")
+    return builder.finish(output)
+
+
+def _parsed(data: bytes) -> ModelProto:
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise ModelError("this is not an ONNX file.", "Export the model with torch.onnx.export or its like.") from None
+    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in model.graph.initializer):
+        raise ModelError("the weights of this model are in other files.", "Save it as one file, weights inside.")
+    names = (name for node in model.graph.node for name in (node.name, node.op_type, *node.input, *node.output))
+    if not all(isinstance(name, str) for name in names):
+        raise ModelError("a layer of this model has a name that is no text.", "Export it again.")
+    if len(model.graph.node) > MOST_NODES:
+        raise ModelError(f"this model has {len(model.graph.node):,} nodes.", f"At most {MOST_NODES:,} are read.")
+    return model
+
+
+def _checked(model: ModelProto) -> ModelProto:
+    try:
+        whole = inliner.inline_local_functions(model) if model.functions else model
+        onnx.checker.check_model(whole)
+    except Exception as error:  # onnx raises its own, protobuf's and Python's errors for bad files
+        reason = str(error).strip().splitlines()
+        raise ModelError(
+            f"this is not a valid ONNX model: {reason[0] if reason else type(error).__name__}", "Export it again."
+        ) from None
+    return whole
+
+
+def _array(tensor: onnx.TensorProto) -> Any:
+    try:
+        array = numpy_helper.to_array(tensor)
+    except Exception:  # onnx raises whatever its parsing meets
+        array = np.zeros(0, object)
+    if array.dtype.kind in "cOSU":
+        raise ModelError(f"the tensor `{tensor.name}` cannot be read as numbers.", "Export the model again.")
+    return array
+
+
+def _opset(model: ModelProto) -> int:
+    """The version of the standard operators; other domains are found out node by node."""
+    opset = next((one.version for one in model.opset_import if one.domain in STANDARD), 0)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ModelError(
+            f"this ONNX file uses opset {opset}; {OLDEST_OPSET} to {newest} are read.",
+            "Export it with a newer opset, or convert it with onnx.version_converter.",
+        )
+    return opset
+
+
+def _input_shape(value: onnx.ValueInfoProto, shape: Shape | None) -> Shape:
+    """[channels, height, width] of the input, from the file and from what the user said."""
+    sizes = [one.dim_value for one in value.type.tensor_type.shape.dim]
+    if len(sizes) != 4 or sizes[0] > 1:
+        raise ModelError(
+            f"the model takes a tensor of shape {sizes}.", "It must take images [1 or any, channels, height, width]."
+        )
+    wanted = shape or (0, 0, 0)
+    merged = [known or said for known, said in zip(sizes[1:], wanted, strict=True)]
+    if min(merged) < 1 or any(said not in (0, size) for said, size in zip(wanted, merged, strict=True)):
+        raise ModelError(
+            f"the model takes images of {sizes[1:]} (0: any), the shape given is {shape}.",
+            "Give channels, height and width that fit.",
+        )
+    return (merged[0], merged[1], merged[2])
+
+
+def _shapes(model: ModelProto, image: Symbol) -> dict[str, tuple[int, ...]]:
+    """Shapes that onnx infers: only used to go on behind an operator that is refused."""
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    for one in fixed.graph.input:
+        if one.name == image.name:
+            for axis, size in zip(one.type.tensor_type.shape.dim, image.shape, strict=True):
+                axis.dim_value = size
+    try:
+        known = shape_inference.infer_shapes(fixed, data_prop=True).graph.value_info
+    except Exception:  # a model that cannot be inferred is still read
+        return {}
+    return {one.name: tuple(axis.dim_value for axis in one.type.tensor_type.shape.dim) for one in known}
+
+
+class Reader:
+    """Reads node by node; `known` has constants as arrays and everything else as symbols."""
+
+    def __init__(
+        self, builder: Builder, opset: int, constants: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+    ) -> None:
+        self.builder, self.opset, self.shapes = builder, opset, shapes
+        self.known: dict[str, Any] = {builder.input.name: builder.input, "": None, **constants}
+        self.refused = Refusals()
+
+    def read(self, node: NodeProto) -> None:
+        """Add what `node` makes to the graph, or to the constants."""
+        arguments = [self.known[name] for name in node.input]
+        while arguments and arguments[-1] is None:
+            arguments.pop()
+        self.builder.place = node.name or node.output[0]
+        try:
+            made = self._made(node, arguments)
+        except Unsupported as reason:
+            self.refused.add(node.op_type, self.builder.place, str(reason))
+            made = [self.builder.stand_in(self.shapes.get(name, (1, 1))) for name in node.output]
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            self.refused.add(node.op_type, self.builder.place, f"not understood: {error}")
+            made = [self.builder.stand_in(self.shapes.get(name, (1, 1))) for name in node.output]
+        self.known.update({name: value for name, value in zip(node.output, made, strict=False) if name})
+
+    def _made(self, node: NodeProto, arguments: list[Any]) -> list[Any]:
+        if node.domain not in STANDARD:
+            raise Unsupported(f"an operator of the domain {node.domain}")
+        attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        if node.op_type == "Constant":
+            return [_constant(attributes)]
+        if node.op_type in ("Shape", "Size") and isinstance(arguments[0], Symbol):
+            arguments = [np.broadcast_to(np.float32(0), arguments[0].shape)]
+        if not any(isinstance(one, Symbol) for one in arguments):
+            return self._folded(node, arguments)
+        if node.op_type not in RULES:
+            raise Unsupported(Refusals.reason(node.op_type))
+        made = RULES[node.op_type](self.builder, attributes, *arguments)
+        return list(made) if isinstance(made, list) else [made]
+
+    def _folded(self, node: NodeProto, arguments: list[Any]) -> list[Any]:
+        """An operator on constants, by onnx's reference implementation."""
+        if node.op_type not in FOLDED:
+            raise Unsupported("no rule for it on constants")
+        if node.op_type in GROWING and _grown(node.op_type, arguments) > MOST_ELEMENTS:
+            raise Unsupported("it makes a constant that is too large")
+        names = [name for name in node.input if name]
+        kind = onnx.helper.make_opsetid("", self.opset)
+        inputs = [
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in dict.fromkeys(names)
+        ]
+        outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in node.output]
+        model = onnx.helper.make_model(onnx.helper.make_graph([node], "one", inputs, outputs), opset_imports=[kind])
+        given = {name: value for name, value in zip(node.input, arguments, strict=False) if name}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return list(ReferenceEvaluator(model).run(None, given))
+            except Exception as error:
+                raise Unsupported(f"onnx cannot compute it: {error}") from None
+
+
+def _constant(attributes: dict[str, Any]) -> Any:
+    """The value of a Constant node; one number of it is architecture, so it is marked as public."""
+    value = next(iter(attributes.values()))
+    array = _array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+    return array.view(Public) if array.size == 1 else array
+
+
+def _grown(operator: str, arguments: list[Any]) -> float:
+    """Elements of the result of an operator whose result can be much larger than what it reads."""
+    if operator == "Range":
+        start, stop, step = (float(np.asarray(one).reshape(-1)[0]) for one in arguments)
+        return abs((stop - start) / step)
+    size = float(np.prod(np.asarray(arguments[-1], np.float64)))
+    return size * (arguments[0].size if operator in ("Tile", "Expand") else 1)

@@ -1,0 +1,421 @@
+"""One rule for each ONNX operator: f(builder, attributes, *inputs), inputs are symbols, arrays or None."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import inf, prod
+from typing import Any, Final
+
+import numpy as np
+
+from primum.compiler.builder import Builder, Symbol, Unsupported, Value
+from primum.compiler.graph import Edges, Pair
+
+Attributes = dict[str, Any]
+Rule = Callable[..., Any]
+RULES: Final[dict[str, Rule]] = {}
+
+
+class Public(np.ndarray[Any, Any]):
+    """A constant of the architecture: one number from a Constant node, which no training changed."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """The decorated function reads these operators."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def _number(value: Any, default: float = 0.0) -> float:
+    if isinstance(value, Symbol):
+        raise Unsupported("a computed bound or factor")
+    return default if value is None else float(np.asarray(value).reshape(-1)[0])
+
+
+def _whole(value: Any) -> list[int]:
+    if value is None or isinstance(value, Symbol):
+        raise Unsupported("a computed shape or axis")
+    return [int(one) for one in np.asarray(value).reshape(-1)]
+
+
+def _float(value: Any) -> Value | None:
+    """A constant as float64; symbols and None as they are."""
+    return value if value is None or isinstance(value, Symbol) else np.asarray(value, np.float64)
+
+
+def _axes(x: Symbol, numbers: Any, default: int) -> Pair:
+    """One number for height and one for width; a sequence has width only."""
+    flat = [int(one) for one in numbers] if numbers is not None else []
+    if len(flat) > 2:
+        raise Unsupported("three dimensions")
+    if len(x.shape) == 3:
+        return (default, flat[0] if flat else default)
+    return (flat[0], flat[1]) if len(flat) == 2 else (default, default)
+
+
+def _padding(x: Symbol, attributes: Attributes, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> Edges:
+    """ONNX writes all begins, then all ends; or SAME, by which the output is the input divided by the stride."""
+    mode = attributes.get("auto_pad", b"NOTSET").decode()
+    if mode == "VALID":
+        return (0, 0, 0, 0)
+    if mode != "NOTSET":
+        rows, columns = x.shape[-2] if len(x.shape) == 4 else 1, x.shape[-1]
+        down = _same(rows, kernel[0], stride[0], dilation[0], mode)
+        across = _same(columns, kernel[1], stride[1], dilation[1], mode)
+        return (*down, *across)
+    pads = list(attributes.get("pads", (0, 0, 0, 0)))
+    if len(x.shape) == 3:
+        return (0, 0, pads[0], pads[1]) if len(pads) == 2 else (0, 0, 0, 0)
+    return (pads[0], pads[2], pads[1], pads[3])
+
+
+def _same(size: int, kernel: int, stride: int, dilation: int, mode: str) -> Pair:
+    total = max(0, (-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size)
+    return (total // 2, total - total // 2) if mode == "SAME_UPPER" else (total - total // 2, total // 2)
+
+
+@rule("Conv")
+def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Symbol:
+    stride, dilation = _axes(x, a.get("strides"), 1), _axes(x, a.get("dilations"), 1)
+    kernel = _axes(x, None if isinstance(weight, Symbol) else weight.shape[2:], 1)
+    edges = _padding(x, a, kernel, stride, dilation)
+    return b.convolution(x, _required(weight), _float(bias), stride, edges, dilation, a.get("group", 1))
+
+
+def _required(value: Any) -> Value:
+    made = _float(value)
+    if made is None:
+        raise Unsupported("an input is missing")
+    return made
+
+
+@rule("ConvTranspose")
+def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Symbol:
+    if a.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in a:
+        raise Unsupported("a transposed convolution that is given its output's shape")
+    stride, dilation = _axes(x, a.get("strides"), 1), _axes(x, a.get("dilations"), 1)
+    edges = _padding(x, a, (1, 1), stride)
+    extra = _axes(x, a.get("output_padding"), 0)
+    return b.transposed(x, _required(weight), _float(bias), stride, edges, extra, dilation, a.get("group", 1))
+
+
+@rule("Gemm")
+def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Symbol:
+    if isinstance(weight, Symbol) or not isinstance(x, Symbol) or a.get("transA", 0):
+        raise Unsupported("a product of two computed matrices")
+    flat = np.asarray(weight, np.float64) * a.get("alpha", 1.0)
+    outputs = flat.shape[0] if a.get("transB", 0) else flat.shape[1]
+    offset = None if bias is None else np.broadcast_to(_required(bias) * a.get("beta", 1.0), (1, outputs))[0]
+    return b.linear(x, flat if a.get("transB", 0) else flat.T, offset)
+
+
+@rule("MatMul")
+def _(b: Builder, a: Attributes, x: Any, weight: Any) -> Symbol:
+    if isinstance(weight, Symbol) or not isinstance(x, Symbol) or np.ndim(weight) != 2:
+        raise Unsupported("a product of two computed matrices")
+    return b.linear(x, np.asarray(weight, np.float64).T, None)
+
+
+@rule("BatchNormalization")
+def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any, mean: Any, variance: Any) -> Symbol:
+    if a.get("training_mode", 0):
+        raise Unsupported("batch norm in training mode; export the model in evaluation mode")
+    parts = [_required(one) for one in (weight, bias, mean, variance)]
+    return b.batch_norm(x, parts[0], parts[1], parts[2], parts[3], a.get("epsilon", 1e-5))
+
+
+@rule("Relu")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.rectify(x)
+
+
+@rule("LeakyRelu")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.leaky(x, a.get("alpha", 0.01))
+
+
+@rule("PRelu")
+def _(b: Builder, a: Attributes, x: Symbol, slope: Any) -> Symbol:
+    slopes = _required(slope)
+    if isinstance(slopes, Symbol):
+        raise Unsupported("computed slopes")
+    return b.parametric(x, slopes.reshape((1,) * (len(x.shape) - slopes.ndim) + slopes.shape))
+
+
+@rule("Clip")
+def _(b: Builder, a: Attributes, x: Symbol, low: Any = None, high: Any = None) -> Symbol:
+    return b.clip(x, _number(low, -inf), _number(high, inf))
+
+
+@rule("HardSigmoid")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.hard_sigmoid(x, a.get("alpha", 0.2), a.get("beta", 0.5))
+
+
+@rule("HardSwish")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.hard_swish(x)
+
+
+@rule("Sigmoid")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.curve(x, "sigmoid")
+
+
+@rule("Tanh")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.curve(x, "tanh")
+
+
+@rule("Erf")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.curve(x, "erf")
+
+
+@rule("Gelu")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.curve(x, "gelu_tanh" if a.get("approximate", b"none") == b"tanh" else "gelu")
+
+
+@rule("Swish")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    slope = a.get("alpha", 1.0)
+    inner = b.curve(b.public_affine(x, slope, 0.0), "silu")
+    return b.public_affine(inner, 1.0 / slope, 0.0)
+
+
+@rule("MaxPool")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    kernel, stride, dilation = _window(x, a)
+    edges = _padding(x, a, kernel, stride, dilation)
+    return b.max_pool(x, kernel, stride, edges, dilation, bool(a.get("ceil_mode", 0)))
+
+
+@rule("AveragePool")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    kernel, stride, dilation = _window(x, a)
+    if dilation != (1, 1):
+        raise Unsupported("an average pool with dilation")
+    edges = _padding(x, a, kernel, stride)
+    return b.average_pool(x, kernel, stride, edges, bool(a.get("ceil_mode", 0)), bool(a.get("count_include_pad", 0)))
+
+
+def _window(x: Symbol, a: Attributes) -> tuple[Pair, Pair, Pair]:
+    return tuple(_axes(x, a.get(name), 1) for name in ("kernel_shape", "strides", "dilations"))  # type: ignore[return-value]
+
+
+@rule("GlobalAveragePool")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.mean(x, True)
+
+
+@rule("GlobalMaxPool")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    size = (x.shape[2] if len(x.shape) == 4 else 1, x.shape[-1])
+    return b.max_pool(x, size, (1, 1), (0, 0, 0, 0), (1, 1), False)
+
+
+@rule("ReduceMean")
+def _(b: Builder, a: Attributes, x: Symbol, axes: Any = None) -> Symbol:
+    chosen = a.get("axes") if axes is None else _whole(axes)
+    if chosen is None or {one % len(x.shape) for one in chosen} != set(range(2, len(x.shape))) or len(x.shape) < 3:
+        raise Unsupported("a mean over something else than height and width")
+    return b.mean(x, bool(a.get("keepdims", 1)))
+
+
+@rule("Add")
+def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
+    for x, other in ((left, right), (right, left)):
+        if isinstance(other, Public):
+            return b.public_affine(x, 1.0, _number(other))
+    return b.sum(_required(left), _required(right))
+
+
+@rule("Sub")
+def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
+    if isinstance(right, Public):
+        return b.public_affine(left, 1.0, -_number(right))
+    if isinstance(left, Public):
+        return b.public_affine(right, -1.0, _number(left))
+    return b.sum(_required(left), _required(right), -1)
+
+
+@rule("Mul")
+def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
+    for x, other in ((left, right), (right, left)):
+        if isinstance(other, Public):
+            return b.public_affine(x, _number(other), 0.0)
+    return b.product(_required(left), _required(right))
+
+
+@rule("Div")
+def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
+    if isinstance(right, Symbol):
+        raise Unsupported("a division by a computed value")
+    if isinstance(right, Public):
+        return b.public_affine(left, 1.0 / _number(right), 0.0)
+    return b.product(left, 1.0 / np.asarray(right, np.float64))
+
+
+@rule("Neg")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.public_affine(x, -1.0, 0.0)
+
+
+@rule("Pow")
+def _(b: Builder, a: Attributes, x: Any, exponent: Any) -> Symbol:
+    if not isinstance(x, Symbol) or _number(exponent) != 2.0:
+        raise Unsupported("a power other than the square")
+    return b.product(x, x)
+
+
+@rule("Sum")
+def _(b: Builder, a: Attributes, first: Any, *rest: Any) -> Any:
+    total = _required(first)
+    for one in rest:
+        other = _required(one)
+        total = b.sum(total, other) if isinstance(total, Symbol) or isinstance(other, Symbol) else total + other
+    return total
+
+
+@rule("Concat")
+def _(b: Builder, a: Attributes, *parts: Any) -> Symbol:
+    if not all(isinstance(part, Symbol) for part in parts):
+        raise Unsupported("a concatenation with a constant")
+    return b.concatenate(list(parts), a["axis"])
+
+
+@rule("Slice")
+def _(b: Builder, a: Attributes, x: Symbol, starts: Any, stops: Any, axes: Any = None, jumps: Any = None) -> Symbol:
+    first, last = _whole(starts), _whole(stops)
+    along = list(range(len(first))) if axes is None else _whole(axes)
+    by = [1] * len(first) if jumps is None else _whole(jumps)
+    for start, stop, axis, step in zip(first, last, along, by, strict=True):
+        x = b.slice(x, axis, start, stop, step)
+    return x
+
+
+@rule("Split")
+def _(b: Builder, a: Attributes, x: Symbol, sizes: Any = None) -> list[Symbol]:
+    axis = a.get("axis", 0)
+    if sizes is None and "num_outputs" not in a:
+        raise Unsupported("a split without sizes")
+    each = -(-x.shape[axis] // a.get("num_outputs", 1))
+    parts = _whole(sizes) if sizes is not None else [each] * a["num_outputs"]
+    ends = np.minimum(np.cumsum([0, *parts]), x.shape[axis]).tolist()
+    return [b.slice(x, axis, start, stop) for start, stop in pairwise(ends)]
+
+
+@rule("Pad")
+def _(b: Builder, a: Attributes, x: Symbol, pads: Any, filling: Any = None, axes: Any = None) -> Symbol:
+    rank, widths = len(x.shape), _whole(pads)
+    along = list(range(rank)) if axes is None else [axis % rank for axis in _whole(axes)]
+    before, after = dict(zip(along, widths, strict=False)), dict(zip(along, widths[len(along) :], strict=True))
+    moved = {axis for axis in along if before[axis] or after[axis]}
+    if a.get("mode", b"constant") != b"constant" or moved - set(range(2, rank)):
+        raise Unsupported("padding by reflection or repetition, or of channels")
+    tall = rank - 2 if rank == 4 else -1
+    edges = (before.get(tall, 0), after.get(tall, 0), before.get(rank - 1, 0), after.get(rank - 1, 0))
+    return b.pad(x, edges, _number(filling))
+
+
+@rule("Reshape")
+def _(b: Builder, a: Attributes, x: Symbol, shape: Any) -> Symbol:
+    wanted = _whole(shape)
+    if not a.get("allowzero", 0):
+        wanted = [x.shape[at] if length == 0 else length for at, length in enumerate(wanted)]
+    rest = prod(x.shape) // max(1, prod(length for length in wanted if length != -1))
+    return b.reshape(x, tuple(rest if length == -1 else length for length in wanted))
+
+
+@rule("Flatten")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    axis = a.get("axis", 1)
+    axis += len(x.shape) if axis < 0 else 0
+    return b.reshape(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
+
+
+@rule("Squeeze")
+def _(b: Builder, a: Attributes, x: Symbol, axes: Any = None) -> Symbol:
+    rank = len(x.shape)
+    chosen = range(1, rank) if axes is None else [axis % rank for axis in _whole(axes)]
+    return b.reshape(x, tuple(length for at, length in enumerate(x.shape) if at not in chosen or length != 1))
+
+
+@rule("Unsqueeze")
+def _(b: Builder, a: Attributes, x: Symbol, axes: Any) -> Symbol:
+    chosen = _whole(axes)
+    shape, rank = list(x.shape), len(x.shape) + len(chosen)
+    for axis in sorted(one % rank for one in chosen):
+        shape.insert(axis, 1)
+    return b.reshape(x, tuple(shape))
+
+
+@rule("Transpose")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    order = a.get("perm", list(range(len(x.shape)))[::-1])
+    long = [axis for axis in order if x.shape[axis] != 1]
+    if long != sorted(long):
+        raise Unsupported("a transposition")
+    return b.reshape(x, tuple(x.shape[axis] for axis in order))
+
+
+@rule("Identity", "Dropout", "Cast", "CastLike")
+def _(b: Builder, a: Attributes, x: Symbol, *rest: Any) -> Symbol:
+    if a.get("to", 1) not in (1, 10, 11, 16):
+        raise Unsupported("a cast to something else than floating point")
+    return x
+
+
+@rule("Resize")
+def _(b: Builder, a: Attributes, x: Symbol, roi: Any = None, scales: Any = None, sizes: Any = None) -> Symbol:
+    if len(x.shape) != 4 or a.get("antialias", 0) or "axes" in a:
+        raise Unsupported("resizing with antialiasing, along chosen axes, or of something else than images")
+    wanted = _whole(sizes) if sizes is not None else _scaled(x, scales)
+    if tuple(wanted[:2]) != x.shape[:2]:
+        raise Unsupported("resizing of channels")
+    mode = a.get("mode", b"nearest").decode()
+    place = a.get("coordinate_transformation_mode", b"half_pixel").decode()
+    if mode == "nearest":
+        _require_repeating(a, place, wanted[2] // x.shape[2], wanted[3] // x.shape[3])
+        return b.nearest(x, (wanted[2], wanted[3]))
+    if mode != "linear" or place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        raise Unsupported(f"{mode} resizing by {place}")
+    return b.bilinear(x, (wanted[2], wanted[3]), place == "align_corners")
+
+
+def _scaled(x: Symbol, scales: Any) -> list[int]:
+    if scales is None or isinstance(scales, Symbol):
+        raise Unsupported("resizing by a computed factor")
+    return [
+        int(np.floor(length * scale)) for length, scale in zip(x.shape, np.asarray(scales, np.float64), strict=True)
+    ]
+
+
+def _require_repeating(a: Attributes, place: str, *times: int) -> None:
+    """Nearest resizing is a repetition where rounding never reaches the next element."""
+    rounding = a.get("nearest_mode", b"round_prefer_floor").decode()
+    halves = place in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round")
+    corner = place == "asymmetric" and (rounding == "floor" or (rounding == "round_prefer_floor" and max(times) <= 2))
+    if not halves and not corner:
+        raise Unsupported(f"nearest resizing by {place} and {rounding}")
+
+
+@rule("Softmax")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.end(x, "softmax", a.get("axis", -1))
+
+
+@rule("LogSoftmax")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return b.end(x, "log_softmax", a.get("axis", -1))
+
+
+@rule("ArgMax")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    if a.get("select_last_index", 0):
+        raise Unsupported("an argmax that takes the last of equals")
+    return b.end(x, "argmax", a.get("axis", 0))

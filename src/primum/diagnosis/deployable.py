@@ -1,0 +1,179 @@
+"""From a model file to what is deployed: a program, its weights in the ring, and the card of data owners.
+
+a folder that Primum trained    a feature map, computed by the data owner in clear, and a linear layer
+an ONNX file                    every layer runs encrypted (`primum.compiler`)
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from primum.compiler import Compiled, Wish, compile_graph, drawn_images
+from primum.compiler.from_onnx import graph_of_onnx
+from primum.compiler.linear import COARSE_FRACTION, linear_program
+from primum.errors import InputError, ModelError
+from primum.imaging import Preparation, read_image
+from primum.models.card import NetworkCard, TrainedModel, load_model
+from primum.models.linear import outputs_for
+from primum.mpc.program import Program
+from primum.ring import Ring
+from primum.wire import Message, encode
+
+_MOST_CALIBRATION: Final = 32
+Ending = Literal["softmax", "sigmoid", "argmax"]
+_ENDINGS: Final[dict[str, Ending]] = {"sigmoid": "sigmoid", "argmax": "argmax"}
+"""Others are softmax: a network's logits."""
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """What is deployed: the program, its weights (flat ring elements), the card of data owners."""
+
+    program: Program
+    weights: Ring = field(repr=False)
+    card: dict[str, Any]
+
+    def digest(self) -> bytes:
+        """32 bytes that name the model: its card, its program and its weights."""
+        card, program = encode(_CardBytes(self.card)), encode(self.program)
+        header = b"primum model\0" + b"".join(len(part).to_bytes(8, "big") + part for part in (card, program))
+        return hashlib.sha256(header + np.ascontiguousarray(self.weights, "<u8").tobytes()).digest()
+
+
+def deployable_model(model: "TrainedModel", *, coarse: bool = False) -> Deployable:
+    """A model that Primum trained: a feature map, which the data owner computes in clear, and a linear layer.
+
+    `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. ModelError where its range
+    does not fit.
+    """
+    program, weights = linear_program(model.weight.numpy(), coarse=coarse)
+    return Deployable(program, weights, msgspec.json.decode(model.card.model_dump_json()))
+
+
+def deployable_network(compiled: "Compiled", card: "NetworkCard", *, coarse: bool = False) -> Deployable:
+    """A compiled network, whose every layer runs encrypted. ModelError where card and network contradict each other."""
+    program = compiled.program
+    outputs = program.wire(program.output).size
+    if outputs != outputs_for(len(card.classes)) and outputs != len(card.classes):
+        raise ModelError(f"The network has {outputs} outputs for {len(card.classes)} classes.", "Name every class.")
+    if coarse:
+        kept = min(COARSE_FRACTION, program.answer_fraction)
+        program = msgspec.structs.replace(program, answer_fraction=kept)
+    return Deployable(program, compiled.weights, msgspec.json.decode(card.model_dump_json()))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an ONNX file does not say. Pixels in [0, 1], less `mean`, over `std`, are what the network takes.
+
+    `size`: pixels a side where the file leaves it open. `calibration`: public images; never a hospital's: what they
+    show of its range would leave. `only_class`: the class comes out and nothing else.
+    """
+
+    classes: tuple[str, ...] = ()
+    size: int | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    calibration: tuple[Path, ...] = ()
+    only_class: bool = False
+    about: str = ""
+
+
+def open_model(path: Path, description: Description, *, coarse: bool = False) -> Deployable:
+    """The model in `path`, an ONNX file or a folder that Primum trained, ready to be deployed.
+
+    ModelError that names every operator which is not supported, the layer whose range does not fit, or how far the
+    program is from the network in clear.
+    """
+    if path.suffix.lower() != ".onnx":
+        if description != Description():
+            raise InputError(f"{path} is a model of Primum; it has a card.", "Classes and the rest are for ONNX files.")
+        return deployable_model(load_model(path), coarse=coarse)
+    return _open_network(path, description, coarse)
+
+
+def _open_network(path: Path, said: Description, coarse: bool) -> Deployable:
+    graph = graph_of_onnx(path, (0, said.size, said.size) if said.size else None)
+    channels, height, width = graph.shape
+    if height != width or channels not in (1, 3):
+        raise ModelError(f"{path} takes images of {channels} x {height} x {width}.", "Square ones are read, of 1 or 3.")
+    preparation = Preparation(size=height, channels=channels)
+    wish = Wish(only_class=said.only_class, images=_calibration(said, preparation))
+    if said.classes:
+        _network_card(said, said.classes, preparation, "softmax")  # refused before the long part
+    compiled = compile_graph(graph, wish)
+    high, wide, outputs = compiled.program.wire(compiled.program.output).shape
+    if (high, wide) != (1, 1):
+        raise ModelError(f"{path} answers for {high} x {wide} places.", "A classifier gives one number a class.")
+    if said.only_class and outputs < 2:
+        raise ModelError(f"{path} has one output: no class is larger.", "Leave --only-class out, or export two.")
+    classes = said.classes or tuple(f"class {place}" for place in range(max(2, outputs)))
+    card = _network_card(said, classes, preparation, _ENDINGS.get(compiled.ending, "softmax"))
+    return deployable_network(compiled, card, coarse=coarse)
+
+
+def _network_card(said: Description, classes: tuple[str, ...], preparation: Preparation, ending: Ending) -> NetworkCard:
+    try:
+        return NetworkCard(
+            classes=classes,
+            preparation=preparation.to_card(),
+            mean=said.mean,
+            std=said.std,
+            ending=ending,
+            about=said.about,
+        )
+    except ValidationError:
+        raise InputError(
+            f"`{','.join(classes)}` are no classes.", "Name two or more, with commas, each another one."
+        ) from None
+
+
+def _calibration(said: Description, preparation: Preparation) -> npt.NDArray[np.float32] | None:
+    """Public images as the network takes them; drawn ones where none are given but pixels are normalised."""
+    channels = preparation.channels
+    fitting = all(len(numbers) in (0, channels) and np.isfinite(numbers).all() for numbers in (said.mean, said.std))
+    if not fitting or any(std <= 0 for std in said.std):
+        raise InputError(f"`mean` and `std` need {channels} numbers each, `std` above 0.", "One for each channel.")
+    if said.calibration:
+        pixels = np.stack([read_image(path, preparation).pixels for path in said.calibration])
+    elif said.mean or said.std:
+        pixels = drawn_images((preparation.channels, preparation.size, preparation.size))
+    else:
+        return None
+    mean = np.array(said.mean or (0.0,) * channels).reshape(-1, 1, 1)
+    std = np.array(said.std or (1.0,) * channels).reshape(-1, 1, 1)
+    normalised: npt.NDArray[np.float32] = ((pixels - mean) / std).astype(np.float32)
+    return normalised
+
+
+def public_images(folder: Path | None) -> tuple[Path, ...]:
+    """The files in a folder of public images, up to 32; InputError where there is none."""
+    if folder is None:
+        return ()
+    found = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))[:_MOST_CALIBRATION]
+    if not found:
+        raise InputError(f"{folder} holds no files.", "Name a folder of public images, or leave --calibrate out.")
+    return found
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Class names from a list with commas."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
+def numbers_of(text: str) -> tuple[float, ...]:
+    """Numbers from a list with commas; InputError for anything else."""
+    try:
+        return tuple(float(number) for number in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"`{text}` is not a list of numbers.", "For example 0.485,0.456,0.406.") from None
+
+
+class _CardBytes(Message, frozen=True):
+    card: dict[str, object]

@@ -1,0 +1,256 @@
+"""Products in Z_2^l of ring elements, as products of 8-bit limbs: int8 matrix products, summed in int32.
+
+A value is cut into ceil(l / 8) balanced digits in [-128, 127]: v = sum d_i 2^(8 i) modulo 2^l. The s-th limb of a
+product is the sum of d_i e_(s-i) for i = 0..s; with the left limbs side by side (0 to s) and the right limbs stacked
+in falling order (s to 0) that is one int8 matrix product. ceil(l / 8) of them make a ring product, exactly modulo 2^l.
+A processor without VNNI would saturate in such a product without a word: the worst case is tried once, and uint64
+arithmetic is used where it fails.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from primum.kernels.compiled import compiled
+
+Ring = npt.NDArray[np.uint64]
+Limbs = npt.NDArray[np.int8]
+MOST_TERMS: Final = (1 << 31) // (128 * 128) - 1
+"""Products of two limbs that an int32 can hold the sum of."""
+_TILE_BYTES: Final = 1 << 21
+_SMALLEST_PRODUCT: Final = 16
+"""torch._int_mm has a slow path for fewer rows."""
+
+
+def limb_count(bits: int) -> int:
+    """Limbs of an element of Z_2^bits."""
+    return (bits + 7) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A convolution's weights, ready to be multiplied by; prints nothing.
+
+    `limbs`: int8 [groups, outputs, count, terms], the highest limb first; or `ring`: uint64 [groups, terms, outputs],
+    where the arithmetic is uint64; or `lines`: uint64 [outputs, terms], where an input is one vector.
+    terms = kernel height x kernel width x channels of a group.
+    """
+
+    kernel: tuple[int, int]
+    bits: int
+    limbs: Limbs = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.int8), repr=False)
+    ring: Ring = field(default_factory=lambda: np.empty((0, 0, 0), np.uint64), repr=False)
+    lines: Ring = field(default_factory=lambda: np.empty((0, 0), np.uint64), repr=False)
+
+    @property
+    def groups(self) -> int:
+        return max(len(self.limbs), len(self.ring))
+
+    @property
+    def depthwise(self) -> bool:
+        """One channel a group, or one term: uint64 arithmetic is quicker than limbs."""
+        return len(self.ring) > 0
+
+
+def prepare(weight: Ring, groups: int, bits: int, *, vector: bool = False) -> Weights:
+    """`weight` uint64 [kernel height, kernel width, channels / groups, outputs], as `Weights` of Z_2^bits.
+
+    `vector`: an input is one vector [1, 1, channels], and the kernel (1, 1). Reading the weights is what takes time
+    then, and limbs would be read three times.
+    """
+    height, width, channels, outputs = weight.shape
+    terms, each = height * width * channels, outputs // groups
+    if vector and groups == 1:
+        return Weights((height, width), bits, lines=np.ascontiguousarray(weight.reshape(terms, outputs).T))
+    grouped = np.ascontiguousarray(weight.reshape(terms, groups, each).transpose(1, 0, 2))
+    # torch._int_mm leaves its result as it was allocated where strides are ambiguous: a product of one term and one limb
+    if (channels == 1 and groups > 1) or terms == 1 or not limbs_are_exact():
+        return Weights((height, width), bits, ring=grouped)
+    count = limb_count(bits)
+    limbs = np.empty((groups, each, count, terms), np.int8)
+    for group in range(groups):
+        _cut_reversed(np.ascontiguousarray(grouped[group].T), limbs[group])
+    return Weights((height, width), bits, limbs)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a convolution's kernel stands: stride and dilation (height, width), padding (top, bottom, left, right)."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    def places(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+        """The height and width of the output for an input of `size`."""
+        top, bottom, left, right = self.padding
+        high = (size[0] + top + bottom - self.dilation[0] * (kernel[0] - 1) - 1) // self.stride[0] + 1
+        wide = (size[1] + left + right - self.dilation[1] * (kernel[1] - 1) - 1) // self.stride[1] + 1
+        return high, wide
+
+
+def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
+    """values [n, h, w, c] convolved with `weights`: uint64 [n, high, wide, outputs], right modulo 2^bits."""
+    count, height, width, channels = values.shape
+    if len(weights.lines):
+        product: Ring = np.einsum("nt,ot->no", values.reshape(count, channels), weights.lines)
+        return product.reshape(count, 1, 1, -1)
+    high, wide = window.places((height, width), weights.kernel)
+    groups = weights.groups
+    outputs = groups * (weights.ring.shape[2] if weights.depthwise else weights.limbs.shape[1])
+    out = np.zeros((count, high, wide, outputs), np.uint64)
+    place = np.array([*weights.kernel, *window.stride, *window.dilation], np.int64)
+    padded = _padded(values, window)
+    if weights.depthwise:
+        _convolve_slowly(padded, weights.ring, place, out)
+        return out
+    limbs = np.empty((limb_count(weights.bits), *padded.shape), np.int8)
+    _cut(padded.reshape(-1), limbs.reshape(len(limbs), -1))
+    each, part = outputs // groups, channels // groups
+    for group in range(groups):
+        rows = out.reshape(-1, outputs)[:, group * each : (group + 1) * each]
+        _convolve_group(limbs, weights.limbs[group], place, (group * part, part), (high, wide), rows)
+    return out
+
+
+def _padded(values: Ring, window: Window) -> Ring:
+    if not any(window.padding):
+        return np.ascontiguousarray(values)
+    top, bottom, left, right = window.padding
+    count, height, width, channels = values.shape
+    out = np.zeros((count, height + top + bottom, width + left + right, channels), np.uint64)
+    out[:, top : top + height, left : left + width] = values
+    return out
+
+
+def _convolve_group(
+    limbs: Limbs,
+    weight: Limbs,
+    place: npt.NDArray[np.int64],
+    part: tuple[int, int],
+    size: tuple[int, int],
+    out: Ring,
+) -> None:
+    """Tile by tile: the windows of some outputs side by side, then one product a limb."""
+    _, count, terms = weight.shape
+    step = min(len(out), max(_SMALLEST_PRODUCT, _TILE_BYTES // (count * terms)))
+    windows = np.empty((max(step, _SMALLEST_PRODUCT + 1), count * terms), np.int8)
+    sizes = np.array(limbs.shape, np.int64)
+    for start in range(0, len(out), step):
+        rows = out[start : start + step]
+        which = np.array([start, len(rows), *part, *size], np.int64)
+        _gather(limbs.reshape(-1), sizes, place, which, windows.reshape(-1))
+        _multiply(windows[: len(rows)], weight, rows)
+
+
+def _multiply(windows: Limbs, weight: Limbs, out: Ring) -> None:
+    """out += windows times weight; a sum too long for int32 is made in parts."""
+    import torch
+
+    outputs, count, terms = weight.shape
+    left = torch.from_numpy(windows)
+    right = torch.from_numpy(weight.reshape(outputs, count * terms)).t()
+    for limb in range(count):
+        first = (count - 1 - limb) * terms
+        length = (limb + 1) * terms
+        for start in range(0, length, MOST_TERMS):
+            stop = min(start + MOST_TERMS, length)
+            product = torch._int_mm(left[:, start:stop], right[first + start : first + stop])
+            _add_shifted(product.numpy(), np.uint64(8 * limb), out)
+
+
+@functools.cache
+def limbs_are_exact() -> bool:
+    """Whether this processor's int8 products are exact in the worst case: all limbs -128, a long sum."""
+    import torch
+
+    for left, right in ((-128, -128), (127, -128), (-128, 127)):
+        terms = 4096
+        a = torch.full((_SMALLEST_PRODUCT + 1, terms), left, dtype=torch.int8)
+        b = torch.full((8, terms), right, dtype=torch.int8).t()
+        if not bool((torch._int_mm(a, b) == terms * left * right).all()):
+            return False
+    return True
+
+
+@compiled
+def _cut(values: Ring, out: Limbs) -> None:
+    for limb in range(out.shape[0]):
+        row = out[limb]
+        # v + 0x80..80 carries as balanced digits do, so one shift gives a digit
+        bias = np.uint64(0x8080808080808080)
+        shift = np.uint64(8 * limb)
+        for i in range(len(values)):
+            row[i] = np.int8(np.uint8((values[i] + bias) >> shift) ^ np.uint8(0x80))
+
+
+@compiled
+def _cut_reversed(values: Ring, out: Limbs) -> None:
+    count = out.shape[1]
+    bias = np.uint64(0x8080808080808080)
+    for output in range(out.shape[0]):
+        for limb in range(count):
+            row, line = out[output, count - 1 - limb], values[output]
+            shift = np.uint64(8 * limb)
+            for i in range(len(line)):
+                row[i] = np.int8(np.uint8((line[i] + bias) >> shift) ^ np.uint8(0x80))
+
+
+@compiled
+def _gather(
+    limbs: Limbs,
+    sizes: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    which: npt.NDArray[np.int64],
+    out: Limbs,
+) -> None:
+    # flat arrays and unsigned places: slices would cost more than the short copies that conv1 of a ResNet is made of
+    count, images, height, width, channels = sizes
+    kernel_high, kernel_wide, stride_high, stride_wide, step_high, step_wide = place
+    start, rows, first, part, high, wide = which
+    together = step_wide == 1 and part == channels  # neighbours with all channels are one piece of memory
+    pieces = 1 if together else kernel_wide
+    length = np.uint64(kernel_wide * part if together else part)
+    plane, line = images * height * width * channels, width * channels
+    to = np.uint64(0)
+    for row in range(start, start + rows):
+        image, rest = row // (high * wide), row % (high * wide)
+        top, left = rest // wide * stride_high, rest % wide * stride_wide
+        corner = ((image * height + top) * width + left) * channels + first
+        for limb in range(count):
+            for a in range(kernel_high):
+                for b in range(pieces):
+                    at = np.uint64(corner + limb * plane + a * step_high * line + b * step_wide * channels)
+                    for k in range(length):
+                        out[to + k] = limbs[at + k]
+                    to += length
+
+
+@compiled
+def _add_shifted(product: npt.NDArray[np.int32], shift: np.uint64, out: Ring) -> None:
+    for i in range(product.shape[0]):
+        for j in range(product.shape[1]):
+            out[i, j] += np.uint64(np.int64(product[i, j])) << shift
+
+
+@compiled
+def _convolve_slowly(values: Ring, weight: Ring, place: npt.NDArray[np.int64], out: Ring) -> None:
+    kernel_high, kernel_wide, stride_high, stride_wide, step_high, step_wide = place
+    groups, _, each = weight.shape
+    part = values.shape[3] // groups
+    for image in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                for a in range(kernel_high):
+                    for b in range(kernel_wide):
+                        line = values[image, i * stride_high + a * step_high, j * stride_wide + b * step_wide]
+                        for group in range(groups):
+                            for c in range(part):
+                                x = line[group * part + c]
+                                for o in range(each):
+                                    out[image, i, j, group * each + o] += (
+                                        x * weight[group, (a * kernel_wide + b) * part + c, o]
+                                    )
