@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from primum.diagnosis.endpoint import serve_https
 from primum.diagnosis.lane import Lane
 from primum.diagnosis.links import DealerLink, LinkFromA, LinkToB
 from primum.diagnosis.messages import Agree, Answer, Request, Start
+from primum.diagnosis.metrics import SECONDS_BETWEEN, Metrics
 from primum.diagnosis.numbers import HIGHEST, UsedNumbers
 from primum.diagnosis.requests import OpenedRequest, open_request
 from primum.diagnosis.roles import RoleKeys, bind, load_keys, locked
@@ -97,6 +99,7 @@ class ServerProcess:
         self.keys = keys
         self._used = UsedNumbers(keys.folder)
         self._runs = Runs(content, keys, self._used, depth)
+        self._metrics = Metrics(keys.folder)
         self._pending: dict[bytes, _Pending] = {}
         self._one_run = asyncio.Lock()
         self._wanted = asyncio.Event()
@@ -112,6 +115,7 @@ class ServerProcess:
     async def links(self, sockets: list[socket.socket], stop: asyncio.Event) -> AsyncIterator[None]:
         """Keep the connections up; B listens for A on the socket given. Sets `stop` where a defect of ours ends one."""
         tasks = [asyncio.create_task(self._dealer.keep()), asyncio.create_task(self._keep_ahead())]
+        tasks.append(asyncio.create_task(self._keep_metrics()))
         if self.role == "A":
             tasks.append(asyncio.create_task(self._to_b.keep()))
         else:
@@ -141,12 +145,23 @@ class ServerProcess:
         opened = await asyncio.to_thread(open_request, request, self.role, self.deployment, self.keys.sealing)
         self._refuse_known(opened.digest)
         pending = self._pending[opened.digest] = _Pending(opened)
+        start = time.monotonic()
         try:
-            return await (self._submit_a(pending) if self.role == "A" else self._submit_b(pending))
+            answer = await (self._submit_a(pending) if self.role == "A" else self._submit_b(pending))
+            self._metrics.answered(opened.images, time.monotonic() - start)
+            return answer
+        except BaseException as error:
+            self._metrics.failed(error)
+            raise
         finally:
             del self._pending[opened.digest]
             if not pending.answer.cancel() and not pending.answer.cancelled():
                 pending.answer.exception()  # seen: nobody waits for it any more
+
+    async def _keep_metrics(self) -> None:
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN)
+            await asyncio.to_thread(self._metrics.save, len(self._pending))
 
     def _refuse_known(self, digest: bytes) -> None:
         if digest in self._pending or self._used.knows(digest):

@@ -1,0 +1,63 @@
+"""What a server has done, for whoever runs it: `metrics.prom` in the state folder, in Prometheus' text format.
+
+Counts and times only; nothing about an image, a diagnosis or who asked. A file and not a page, because the port of a
+server is open to everybody: let node_exporter's textfile collector read it.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from primum.disk import write
+from primum.errors import MachineError, Refused, Unavailable
+
+SECONDS_BETWEEN: Final = 1.0
+_HELP: Final = {
+    "requests_total": ("counter", "requests by how they ended"),
+    "images_total": ("counter", "images that were answered"),
+    "run_seconds_total": ("counter", "seconds from a request's arrival to its answer, added up"),
+    "waiting": ("gauge", "requests that wait or run"),
+}
+
+
+class Metrics:
+    """Counts since the start of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "metrics.prom"
+        self._ended = dict.fromkeys(("answered", "refused", "unavailable", "failed"), 0)
+        self._images, self._seconds, self._written = 0, 0.0, ""
+
+    def answered(self, images: int, seconds: float) -> None:
+        """A request was answered."""
+        self._ended["answered"] += 1
+        self._images += images
+        self._seconds += seconds
+
+    def failed(self, error: BaseException) -> None:
+        """A request ended with an error."""
+        kind = "refused" if isinstance(error, Refused) else "unavailable" if isinstance(error, Unavailable) else "failed"
+        self._ended[kind] += 1
+
+    def save(self, waiting: int) -> None:
+        """Write the file if something changed; a full disk stops nobody."""
+        text = self.text(waiting)
+        if text != self._written:
+            self._written = text
+            with contextlib.suppress(MachineError):
+                write(self._path, text.encode())
+
+    def text(self, waiting: int) -> str:
+        """The file's content."""
+        values: dict[str, list[tuple[str, float]]] = {
+            "requests_total": [(f'{{ended="{kind}"}}', count) for kind, count in self._ended.items()],
+            "images_total": [("", self._images)],
+            "run_seconds_total": [("", round(self._seconds, 3))],
+            "waiting": [("", waiting)],
+        }
+        lines = []
+        for name, rows in values.items():
+            kind, words = _HELP[name]
+            lines += [f"# HELP primum_{name} {words}", f"# TYPE primum_{name} {kind}"]
+            lines += [f"primum_{name}{label} {value}" for label, value in rows]
+        return "\n".join(lines) + "\n"
