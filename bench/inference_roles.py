@@ -35,7 +35,7 @@ def roles(model: Deployable, delay: float = 0.0) -> Iterator[tuple[PublicFile, d
         for role in ("dealer", "A", "B"):
             verb = ["dealer"] if role == "dealer" else ["serve", "--listen-link", listen[f"{role} link"]]
             file = str(folder / "files" / NAMES[role])
-            command = [*PRIMUM, *verb, file, "--state", str(folder / role), "--listen", listen[role]]
+            command = [*PRIMUM, *verb, file, "--state", str(folder / role), "--listen", listen[role], "--threads", "1"]
             processes[role] = running.enter_context(_ready(command))
         yield load_public(folder / "files" / PUBLIC), processes
 

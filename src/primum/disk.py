@@ -1,5 +1,6 @@
 """What must survive a crash: files that are whole or not there, and SQLite transactions that are on disk when they end."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -28,6 +29,25 @@ def write(path: Path, data: bytes, private: bool = False) -> None:
             f"{path} cannot be written: {error.strerror}.",
             "Free some space or change the permissions; nothing was lost.",
         ) from None
+
+
+def append(path: Path, record: bytes) -> None:
+    """Append `record` whole or not at all, mode 0600; on disk (fsync) when this returns. OSError where that fails.
+
+    A disk that is full in the middle of a record would leave a part of it, and every later record in a wrong place.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        before = os.fstat(handle).st_size
+        try:
+            if os.write(handle, record) != len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, before)
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -7,12 +7,12 @@ messages, images or labels.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from primum.disk import append
 from primum.errors import InputError, MachineError
 
 _START: Final = "0" * 64
@@ -55,11 +55,7 @@ class Journal:
         signature = self._signer.sign(PURPOSE, _canonical(entry).encode()).hex()
         line = _canonical({"entry": entry, "signature": signature})
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(handle, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append(self._path, (line + "\n").encode())
         except OSError as error:
             raise MachineError(
                 f"{self._path} cannot be written: {error.strerror}.", "Free some space; nothing was sent."

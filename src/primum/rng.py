@@ -62,9 +62,13 @@ class Stream:
 
     def bytes(self, count: int) -> bytes:
         """`count` uniform bytes."""
+        return self.array(count).tobytes()
+
+    def array(self, count: int) -> npt.NDArray[np.uint8]:
+        """`count` uniform bytes, as uint8 [count]."""
         out = np.empty(count, np.uint8)
         self.fill(out)
-        return out.tobytes()
+        return out
 
     def uint64(self, shape: int | tuple[int, ...] = ()) -> npt.NDArray[np.uint64]:
         """Uniform uint64 array of `shape`."""

@@ -10,6 +10,7 @@ from bench.published import PUBLISHED
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from tests.compiler.agreement import (
     EXACT,
     answers_of,
@@ -25,6 +26,7 @@ from tests.compiler.test_from_torch import MODULES
 from torch.nn import functional
 
 from primum.compiler.compiled import Wish, compile_graph, compile_onnx
+from primum.compiler.evaluate import evaluate
 from primum.compiler.from_onnx import graph_of_bytes, graph_of_onnx
 from primum.errors import ModelError
 
@@ -396,3 +398,27 @@ def test_changed_numbers_in_a_model_are_compiled_or_refused(data):
         compile_graph(graph, Wish(images=images_for(graph.shape, 1), tolerance=0.5))
     except ModelError as error:
         assert error.message
+
+
+@pytest.mark.parametrize("weight", [np.arange(1, 5, dtype=np.float32).reshape(4, 1, 1), np.array(0.37, np.float32)])
+@pytest.mark.parametrize("operator", ["Mul", "Add"])
+def test_a_weight_folded_with_a_number_stays_a_weight(weight, operator):
+    """A number of the architecture may be public; what it makes of a weight is neither one number nor public."""
+    kernel = np.ones((4, 1, 1, 1), np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["c"]),
+        helper.make_node("Constant", [], ["two"], value=numpy_helper.from_array(np.array(2.0, np.float32))),
+        helper.make_node(operator, ["weight", "two"], ["folded"]),
+        helper.make_node("Mul", ["c", "folded"], ["y"]),
+    ]
+    shapes = [("x", [1, 1, 2, 2]), ("y", [1, 4, 2, 2])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
+    constants = [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(kernel, "kernel")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "folding", ends[:1], ends[1:], constants), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    graph = graph_of_bytes(model.SerializeToString())
+    image = np.ones((1, 1, 2, 2), np.float32)
+    expected = ReferenceEvaluator(model).run(None, {"x": image})[0]
+    assert np.allclose(evaluate(graph, image), expected)
+    assert not any(getattr(node, "public", False) for node in graph.nodes)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
-from primum.diagnosis.deployable import deployable_model
+from primum.diagnosis.deployable import Deployable, deployable_model
 from primum.diagnosis.deployment import PublicFile, load_public
 from primum.diagnosis.roles import RoleCard, free_address, make_role
 from primum.imaging import Preparation
@@ -27,7 +27,8 @@ from primum.models.feature_map import ScatteringCard
 from primum.models.linear import outputs_for
 from primum.models.scattering import FrontEnd
 
-PRIMUM = [sys.executable, "-c", "from primum.cli import main; main()"]
+MAIN = "from primum.cli import main; main()"
+PRIMUM = [sys.executable, "-c", MAIN]
 SIZE, SCALES = 16, 1
 START_SECONDS = 60
 
@@ -75,9 +76,12 @@ class Cluster:
     """Model, deployment files, state folders and processes in one folder."""
 
     folder: Path
-    model: TrainedModel
+    model: TrainedModel | None
     listen: dict[str, list[str]] = field(default_factory=dict)
     running: dict[str, Role] = field(default_factory=dict)
+    options: dict[str, list[str]] = field(default_factory=dict)
+    before: str = ""
+    """Python that every role runs first, to set a constant."""
 
     @classmethod
     def make(
@@ -88,16 +92,20 @@ class Cluster:
         via: Callable[[str], str] = lambda address: address,
         owner: Identity | None = None,
         tokens: bool = False,
+        network: Deployable | None = None,
     ) -> "Cluster":
-        """Keys, cards and files; `via` maps an address to the one that stands in the card (a proxy's)."""
-        made = cls(folder, make_model(folder / "model", classes))
+        """Keys, cards and files; `via` maps an address to the one that stands in the card (a proxy's).
+
+        `network` is deployed instead of a drawn linear model.
+        """
+        made = cls(folder, None if network else make_model(folder / "model", classes))
         addresses = {name: free_address() for name in ("dealer", "A", "A link", "B", "B link")}
         cards: dict[str, RoleCard] = {"dealer": make_role("dealer", folder / "dealer", via(addresses["dealer"]))}
         for role in ("A", "B"):
             cards[role] = make_role("server", folder / role, via(addresses[role]), via(addresses[f"{role} link"]))
             made.listen[role] = ["--listen", addresses[role], "--listen-link", addresses[f"{role} link"]]
         made.listen["dealer"] = ["--listen", addresses["dealer"]]
-        model = deployable_model(made.model, coarse=coarse)
+        model = network or deployable_model(made.model, coarse=coarse)
         files = folder / "files"
         deploy(model, cards["dealer"], cards["A"], cards["B"], files, identity=owner, tokens=tokens)
         return made
@@ -111,19 +119,22 @@ class Cluster:
 
     def arguments(self, role: str) -> list[str]:
         verb = "dealer" if role == "dealer" else "serve"
-        return [*PRIMUM, verb, str(self.file(role)), "--state", str(self.folder / role), *self.listen[role]]
+        program = [sys.executable, "-c", f"{self.before}\n{MAIN}"]
+        options = [*self.listen[role], *self.options.get(role, [])]
+        return [*program, verb, str(self.file(role)), "--state", str(self.folder / role), *options]
 
     def start(self, *roles: str) -> "Cluster":
         """Start roles (all without arguments) and wait until each says READY."""
+        waiting: dict[str, queue.Queue[str]] = {}
         for role in roles or ("dealer", "A", "B"):
-            log = (self.folder / f"{role}.log").open("a")
-            process = subprocess.Popen(self.arguments(role), stdout=subprocess.PIPE, stderr=log, text=True)
-            lines: queue.Queue[str] = queue.Queue()
-            threading.Thread(target=lambda p=process, q=lines: q.put(p.stdout.readline()), daemon=True).start()
+            with (self.folder / f"{role}.log").open("a") as log:
+                process = subprocess.Popen(self.arguments(role), stdout=subprocess.PIPE, stderr=log, text=True)
             self.running[role] = Role(process, "")
+            lines = waiting[role] = queue.Queue()
+            threading.Thread(target=lambda p=process, q=lines: q.put(p.stdout.readline()), daemon=True).start()
+        for role, lines in waiting.items():
             self.running[role].ready = lines.get(timeout=START_SECONDS)
             assert self.running[role].ready.startswith("READY "), self.log(role)
-            log.close()
         return self
 
     def kill(self, role: str, number: int = signal.SIGKILL) -> None:

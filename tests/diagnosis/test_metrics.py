@@ -17,7 +17,7 @@ def values(text):
 
 
 def test_the_file_counts_how_requests_ended(tmp_path):
-    metrics = Metrics(tmp_path)
+    metrics = Metrics(tmp_path / "metrics.prom")
     metrics.answered(3, 0.25)
     metrics.answered(1, 0.5)
     for error in (Refused("a", "b"), Unavailable("a", "b"), PeerError("a", "b"), PeerError("a", "b")):
@@ -36,7 +36,7 @@ def test_the_file_counts_how_requests_ended(tmp_path):
 
 
 def test_every_value_has_its_type_as_prometheus_asks(tmp_path):
-    text = Metrics(tmp_path).text(0)
+    text = Metrics(tmp_path / "metrics.prom").text(0)
     for name in {re.split(r"[{ ]", line)[0] for line in text.splitlines() if not line.startswith("#")}:
         assert re.search(rf"^# TYPE {name} (counter|gauge)$", text, re.MULTILINE)
     assert text.endswith("\n")

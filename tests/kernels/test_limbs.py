@@ -199,3 +199,19 @@ def test_an_older_processor_is_noticed() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ("True", "False")
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize(("size", "channels", "outputs", "groups"), [(9, 64, 200, 1), (20, 6, 96, 2), (2, 16, 130, 1)])
+def test_any_number_of_threads_gives_the_same(monkeypatch, threads, size, channels, outputs, groups):
+    monkeypatch.setattr(limbs, "_TILE_BYTES", 1 << 14)
+    random = Stream.from_os()
+    values = random.uint64((2, size, size, channels))
+    weights = limbs.prepare(random.uint64((3, 3, channels // groups, outputs)), groups, 40)
+    window = limbs.Window(padding=(1, 1, 1, 1))
+    alone = limbs.convolve(values, weights, window)
+    try:
+        limbs.use_threads(threads)
+        assert (limbs.convolve(values, weights, window) == alone).all()
+    finally:
+        limbs.use_threads(1)

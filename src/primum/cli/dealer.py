@@ -11,8 +11,9 @@ import click
 @click.option("--init", type=click.Path(path_type=Path), metavar="CARD", help="Make the keys; write this card.")
 @click.option("--address", default="127.0.0.1:7401", show_default=True, help="With --init: where servers reach you.")
 @click.option("--state", type=click.Path(path_type=Path), help="Keys and used numbers.  [default: ~/.primum/dealer]")
+@click.option("--threads", default=0, help="Threads for products.  [default: as many as there are cores]")
 @click.option("--listen", default="", help="HOST:PORT to listen on, where it is not the card's address.")
-def command(file: Path | None, init: Path | None, address: str, state: Path | None, listen: str) -> None:
+def command(file: Path | None, init: Path | None, address: str, state: Path | None, threads: int, listen: str) -> None:
     """Crypto provider: deal the randomness of encrypted diagnoses. You never see an image or a model.
 
     \b
@@ -32,7 +33,14 @@ def command(file: Path | None, init: Path | None, address: str, state: Path | No
         save_card(card, init)
         print(f"{init}: give it to the model owner. Fingerprint {card_fingerprint(card)}")
     elif file is not None:
-        run_dealer(file, folder, listen=listen, ready=_now, say=lambda line: print(f"dealer: {line}", file=sys.stderr))
+        run_dealer(
+            file,
+            folder,
+            listen=listen,
+            threads=threads,
+            ready=_now,
+            say=lambda line: print(f"dealer: {line}", file=sys.stderr),
+        )
 
 
 def _now(line: str) -> None:

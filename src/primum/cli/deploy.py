@@ -23,7 +23,9 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="ONNX: a folder of PUBLIC images to take ranges from.  [default: drawn ones]",
         ),
         click.option("--only-class", is_flag=True, help="ONNX: only the class comes out, no logit."),
-        click.option("--coarse", is_flag=True, help="Cut answers to 8 fractional bits: harder to copy the model."),
+        click.option(
+            "--coarse", is_flag=True, help="Cut answers to 8 fractional bits: honest questions tell less of the model."
+        ),
     )
     for option in reversed(options):
         command = option(command)

@@ -53,14 +53,14 @@ def command(
     from primum.diagnosis.data_owner import diagnose_files, open_saved, save_requests
     from primum.diagnosis.tokens import load_token
 
-    sent = load_token(token, public.deployment) if token is not None else b""
+    permit = load_token(token, public.deployment) if token is not None else None
     if save_request is not None:
-        save_requests(images, public, save_request, sent)
+        save_requests(images, public, save_request, permit)
         print(f"{save_request}: request-a.json and request-b.json may travel; reply.key must stay here.")
     elif from_answers is not None:
         _show(*open_saved(from_answers, public), as_json)
     else:
-        _show([str(path) for path in images], diagnose_files(images, public, token=sent), as_json)
+        _show([str(path) for path in images], diagnose_files(images, public, permit=permit), as_json)
 
 
 def _show(names: Sequence[str], diagnoses: Sequence["Diagnosis"], as_json: bool) -> None:

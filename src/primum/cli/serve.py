@@ -14,6 +14,7 @@ import click
 )
 @click.option("--link", default="", help="With --init: where the other server reaches you.  [default: the next port]")
 @click.option("--state", type=click.Path(path_type=Path), help="Keys and used numbers.  [default: ~/.primum/server]")
+@click.option("--threads", default=0, help="Threads for products.  [default: as many as there are cores]")
 @click.option("--listen", default="", help="HOST:PORT to listen on for data owners, where it is not the card's.")
 @click.option("--listen-link", default="", help="The same for the other server.")
 @click.option(
@@ -29,8 +30,10 @@ def command(
     address: str,
     link: str,
     state: Path | None,
+    threads: int,
     listen: str,
     listen_link: str,
+    metrics: Path | None,
     ahead: int,
 ) -> None:
     """Run one of the two servers of encrypted diagnoses. It sees neither image nor model nor diagnosis.
@@ -61,6 +64,8 @@ def command(
             listen=listen,
             listen_link=listen_link,
             ahead=ahead,
+            threads=threads,
+            metrics=metrics,
             ready=_now,
             say=lambda line: print(f"server: {line}", file=sys.stderr),
         )

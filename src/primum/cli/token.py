@@ -16,7 +16,7 @@ def command(holder: str, deployment: Path, identity: Path, images: int, days: in
     """Model owner: a token with which HOLDER may ask for a number of diagnoses.
 
     Only for a deployment that was made with `primum deploy --tokens`. Give the file to HOLDER over a private channel:
-    whoever has it can use it. Both servers count, each for itself; a failed request counts too.
+    it holds a key; whoever has it can use it. Both servers count, each for itself; a failed request counts too.
     """
     from primum.diagnosis.deployment import load_public
     from primum.diagnosis.tokens import make_token, save_token

@@ -214,16 +214,23 @@ class Reader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return list(ReferenceEvaluator(model).run(None, given))
+                results = ReferenceEvaluator(model).run(None, given)
             except Exception as error:
                 raise Unsupported(f"onnx cannot compute it: {error}") from None
+        public = all(isinstance(value, Public) for value in given.values())
+        return [_marked(np.asarray(result), public) for result in results]
 
 
 def _constant(attributes: dict[str, Any]) -> Any:
     """The value of a Constant node; one number of it is architecture, so it is marked as public."""
     value = next(iter(attributes.values()))
-    array = _array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
-    return array.view(Public) if array.size == 1 else array
+    return _marked(_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value), True)
+
+
+def _marked(array: np.ndarray[Any, Any], public: bool) -> np.ndarray[Any, Any]:
+    """As public where it is one number and made of nothing but such; else plain, whatever NumPy made of the mark."""
+    plain = array.view(np.ndarray)
+    return plain.view(Public) if public and plain.size == 1 else plain
 
 
 def _grown(operator: str, arguments: list[Any]) -> float:

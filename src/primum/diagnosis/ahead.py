@@ -1,7 +1,8 @@
 """What a server makes before anybody asks: one evaluation in memory, and at B material of further numbers on disk.
 
 Both are bound to the keys of the connections that are up, which live in memory only: after a restart of any of the
-three, or a broken connection, they are worthless and are deleted. Material is deleted before it is used.
+three, or a broken connection, they are worthless and are deleted. Material is deleted before it is used; on disk it is
+enciphered under a key that is in memory only, since to server A, or a thief with A's keys, it would be masks.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from primum.errors import MachineError
 from primum.kernels.words import Bytes
 from primum.mpc.check import material_sizes
 from primum.mpc.party import Evaluation, Party
+from primum.rng import KEY_BYTES, Stream
 
 Deal = Callable[[int, int], Iterator[Bytes]]
 
@@ -61,6 +63,8 @@ class Ahead:
         self._names: tuple[bytes, ...] = ()
         self._prepared: tuple[int, Evaluation] | None = None
         self._stored: list[int] = []
+        self._pads: dict[int, bytes] = {}
+        self._dealt = 0
         self._sizes = material_sizes(party.program, 1)
         for path in folder.glob("*.material"):
             path.unlink()
@@ -75,7 +79,7 @@ class Ahead:
     def taken(self, keys: Keys) -> int:
         """The highest number that was taken or dealt under these keys."""
         self._keep(keys)
-        return max([keys.taken, *self._stored])
+        return max(keys.taken, self._dealt)
 
     def take(self, number: int, images: int, keys: Keys) -> Evaluation:
         """The evaluation of these numbers: the prepared one if it is that, else a fresh one."""
@@ -108,11 +112,13 @@ class Ahead:
         if keys.names != self._names:
             self._names = keys.names
             self._prepared = None
+            self._dealt = 0
             self._forget_up_to(max(self._stored, default=0))
 
     def _forget_up_to(self, number: int) -> None:
         for stored in [stored for stored in self._stored if stored <= number]:
             self._stored.remove(stored)
+            self._pads.pop(stored, None)
             self._path(stored).unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:
@@ -120,11 +126,14 @@ class Ahead:
 
     def _store(self, number: int, keys: Keys) -> None:
         path = self._path(number)
+        self._dealt = number  # also where its material is lost
+        self._pads[number] = os.urandom(KEY_BYTES)
+        pad = Stream(self._pads[number])
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "wb") as file:
                 for message in keys.deal(number, 1):
-                    file.write(message.data)
+                    file.write((message ^ pad.array(len(message))).data)
         except OSError as error:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -141,6 +150,7 @@ class Ahead:
         path = self._path(number)
         try:
             data = np.fromfile(path, np.uint8)
+            data ^= Stream(self._pads.pop(number)).array(len(data))
         except OSError as error:
             raise MachineError(
                 f"{path} cannot be read: {error.strerror}.", "Leave the store to this process."

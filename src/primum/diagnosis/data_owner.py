@@ -24,6 +24,7 @@ from primum.diagnosis.files import read_message, write_message
 from primum.diagnosis.messages import Answer, Request, most_images, request_limit
 from primum.diagnosis.requests import make_requests, open_answers
 from primum.diagnosis.roles import open_folder
+from primum.diagnosis.tokens import Permit
 from primum.errors import InputError, ModelError
 from primum.imaging import Preparation, read_image
 from primum.keys.sealing import SealingKey
@@ -176,30 +177,30 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def diagnose(
-    images: torch.Tensor, public: PublicFile, *, token: bytes = b"", progress: Progress = lambda done: None
+    images: torch.Tensor, public: PublicFile, *, permit: Permit | None = None, progress: Progress = lambda done: None
 ) -> list[Diagnosis]:
     """Encrypted diagnoses of `images`, float32 [n, channels, size, size] in [0, 1], prepared as the card says.
 
     The servers are asked for up to 16 images at a time over connections that stay open, while the next features are
     computed. Nothing is retried: Unavailable or PeerError says which server failed, and no result is returned.
-    `token`: from `tokens.load_token`, where the deployment asks for one. `progress` is called with the number of images
+    `permit`: from `tokens.load_token`, where the deployment asks for one. `progress` is called with the number of images
     done.
     """
     path = ImagePath.of(public)
     if not len(images):
         return []
-    return run(lambda: _diagnose(images, public, path, token, progress))
+    return run(lambda: _diagnose(images, public, path, permit, progress))
 
 
 def diagnose_files(
-    paths: Sequence[Path], public: PublicFile, *, token: bytes = b"", progress: Progress = lambda done: None
+    paths: Sequence[Path], public: PublicFile, *, permit: Permit | None = None, progress: Progress = lambda done: None
 ) -> list[Diagnosis]:
     """`diagnose` for image files (DICOM, JPEG, PNG); all are read before anything is sent."""
-    return diagnose(ImagePath.of(public).read(paths), public, token=token, progress=progress)
+    return diagnose(ImagePath.of(public).read(paths), public, permit=permit, progress=progress)
 
 
 async def _diagnose(
-    images: torch.Tensor, public: PublicFile, path: ImagePath, token: bytes, progress: Progress
+    images: torch.Tensor, public: PublicFile, path: ImagePath, permit: Permit | None, progress: Progress
 ) -> list[Diagnosis]:
     slots = asyncio.Semaphore(_IN_FLIGHT)
     results: list[list[Diagnosis]] = []
@@ -208,7 +209,7 @@ async def _diagnose(
 
         async def one(place: int, inputs: npt.NDArray[np.float32]) -> None:
             try:
-                results[place] = await _ask(inputs, public, path, servers, token)
+                results[place] = await _ask(inputs, public, path, servers, permit)
                 progress(sum(map(len, results)))
             finally:
                 slots.release()
@@ -231,11 +232,11 @@ def _at_once(program: Program) -> int:
 
 
 async def _ask(
-    inputs: npt.NDArray[np.float32], public: PublicFile, path: ImagePath, servers: Servers, token: bytes
+    inputs: npt.NDArray[np.float32], public: PublicFile, path: ImagePath, servers: Servers, permit: Permit | None
 ) -> list[Diagnosis]:
     start = time.perf_counter()
     key = SealingKey.generate()
-    requests = await asyncio.to_thread(make_requests, inputs, public.deployment, key.public, token)
+    requests = await asyncio.to_thread(make_requests, inputs, public.deployment, key.public, permit)
     answers, size = await servers.ask(requests)
     outputs, first = open_answers(answers, requests[0], public.deployment, key)
     seconds = (time.perf_counter() - start) / len(inputs)
@@ -255,7 +256,7 @@ def _diagnoses(
     ]
 
 
-def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, token: bytes = b"") -> None:
+def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permit: Permit | None = None) -> None:
     """Write request-a.json and request-b.json for the images into `folder` (made, 0700), to travel by hand.
 
     reply.key, which opens the answers, and names.json stay with the data owner: only the two request files, each
@@ -273,7 +274,7 @@ def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, token
     open_folder(folder)
     key = SealingKey.load_or_make(folder / _KEY)
     write_message(folder / _NAMES, Names(tuple(str(path) for path in paths)), private=True)
-    for request in make_requests(inputs, public.deployment, key.public, token):
+    for request in make_requests(inputs, public.deployment, key.public, permit):
         write_message(folder / REQUEST_NAMES[request.server], request)
 
 

@@ -7,6 +7,7 @@ as they are made; A needs none, its half comes from its key.
 import asyncio
 import contextlib
 import hashlib
+import os
 import signal
 import socket
 import ssl
@@ -26,6 +27,7 @@ from primum.diagnosis.roles import RoleKeys, bind, load_keys, locked
 from primum.diagnosis.session import Session, welcome
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
 from primum.journal import Journal
+from primum.kernels.limbs import use_threads
 from primum.keys.certificate import certificate_digest, server_context
 from primum.mpc.dealer import Dealer
 from primum.mpc.share import ROLES, Role
@@ -34,12 +36,21 @@ Say = Callable[[str], None]
 _GONE: Final = "is not connected to the dealer"
 
 
-def run_dealer(file: Path, state: Path, *, listen: str = "", ready: Say = print, say: Say = lambda line: None) -> None:
+def run_dealer(
+    file: Path,
+    state: Path,
+    *,
+    listen: str = "",
+    threads: int = 0,
+    ready: Say = print,
+    say: Say = lambda line: None,
+) -> None:
     """Deal for the deployment in `file` until SIGTERM or SIGINT; blocks.
 
-    `state`: this dealer's folder. `listen`: HOST:PORT to bind where it differs from the card's address. `ready` gets
-    one line, `READY dealer HOST:PORT FINGERPRINT`, once connections are taken; `say` gets what happens, in words.
+    `state`: this dealer's folder. `listen`: HOST:PORT to bind where it differs from the card's address. `threads`: for
+    products; 0 is as many as this process may use. `ready` gets one line, `READY dealer HOST:PORT FINGERPRINT`, once connections are taken; `say` gets what happens, in words.
     """
+    use_cores(threads)
     keys = load_keys(state)
     with locked(state):
         content = open_role_file(file, keys, ("dealer",))
@@ -48,15 +59,24 @@ def run_dealer(file: Path, state: Path, *, listen: str = "", ready: Say = print,
         asyncio.run(_serve(process, listener, ready))
 
 
+def use_cores(threads: int) -> None:
+    """Share products among `threads`, or all cores; before torch is imported, whose own threads are told to stay one."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    use_threads(threads or len(os.sched_getaffinity(0)))
+
+
 async def _serve(process: "DealerProcess", listener: socket.socket, ready: Say) -> None:
     stop = stop_event()
     door = Door(process.context(), process.connected, process.lane)
     accepting = asyncio.create_task(door.keep(listener))
     host, port = listener.getsockname()[:2]
     ready(f"READY dealer {host}:{port} {process.deployment.fingerprint()}")
+    accepting.add_done_callback(lambda _: stop.set())  # a defect of ours: better no dealer than a deaf one
     await stop.wait()
     accepting.cancel()
     process.close()
+    with contextlib.suppress(asyncio.CancelledError):
+        await accepting
 
 
 def stop_event() -> asyncio.Event:

@@ -82,7 +82,7 @@ class _Kept(ABC):
         """`current`, after waiting up to `seconds` for it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self.session is None:
+                while self.session is None or self.channel is None or not self.channel.alive:
                     await asyncio.sleep(0.02)
         return self.current()
 

@@ -143,11 +143,15 @@ class _Pair(Message, frozen=True):
 
 
 class InputShare(Message, frozen=True):
-    """In a request's box: the seed of x_A for A, x_B packed for B; the key that the answer is sealed to; a token."""
+    """In a request's box: the seed of x_A for A, x_B packed for B; the key that the answer is sealed to; a token.
+
+    `proof`: the token's holder signs what the box is for and holds (`tokens.Asked`).
+    """
 
     reply: bytes
     share: bytes
     token: bytes = b""
+    proof: bytes = b""
 
 
 class Answer(Message, frozen=True):

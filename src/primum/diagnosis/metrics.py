@@ -1,7 +1,7 @@
 """What a server has done, for whoever runs it: `metrics.prom` in the state folder, in Prometheus' text format.
 
 Counts and times only; nothing about an image, a diagnosis or who asked. A file and not a page, because the port of a
-server is open to everybody: let node_exporter's textfile collector read it.
+server is open to everybody. `primum serve --metrics FILE` puts it where node_exporter's textfile collector reads.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ _HELP: Final = {
 class Metrics:
     """Counts since the start of this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "metrics.prom"
+    def __init__(self, path: Path, private: bool = True) -> None:
+        self._path, self._private = path, private
         self._ended = dict.fromkeys(("answered", "refused", "unavailable", "failed"), 0)
         self._images, self._seconds, self._written = 0, 0.0, ""
 
@@ -36,7 +36,9 @@ class Metrics:
 
     def failed(self, error: BaseException) -> None:
         """A request ended with an error."""
-        kind = "refused" if isinstance(error, Refused) else "unavailable" if isinstance(error, Unavailable) else "failed"
+        kind = (
+            "refused" if isinstance(error, Refused) else "unavailable" if isinstance(error, Unavailable) else "failed"
+        )
         self._ended[kind] += 1
 
     def save(self, waiting: int) -> None:
@@ -45,7 +47,7 @@ class Metrics:
         if text != self._written:
             self._written = text
             with contextlib.suppress(MachineError):
-                write(self._path, text.encode())
+                write(self._path, text.encode(), self._private)
 
     def text(self, waiting: int) -> str:
         """The file's content."""

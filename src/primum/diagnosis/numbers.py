@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from primum.disk import append
 from primum.errors import MachineError, Refused
 from primum.journal import Journal
 
@@ -51,13 +52,7 @@ class UsedNumbers:
 
     def _append(self, record: bytes) -> None:
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                if os.write(handle, record) != len(record):
-                    raise OSError(28, "the disk is full")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            append(self._path, record)
         except OSError as error:
             raise MachineError(
                 f"{self._path} cannot be written: {error.strerror}.", "Nothing was sent; free some space and restart."
@@ -78,7 +73,7 @@ class UsedNumbers:
                     break
                 raise MachineError(
                     f"{self._path} is damaged at byte {start}.",
-                    "Do not delete it: make a new deployment, whose numbers start afresh.",
+                    "Make a new role with another --state, and a new deployment with its card.",
                 )
             self._mark = max(self._mark, first + count - 1)
             self._requests.add(request)

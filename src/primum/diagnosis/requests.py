@@ -24,7 +24,7 @@ from primum.diagnosis.messages import (
     answer_purpose,
     most_images,
 )
-from primum.diagnosis.tokens import Token, check_token
+from primum.diagnosis.tokens import Asked, Permit, Token, check_token
 from primum.errors import InputError, PeerError
 from primum.keys.identity import Identity, verify
 from primum.keys.sealing import SealingKey, seal
@@ -38,7 +38,7 @@ _SLACK = 1e-2
 
 
 def make_requests(
-    inputs: npt.NDArray[np.float32], deployment: Deployment, reply: bytes, token: bytes = b""
+    inputs: npt.NDArray[np.float32], deployment: Deployment, reply: bytes, permit: Permit | None = None
 ) -> tuple[Request, Request]:
     """The requests to A and to B for inputs [n, height, width, channels]; answers go to the key `reply`.
 
@@ -50,11 +50,11 @@ def make_requests(
     wire = program.wire(program.input)
     seed = os.urandom(SEED_BYTES)
     share = split_input(encode(inputs, wire.fraction, wire.bits), seed, wire.bits)
-    return _seal_pair(deployment, len(inputs), reply, (seed, to_bytes(share, wire.bits).tobytes()), token)
+    return _seal_pair(deployment, len(inputs), reply, (seed, to_bytes(share, wire.bits).tobytes()), permit)
 
 
 def _seal_pair(
-    deployment: Deployment, images: int, reply: bytes, shares: tuple[bytes, bytes], token: bytes = b""
+    deployment: Deployment, images: int, reply: bytes, shares: tuple[bytes, bytes], permit: Permit | None = None
 ) -> tuple[Request, Request]:
     bare = [Request(role, deployment.digest(), b"", images, (b"", b""), b"") for role in ROLES]
     identifier = os.urandom(16)
@@ -62,7 +62,7 @@ def _seal_pair(
     boxes = tuple(
         seal(
             deployment.server(request.server).sealing,
-            encode_message(InputShare(reply, share, token)),
+            encode_message(_content(request, reply, share, permit)),
             request.purpose(),
         )
         for request, share in zip(named, shares, strict=True)
@@ -72,6 +72,17 @@ def _seal_pair(
         msgspec.structs.replace(request, boxes=digests, box=box) for request, box in zip(named, boxes, strict=True)
     )
     return first, second
+
+
+def _content(request: Request, reply: bytes, share: bytes, permit: Permit | None) -> InputShare:
+    if permit is None:
+        return InputShare(reply, share)
+    return InputShare(reply, share, permit.token, permit.sign(_asked(request, reply, share)))
+
+
+def _asked(request: Request, reply: bytes, share: bytes) -> Asked:
+    digest = hashlib.sha256(share).digest()
+    return Asked(request.server, request.deployment, request.id, request.images, reply, digest)
 
 
 def _check_inputs(inputs: npt.NDArray[np.float32], program: Program) -> None:
@@ -116,7 +127,7 @@ def open_request(request: Request, role: Role, deployment: Deployment, key: Seal
         raise PeerError("The data owner sent a reply key of a wrong length.", "Make a new request.")
     wire = deployment.program.wire(deployment.program.input)
     share = _expand(content.share, role, (request.images, *wire.shape), wire.bits)
-    token = check_token(content.token, deployment)
+    token = check_token(content.token, content.proof, _asked(request, content.reply, content.share), deployment)
     return OpenedRequest(request.digest(), request.images, share, content.reply, token)
 
 

@@ -61,10 +61,9 @@ def make_role(kind: Kind, state: Path, address: str, link: str = "") -> RoleCard
     """
     host, port = parse_address(address)
     link = link if link or kind == "dealer" else f"{_bracket(host)}:{port + 1}"
-    if link:
-        parse_address(link)
+    hosts = (host, parse_address(link)[0]) if link else (host,)
     open_folder(state)
-    keys = _keys(state, host)
+    keys = _keys(state, *hosts)
     card = RoleCard(kind, keys.identity.public, keys.sealing.public, keys.tls.pem(), address, link)
     return msgspec.structs.replace(card, signature=keys.identity.sign(_PURPOSE, card.unsigned()))
 
@@ -74,11 +73,11 @@ def load_keys(state: Path) -> RoleKeys:
     if not (state / "identity.pem").exists():
         raise InputError(f"{state} holds no keys.", "Make them with --init, and give the card to the model owner.")
     open_folder(state)
-    return _keys(state, "")
+    return _keys(state, "localhost")
 
 
-def _keys(state: Path, host: str) -> RoleKeys:
-    tls = load_or_make(state, host or "localhost")
+def _keys(state: Path, *hosts: str) -> RoleKeys:
+    tls = load_or_make(state, *hosts)
     return RoleKeys(
         state, Identity.load_or_make(state / "identity.pem"), SealingKey.load_or_make(state / "seal.key"), tls
     )

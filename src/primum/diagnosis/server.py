@@ -20,7 +20,7 @@ from typing import Final
 
 from primum.diagnosis.ahead import Keys
 from primum.diagnosis.channel import Channel
-from primum.diagnosis.dealer import Say, sorry, stop_event
+from primum.diagnosis.dealer import Say, sorry, stop_event, use_cores
 from primum.diagnosis.deployment import RoleFile, open_role_file
 from primum.diagnosis.door import Door
 from primum.diagnosis.endpoint import serve_https
@@ -49,6 +49,8 @@ def run_server(
     listen: str = "",
     listen_link: str = "",
     ahead: int = 0,
+    threads: int = 0,
+    metrics: Path | None = None,
     ready: Say = print,
     say: Say = lambda line: None,
 ) -> None:
@@ -56,13 +58,17 @@ def run_server(
 
     `state`: this server's folder. `listen`, `listen_link`: HOST:PORT to bind where they differ from the card's.
     `ahead`: for how many further images B keeps material on its disk, beside the one that is ready in memory.
+    `threads`: for products; 0 is as many as this process may use. `metrics`: a file for what this server counts, else
+    metrics.prom in the folder.
     `ready` gets one line, `READY A|B HOST:PORT FINGERPRINT`, once requests are taken; `say` gets what happens, in words.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
+    use_cores(threads)
     keys = load_keys(state)
     with locked(state):
         content = open_role_file(file, keys, ("A", "B"))
-        process = ServerProcess(content, keys, say, ahead)
+        counts = Metrics(metrics, private=False) if metrics is not None else None
+        process = ServerProcess(content, keys, say, ahead, counts)
         card = process.deployment.server(process.role)
         sockets = [bind(listen or card.address)]
         if process.role == "B":
@@ -84,6 +90,7 @@ class _Pending:
 
     opened: OpenedRequest = field(repr=False)
     paired: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: bool = False
     started: bool = False
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -91,7 +98,9 @@ class _Pending:
 class ServerProcess:
     """A server's state between messages: requests that wait, numbers used, connections."""
 
-    def __init__(self, content: RoleFile, keys: RoleKeys, say: Say, depth: int = 0) -> None:
+    def __init__(
+        self, content: RoleFile, keys: RoleKeys, say: Say, depth: int = 0, metrics: Metrics | None = None
+    ) -> None:
         if content.role == "dealer":
             raise ValueError("a dealer's file")
         self.role = content.role
@@ -99,7 +108,7 @@ class ServerProcess:
         self.keys = keys
         self._used = UsedNumbers(keys.folder)
         self._runs = Runs(content, keys, self._used, depth)
-        self._metrics = Metrics(keys.folder)
+        self._metrics = metrics or Metrics(keys.folder / "metrics.prom")
         self._pending: dict[bytes, _Pending] = {}
         self._one_run = asyncio.Lock()
         self._wanted = asyncio.Event()
@@ -108,7 +117,7 @@ class ServerProcess:
         wanted = self._wanted.set
         self._dealer = DealerLink(self.deployment, self.role, keys, self._used, wanted, say)
         self._to_b = LinkToB(self.deployment, keys, self._used, self._held, wanted, say)
-        holding = lambda: list(self._pending)  # noqa: E731
+        holding = lambda: [digest for digest, pending in self._pending.items() if pending.ready]  # noqa: E731
         self._from_a = LinkFromA(self.deployment, keys, self._mark, self._run_b, self._provide, holding, say)
 
     @contextlib.asynccontextmanager
@@ -177,7 +186,7 @@ class ServerProcess:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            with contextlib.suppress(Unavailable):  # a peer is away: its coming back is a change
+            with contextlib.suppress(PrimumError):  # a peer is away, or broke off: its coming back is a change
                 if self.role == "A":
                     await self._to_b.provide(self._dealer.current()[1].id)
             more = True
@@ -250,6 +259,7 @@ class ServerProcess:
 
     async def _submit_b(self, pending: _Pending) -> Answer:
         await self._dealer.ready(PAIR_SECONDS)
+        pending.ready = True
         await self._from_a.announce(pending.opened.digest)
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(asyncio.shield(pending.answer), PAIR_SECONDS + 2)

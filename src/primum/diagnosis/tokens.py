@@ -1,24 +1,29 @@
 """Who may ask, and how often: tokens that the model owner signs and both servers count, each for itself, on disk.
 
 Answers tell about the model: enough of them and it can be copied (docs/threat-model.md). A deployment that was made
-with tokens answers nobody without one. A token is for one deployment; it names its holder to the servers, who learn by
-it which requests come from one holder, and nothing about an image.
+with tokens answers nobody without one. A token is for one deployment and one key: each half of a request is signed with
+that key, so a server that has seen a token cannot ask in its holder's name. It names its holder to the servers, who
+learn by it which requests come from one holder, and nothing about an image.
 """
 
 import hashlib
 import os
 import struct
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from primum.diagnosis.deployment import Deployment
 from primum.diagnosis.files import read_message, write_message
+from primum.disk import append
 from primum.errors import InputError, MachineError, PeerError, Refused
 from primum.keys.identity import Identity, verify
+from primum.mpc.share import Role
 from primum.wire import Message, decode, encode
 
 _PURPOSE: Final = "token"
+_ASKING: Final = "request with a token"
 _LIMIT: Final = 4096
 _LONGEST_NAME: Final = 100
 MOST_IMAGES: Final = 1 << 32
@@ -28,11 +33,12 @@ _ASK: Final = "Ask the model owner for a token."
 
 
 class Token(Message, frozen=True):
-    """What a holder may ask: `images` in all, until `expires` (seconds since 1970)."""
+    """What the holder of `key` may ask: `images` in all, until `expires` (seconds since 1970)."""
 
     id: bytes
     deployment: bytes
     holder: str
+    key: bytes
     images: int
     expires: int
 
@@ -44,38 +50,77 @@ class SignedToken(Message, frozen=True):
     signature: bytes
 
 
-def make_token(owner: Identity, deployment: Deployment, holder: str, images: int, days: int) -> SignedToken:
+class TokenFile(Message, frozen=True):
+    """What the holder gets: the token and the private key to it, PEM."""
+
+    token: SignedToken
+    secret: bytes
+
+
+class Asked(Message, frozen=True):
+    """What the holder signs of one half of a request; `share`: SHA-256 of what the box holds for that server."""
+
+    server: Role
+    deployment: bytes
+    request: bytes
+    images: int
+    reply: bytes
+    share: bytes
+
+
+@dataclass(frozen=True)
+class Permit:
+    """A token in its holder's hands."""
+
+    token: bytes = field(repr=False)
+    _key: Identity = field(repr=False)
+
+    def sign(self, asked: Asked) -> bytes:
+        """The proof that goes with one half of a request."""
+        return self._key.sign(_ASKING, encode(asked))
+
+
+def make_token(owner: Identity, deployment: Deployment, holder: str, images: int, days: int) -> TokenFile:
     """A token for `holder`; InputError where the key is not the model owner's or a number makes no sense."""
     if owner.public != deployment.model_owner:
         raise InputError("This key did not sign the deployment.", "Use the --identity that `primum deploy` had.")
     if not 1 <= images <= MOST_IMAGES or not 1 <= days <= 3650 or not 1 <= len(holder) <= _LONGEST_NAME:
         raise InputError("A token is for 1 or more images, 1 to 3650 days, and a short name.", "Change the numbers.")
-    content = encode(Token(os.urandom(16), deployment.digest(), holder, images, int(time.time()) + days * _DAY))
-    return SignedToken(content, owner.sign(_PURPOSE, content))
+    key, expires = Identity.generate(), int(time.time()) + days * _DAY
+    content = encode(Token(os.urandom(16), deployment.digest(), holder, key.public, images, expires))
+    return TokenFile(SignedToken(content, owner.sign(_PURPOSE, content)), key.pem())
 
 
-def save_token(token: SignedToken, path: Path) -> None:
+def save_token(token: TokenFile, path: Path) -> None:
     """Write a token, readable by its owner only."""
     write_message(path, token, private=True)
 
 
-def load_token(path: Path, deployment: Deployment) -> bytes:
-    """The bytes of the token in `path`, to be sent with requests; InputError where it is not for this deployment."""
-    signed = read_message(path, SignedToken, _LIMIT)
+def load_token(path: Path, deployment: Deployment) -> Permit:
+    """The token in `path`, to ask with; InputError where it is not for this deployment."""
+    file = read_message(path, TokenFile, _LIMIT)
     try:
-        _checked(signed, deployment)
+        token = _checked(file.token, deployment)
     except (PeerError, Refused) as error:
         raise InputError(f"{path}: {error.message}", _ASK) from None
-    return encode(signed)
+    key = Identity.from_pem(file.secret, str(path))
+    if key.public != token.key:
+        raise InputError(f"{path}: token and key do not belong together.", _ASK)
+    return Permit(encode(file.token), key)
 
 
-def check_token(data: bytes, deployment: Deployment) -> Token | None:
-    """The token that came with a request, or None where the deployment asks for none; Refused if it is not good."""
+def check_token(data: bytes, proof: bytes, asked: Asked, deployment: Deployment) -> Token | None:
+    """The token that came with half a request, or None where the deployment asks for none.
+
+    Refused if the token is not good, PeerError if the request is not its holder's.
+    """
     if not deployment.tokens:
         return None
     if not data:
         raise Refused("This deployment answers only requests with a token.", _ASK)
-    return _checked(decode(data, SignedToken, "the data owner", _LIMIT), deployment)
+    token = _checked(decode(data, SignedToken, "the data owner", _LIMIT), deployment)
+    verify(token.key, _ASKING, encode(asked), proof, "the data owner")
+    return token
 
 
 def _checked(signed: SignedToken, deployment: Deployment) -> Token:
@@ -106,14 +151,7 @@ class TokenBook:
         if images > left:
             raise Refused(f"The token has {left} of {token.images} images left; this request has {images}.", _ASK)
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                record = _RECORD.pack(token.id, images, _check(token.id, images))
-                if os.write(handle, record) != len(record):
-                    raise OSError(28, "the disk is full")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            append(self._path, _RECORD.pack(token.id, images, _check(token.id, images)))
         except OSError as error:
             raise MachineError(f"{self._path} cannot be written: {error.strerror}.", "Free some space.") from None
         self._used[token.id] = self.used(token) + images
@@ -127,7 +165,10 @@ class TokenBook:
                 if start + _RECORD.size == len(data):
                     whole = start  # the last record, torn by a crash: nothing was computed for it
                     break
-                raise MachineError(f"{self._path} is damaged at byte {start}.", "Restore it, or make a new deployment.")
+                raise MachineError(
+                    f"{self._path} is damaged at byte {start}.",
+                    "An older copy would give tokens back what they used: make a new deployment, with new tokens.",
+                )
             self._used[name] = self._used.get(name, 0) + images
         if whole < len(data):
             os.truncate(self._path, whole)

@@ -8,6 +8,7 @@ arithmetic is used where it fails.
 """
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +22,9 @@ Limbs = npt.NDArray[np.int8]
 MOST_TERMS: Final = (1 << 31) // (128 * 128) - 1
 """Products of two limbs that an int32 can hold the sum of."""
 _TILE_BYTES: Final = 1 << 21
+_FEWEST_OUTPUTS: Final = 64
+_pools: Final[list[tuple[ThreadPoolExecutor, int]]] = []
+"""None or one, with its number of threads."""
 _SMALLEST_PRODUCT: Final = 16
 """torch._int_mm has a slow path for fewer rows."""
 
@@ -126,6 +130,15 @@ def _padded(values: Ring, window: Window) -> Ring:
     return out
 
 
+def use_threads(count: int) -> None:
+    """Let `count` threads share the products of this process from now on; the results are the same.
+
+    Each product itself has one thread: where other processes use the cores as well, OpenMP's threads wait for each other
+    (four times slower, measured), tiles in a queue do not. So OMP_NUM_THREADS is to be 1 before torch is imported.
+    """
+    _pools[:] = [(ThreadPoolExecutor(count, "limbs"), count)] if count > 1 else []
+
+
 def _convolve_group(
     limbs: Limbs,
     weight: Limbs,
@@ -134,16 +147,35 @@ def _convolve_group(
     size: tuple[int, int],
     out: Ring,
 ) -> None:
-    """Tile by tile: the windows of some outputs side by side, then one product a limb."""
-    _, count, terms = weight.shape
+    """Tile by tile: the windows of some places side by side, then one product a limb."""
+    outputs, count, terms = weight.shape
     step = min(len(out), max(_SMALLEST_PRODUCT, _TILE_BYTES // (count * terms)))
-    windows = np.empty((max(step, _SMALLEST_PRODUCT + 1), count * terms), np.int8)
     sizes = np.array(limbs.shape, np.int64)
-    for start in range(0, len(out), step):
-        rows = out[start : start + step]
+
+    def tile(corner: tuple[int, int, int]) -> None:
+        start, first, last = corner
+        rows = out[start : start + step, first:last]
+        windows = np.empty((max(len(rows), _SMALLEST_PRODUCT + 1), count * terms), np.int8)
         which = np.array([start, len(rows), *part, *size], np.int64)
         _gather(limbs.reshape(-1), sizes, place, which, windows.reshape(-1))
-        _multiply(windows[: len(rows)], weight, rows)
+        _multiply(windows[: len(rows)], weight[first:last], rows)
+
+    corners = _corners(len(out), step, outputs)
+    if _pools and len(corners) > 1:
+        for _ in _pools[0][0].map(tile, corners):
+            pass
+    else:
+        for corner in corners:
+            tile(corner)
+
+
+def _corners(rows: int, step: int, outputs: int) -> list[tuple[int, int, int]]:
+    """(first row, first output, end of outputs) of each tile; outputs are shared out where there are few rows."""
+    starts = range(0, rows, step)
+    threads = _pools[0][1] if _pools else 1
+    pieces = max(1, min(-(-threads // len(starts)), outputs // _FEWEST_OUTPUTS))
+    width = -(-outputs // pieces)
+    return [(start, first, min(first + width, outputs)) for start in starts for first in range(0, outputs, width)]
 
 
 def _multiply(windows: Limbs, weight: Limbs, out: Ring) -> None:

@@ -28,8 +28,8 @@ class CertificateFiles:
         return self.certificate.read_text()
 
 
-def load_or_make(folder: Path, host: str) -> CertificateFiles:
-    """The certificate in `folder` (tls.pem, tls.key), made for `host` (name or address) if it is not there."""
+def load_or_make(folder: Path, *hosts: str) -> CertificateFiles:
+    """The certificate in `folder` (tls.pem, tls.key), made for `hosts` (names or addresses) if it is not there."""
     files = CertificateFiles(folder / "tls.pem", folder / "tls.key")
     if not (files.certificate.exists() and files.private_key.exists()):
         key = ec.generate_private_key(ec.SECP256R1())
@@ -37,12 +37,12 @@ def load_or_make(folder: Path, host: str) -> CertificateFiles:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         write(files.private_key, private, private=True)
-        write(files.certificate, _self_signed(key, host).public_bytes(serialization.Encoding.PEM), private=True)
+        write(files.certificate, _self_signed(key, hosts).public_bytes(serialization.Encoding.PEM), private=True)
     return files
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+def _self_signed(key: ec.EllipticCurvePrivateKey, hosts: tuple[str, ...]) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -52,7 +52,9 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=825))
-        .add_extension(x509.SubjectAlternativeName([_alternative(host)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_alternative(host) for host in dict.fromkeys(hosts)]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())

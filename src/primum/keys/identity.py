@@ -35,17 +35,23 @@ class Identity:
         """The identity in the PEM file `path` (mode 0600); made and written there if the file does not exist."""
         if not path.exists():
             made = cls.generate()
-            write(path, made._pem(), private=True)
+            write(path, made.pem(), private=True)
             return made
+        return cls.from_pem(path.read_bytes(), str(path))
+
+    @classmethod
+    def from_pem(cls, data: bytes, where: str) -> "Identity":
+        """The identity in PEM; InputError that names `where` it was found."""
         try:
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+            key = serialization.load_pem_private_key(data, password=None)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path} is not a private key in PEM form.", "Restore it from a copy.") from error
+            raise InputError(f"{where} is not a private key in PEM form.", "Restore it from a copy.") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise InputError(f"{path} is not an Ed25519 key.", "Restore it from a copy.")
+            raise InputError(f"{where} is not an Ed25519 key.", "Restore it from a copy.")
         return cls(key)
 
-    def _pem(self) -> bytes:
+    def pem(self) -> bytes:
+        """The private key in PEM: a secret."""
         return self._private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
