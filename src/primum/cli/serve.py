@@ -17,6 +17,7 @@ import click
 @click.option("--threads", default=0, help="Threads for products.  [default: as many as there are cores]")
 @click.option("--listen", default="", help="HOST:PORT to listen on for data owners, where it is not the card's.")
 @click.option("--listen-link", default="", help="The same for the other server.")
+@click.option("--metrics", type=click.Path(path_type=Path), help="Where counts go.  [default: metrics.prom in --state]")
 @click.option(
     "--ahead",
     type=click.IntRange(min=0),
