@@ -34,6 +34,8 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_described(model: Path, options: dict[str, Any]) -> "Deployable":
     """The model with these options, ready to be deployed."""
+    from rich.console import Console
+
     from primum.diagnosis.deployable import Description, names_of, numbers_of, open_model, public_images
 
     said = Description(
@@ -44,7 +46,8 @@ def open_described(model: Path, options: dict[str, Any]) -> "Deployable":
         calibration=public_images(options["calibrate"]),
         only_class=options["only_class"],
     )
-    return open_model(model, said, coarse=options["coarse"])
+    with Console(stderr=True).status(f"Compiling {model} and comparing it with itself in clear ..."):
+        return open_model(model, said, coarse=options["coarse"])
 
 
 @click.command()

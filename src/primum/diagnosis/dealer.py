@@ -62,7 +62,12 @@ def run_dealer(
 def use_cores(threads: int) -> None:
     """Share products among `threads`, or all cores; before torch is imported, whose own threads are told to stay one."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    use_threads(threads or len(os.sched_getaffinity(0)))
+    use_threads(threads or _cores())
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def _serve(process: "DealerProcess", listener: socket.socket, ready: Say) -> None:

@@ -1,11 +1,14 @@
 """What one image through a model costs: the protocol played once in this process, operation by operation."""
 
+import contextlib
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from primum.diagnosis.deployable import Deployable
 from primum.errors import InputError
@@ -100,9 +103,20 @@ def plan_of(model: Deployable) -> Plan:
     rehearsal = Rehearsal(program, model.weights, time.perf_counter)
     wire = program.wire(program.input)
     drawn = Stream.public("an image for a plan").uint64((1, *wire.shape)) >> np.uint64(64 - max(1, wire.fraction))
-    rehearsal.run(drawn)
-    _, timing = rehearsal.run(drawn)
+    with _one_thread():
+        rehearsal.run(drawn)
+        _, timing = rehearsal.run(drawn)
     return Plan(tuple(_row(program, step, timing) for step in program.operations), cost(program))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _row(program: Program, step: Operation, timing: Timing) -> Row:
