@@ -122,9 +122,7 @@ def speed(peers: bool, names: list[str]) -> dict[str, float]:
         result[f"{name}_server_mb"] = found.megabytes
         if peers:
             theirs = [
-                got
-                for peer in (inference_peers.crypten, inference_peers.spu)
-                if (got := inference_peers.attempt(peer, name, REPEATS)) is not None
+                got for peer in ("crypten", "spu") if (got := inference_peers.attempt(peer, name, REPEATS)) is not None
             ]
             best = min(got.median for got in theirs)
             print(f"{name}: peers {[round(got.median, 3) for got in theirs]} s", flush=True)

@@ -1,6 +1,4 @@
-"""Fixed point in Z_2^l and its packing."""
-
-import math
+"""Fixed point in Z_2^l."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from primum import ring
-from primum.errors import InputError, PeerError
+from primum.errors import InputError
 
 widths = st.integers(1, 64)
 
@@ -27,18 +25,6 @@ def test_signed_numbers_come_back(case: tuple[int, np.ndarray]) -> None:
     assert elements.dtype == np.uint64
     assert [int(e) for e in elements] == [int(v) % (1 << bits) for v in values]
     assert np.array_equal(ring.to_signed(elements, bits), values)
-
-
-@given(signed())
-def test_packing_comes_back_and_is_as_short_as_it_says(case: tuple[int, np.ndarray]) -> None:
-    bits, values = case
-    elements = ring.from_signed(values, bits)
-    data = ring.pack(elements, bits)
-    assert len(data) == ring.packed_size(len(values), bits) == math.ceil(len(values) * bits / 8)
-    assert np.array_equal(ring.unpack(data, len(values), bits), elements)
-    # the slow twin: one long binary number, highest bit first
-    text = "".join(format(int(e), f"0{bits}b") for e in elements).ljust(8 * len(data), "0")
-    assert data == int(text or "0", 2).to_bytes(len(data), "big")
 
 
 @given(st.integers(1, 63), st.booleans())
@@ -70,19 +56,6 @@ def test_not_a_number_is_refused(bad: float) -> None:
 def test_a_float_beyond_64_bits_is_refused(value: float) -> None:
     with pytest.raises(InputError, match="does not fit"):
         ring.encode(np.array([value]), 0, 64)
-
-
-@pytest.mark.parametrize(("length", "count", "bits"), [(4, 3, 8), (2, 3, 8), (0, 1, 1), (5, 3, 11)])
-def test_a_vector_of_wrong_length_names_the_peer(length: int, count: int, bits: int) -> None:
-    if length == ring.packed_size(count, bits):
-        length += 1
-    with pytest.raises(PeerError, match="hospital 3 sent"):
-        ring.unpack(bytes(length), count, bits, "hospital 3")
-
-
-def test_padding_that_is_not_zero_is_refused() -> None:
-    with pytest.raises(PeerError, match="padding"):
-        ring.unpack(b"\x00\x01", 1, 15, "hospital 3")
 
 
 @pytest.mark.parametrize("bits", [0, 65, -1])

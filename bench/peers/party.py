@@ -49,7 +49,16 @@ def tcp_sent() -> int:
 def _sent_by(descriptor: int) -> int:
     """Of one descriptor; 0 for what is no TCP connection."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
+        copy = os.dup(descriptor)
+    except OSError:
+        return 0
+    try:
+        connection = socket.socket(fileno=copy)
+    except OSError:  # no socket: then the copy stays ours to close
+        os.close(copy)
+        return 0
+    try:
+        with connection:
             state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SENT + 8)
     except OSError:
         return 0

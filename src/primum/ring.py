@@ -1,11 +1,9 @@
-"""Fixed-point numbers in Z_2^l, held in uint64, and their packing to exactly l bits a value."""
-
-import math
+"""Fixed-point numbers in Z_2^l, held in uint64; `kernels.words` packs them."""
 
 import numpy as np
 import numpy.typing as npt
 
-from primum.errors import InputError, PeerError
+from primum.errors import InputError
 
 Ring = npt.NDArray[np.uint64]
 
@@ -58,29 +56,3 @@ def encode(values: npt.NDArray[np.floating], fraction: int, bits: int) -> Ring:
 def decode(elements: Ring, fraction: int, bits: int) -> npt.NDArray[np.float64]:
     """Fixed point back to real numbers."""
     return np.ldexp(to_signed(elements, bits).astype(np.float64), -fraction)
-
-
-def packed_size(count: int, bits: int) -> int:
-    """Bytes that `count` values of `bits` bits take."""
-    return math.ceil(count * bits / 8)
-
-
-def pack(elements: Ring, bits: int) -> bytes:
-    """Flat ring elements to bytes, `bits` bits each, highest bit first; the last byte is padded with 0."""
-    flat = np.ascontiguousarray(elements, ">u8").reshape(-1, 1).view(np.uint8)
-    return np.packbits(np.unpackbits(flat, axis=1)[:, 64 - bits :].reshape(-1)).tobytes()
-
-
-def unpack(data: bytes, count: int, bits: int, peer: str = "the peer") -> Ring:
-    """The `count` ring elements in `data`; PeerError if its length or its padding is not exactly right."""
-    if len(data) != packed_size(count, bits):
-        raise PeerError(
-            f"{peer} sent {len(data)} bytes where {count} values of {bits} bits take {packed_size(count, bits)}.",
-            "Check that both sides use the same study and release.",
-        )
-    loose = np.unpackbits(np.frombuffer(data, np.uint8))
-    if loose[count * bits :].any():
-        raise PeerError(f"{peer} sent a vector with non-zero padding.", "It was not used.")
-    wide = np.zeros((count, 64), np.uint8)
-    wide[:, 64 - bits :] = loose[: count * bits].reshape(count, bits)
-    return np.packbits(wide, axis=1).view(">u8").reshape(-1).astype(np.uint64)

@@ -193,7 +193,7 @@ def test_two_requests_for_one_image_have_nothing_in_common(stage, keys):
     deployment = stage.public.deployment
     pairs = [make_requests(features(stage), deployment, REPLY.public) for _ in range(2)]
     assert pairs[0][0].digest() != pairs[1][0].digest()
-    shares = [open_request(pair[1], "B", deployment, keys["B"].sealing).share for pair in pairs]
+    shares = [open_request(pair[1], "B", deployment, keys["B"].sealing).share() for pair in pairs]
     assert not (shares[0] == shares[1]).any()
 
 

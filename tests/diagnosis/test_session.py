@@ -9,6 +9,7 @@ from tests.diagnosis.conftest import Cluster
 from primum.diagnosis.session import accept, hello, welcome
 from primum.errors import PeerError, Refused
 from primum.keys.agreement import KeyPair
+from primum.mpc.share import FARTHEST_SKIP
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,9 @@ def connect(deployment, mark, other_mark, role="A"):
 
 
 @settings(max_examples=20)
-@given(mark=st.integers(0, 2**40), other_mark=st.integers(0, 2**40), ahead=st.integers(1, 5))
-def test_both_sides_have_the_same_keys_above_both_marks(deployment, mark, other_mark, ahead):
+@given(other_mark=st.integers(0, 2**40), beyond=st.integers(-(2**40), FARTHEST_SKIP), ahead=st.integers(1, 5))
+def test_both_sides_have_the_same_keys_above_both_marks(deployment, other_mark, beyond, ahead):
+    mark = max(0, other_mark + beyond)
     ours, theirs = connect(deployment, mark, other_mark)
     base = max(mark, other_mark)
     assert ours.id == theirs.id and ours.base == theirs.base == base
@@ -48,6 +50,11 @@ def test_what_differs_is_named_on_both_sides(deployment, name):
     answer, _ = welcome(deployment, said, 0, "server A")
     with pytest.raises(PeerError, match=f"runs another {name}"):
         accept(deployment, "A", msgspec.structs.replace(answer, **{name: bytes(32)}), 0, keys, "the dealer")
+
+
+def test_a_mark_far_ahead_is_refused_since_marks_never_go_back(deployment):
+    with pytest.raises(PeerError, match="far ahead"):
+        connect(deployment, 7 + FARTHEST_SKIP + 1, 7)
 
 
 @pytest.mark.parametrize("mark", [-1, 1 << 62, 1 << 63])

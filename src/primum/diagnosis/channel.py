@@ -50,6 +50,8 @@ class Channel:
     async def send(self, message: Message) -> None:
         """Send one message; Unavailable if the other side is gone or does not read."""
         data = encode(message)
+        if not self.alive:
+            raise self._gone()
         try:
             self._writer.write(len(data).to_bytes(4, "big") + data)
             async with asyncio.timeout(STEP_SECONDS):

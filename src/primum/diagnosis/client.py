@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 ANSWER_LIMIT: Final = 4 * 1024 * 1024
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 90.0
+_SECONDS_AN_IMAGE: Final = 5.0
 _SETTLE_SECONDS: Final = 0.2
 """What was begun is given this long before it is cancelled: a TLS handshake that is cancelled leaves a socket open."""
 _ABORT_SECONDS: Final = 0.05
@@ -61,8 +62,11 @@ class Servers:
         role, body = request.server, to_json(request)
         peer = f"server {role} at {self._addresses[role]}"
         headers = {"content-type": "application/json"}
+        timeout = httpx.Timeout(_ANSWER_SECONDS + _SECONDS_AN_IMAGE * request.images, connect=_CONNECT_SECONDS)
         try:
-            async with self._clients[role].stream("POST", "/v1/requests", content=body, headers=headers) as response:
+            async with self._clients[role].stream(
+                "POST", "/v1/requests", content=body, headers=headers, timeout=timeout
+            ) as response:
                 data = await _bounded(response, peer)
         except httpx.HTTPError as error:
             raise _why(error, peer) from None
@@ -111,7 +115,7 @@ def _why(error: BaseException, peer: str) -> PrimumError:
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Unavailable(f"{peer} does not answer.", "Is it running? Check the network and the address.")
     if isinstance(error, httpx.TimeoutException):
-        return Unavailable(f"{peer} did not answer within {_ANSWER_SECONDS:g} seconds.", "Ask again later.")
+        return Unavailable(f"{peer} did not answer in time.", "Ask again later.")
     return Unavailable(f"{peer} broke the connection off.", "Make a new request; none is run twice.")
 
 

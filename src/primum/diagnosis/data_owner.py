@@ -25,7 +25,7 @@ from primum.diagnosis.messages import Answer, Request, most_images, request_limi
 from primum.diagnosis.requests import make_requests, open_answers
 from primum.diagnosis.roles import open_folder
 from primum.diagnosis.tokens import Permit
-from primum.errors import InputError, ModelError
+from primum.errors import InputError, ModelError, PeerError
 from primum.imaging import Preparation, read_image
 from primum.keys.sealing import SealingKey
 from primum.models.card import Card, NetworkCard
@@ -39,6 +39,7 @@ _AT_ONCE: Final = 16
 _ELEMENTS_AT_ONCE: Final = 1 << 22
 _IN_FLIGHT: Final = 3
 _LENGTH_SLACK: Final = 1e-3
+_WINNER_SLACK: Final = 0.01
 _KEY: Final = "reply.key"
 _NAMES: Final = "names.json"
 Progress = Callable[[int], None]
@@ -167,7 +168,16 @@ class PixelPath(ImagePath):
             case "sigmoid":
                 return 1 / (1 + np.exp(-logits))
             case "argmax":
-                return np.rint(logits)
+                return _winners(logits)
+
+
+def _winners(outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """1 for the class, 0 for all others; PeerError for what no maximum under encryption gives (logits, two classes)."""
+    winners = np.rint(outputs)
+    near = np.abs(outputs - winners) <= _WINNER_SLACK
+    if not (near.all() and np.isin(winners, (0.0, 1.0)).all() and (winners.sum(axis=1) == 1.0).all()):
+        raise PeerError("The servers' answer names no class.", "The deployment is broken: tell the model owner.")
+    return winners
 
 
 def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -30,7 +30,7 @@ from primum.journal import Journal
 from primum.kernels.limbs import use_threads
 from primum.keys.certificate import certificate_digest, server_context
 from primum.mpc.dealer import Dealer
-from primum.mpc.share import ROLES, Role
+from primum.mpc.share import FARTHEST_SKIP, ROLES, Role
 
 Say = Callable[[str], None]
 _GONE: Final = "is not connected to the dealer"
@@ -205,6 +205,8 @@ class DealerProcess:
             raise PeerError(
                 f"server B asked for {asked.images} numbers from {asked.first} on.", "The connection was closed."
             )
+        if asked.first > self._used.mark + FARTHEST_SKIP:
+            raise PeerError(f"server B asked for number {asked.first}, far ahead.", "The connection was closed.")
         name = hashlib.sha256(b"".join(asked.sessions) + asked.first.to_bytes(8, "big")).digest()
         self._used.record(asked.first, asked.images, name)
         messages = self._dealer.deal(asked.first, asked.images, ratchets)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from primum.compiler import Compiled, Wish, compile_graph, drawn_images
+from primum.compiler import Compiled, Wish, drawn_images
+from primum.compiler.compiled import compile_read
 from primum.compiler.from_onnx import graph_of_onnx
 from primum.compiler.linear import COARSE_FRACTION, linear_program
 from primum.errors import InputError, ModelError
@@ -73,7 +74,8 @@ class Description:
     """What an ONNX file does not say. Pixels in [0, 1], less `mean`, over `std`, are what the network takes.
 
     `size`: pixels a side where the file leaves it open. `calibration`: public images; never a hospital's: what they
-    show of its range would leave. `only_class`: the class comes out and nothing else.
+    show of its range would leave. `only_class`: the class comes out and nothing else; so it is, too, where the file ends
+    in ArgMax.
     """
 
     classes: tuple[str, ...] = ()
@@ -104,15 +106,14 @@ def _open_network(path: Path, said: Description, coarse: bool) -> Deployable:
     if height != width or channels not in (1, 3):
         raise ModelError(f"{path} takes images of {channels} x {height} x {width}.", "Square ones are read, of 1 or 3.")
     preparation = Preparation(size=height, channels=channels)
-    wish = Wish(only_class=said.only_class, images=_calibration(said, preparation))
+    only_class = said.only_class or graph.ending == "argmax"  # a file that ends in its class: no logit leaves it
+    wish = Wish(only_class=only_class, images=_calibration(said, preparation))
     if said.classes:
         _network_card(said, said.classes, preparation, "softmax")  # refused before the long part
-    compiled = compile_graph(graph, wish)
+    compiled = compile_read(path, graph, wish)
     high, wide, outputs = compiled.program.wire(compiled.program.output).shape
     if (high, wide) != (1, 1):
         raise ModelError(f"{path} answers for {high} x {wide} places.", "A classifier gives one number a class.")
-    if said.only_class and outputs < 2:
-        raise ModelError(f"{path} has one output: no class is larger.", "Leave --only-class out, or export two.")
     classes = said.classes or tuple(f"class {place}" for place in range(max(2, outputs)))
     card = _network_card(said, classes, preparation, _ENDINGS.get(compiled.ending, "softmax"))
     return deployable_network(compiled, card, coarse=coarse)

@@ -23,7 +23,7 @@ class Door:
 
     def __init__(self, context: ssl.SSLContext, connected: Connected, lane: Callable[[socket.socket], None]) -> None:
         self._context, self._connected, self._lane = context, connected, lane
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._threads: list[threading.Thread] = []
 
     async def keep(self, listener: socket.socket) -> None:
@@ -37,14 +37,13 @@ class Door:
                     await asyncio.sleep(0.1)
                     continue
                 if len(self._tasks) >= _MOST_WAITING:
-                    plain.close()
-                    continue
+                    next(iter(self._tasks)).cancel()  # the one that has been silent longest
                 task = asyncio.create_task(self._sort(plain))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks[task] = None
+                task.add_done_callback(lambda done: self._tasks.pop(done, None))
         finally:
             listener.close()
-            for task in self._tasks:
+            for task in list(self._tasks):
                 task.cancel()
 
     async def _sort(self, plain: socket.socket) -> None:

@@ -21,6 +21,7 @@ from primum.diagnosis.files import from_json, to_json
 from primum.diagnosis.messages import Answer, Problem, Request, request_limit
 from primum.errors import InputError, MachineError, PeerError, PrimumError, Refused, Unavailable
 from primum.keys.certificate import CertificateFiles, server_context
+from primum.mpc.share import Role
 
 _UPLOAD_SECONDS: Final = 60.0
 _STATUS: Final[dict[type[PrimumError], int]] = {
@@ -36,7 +37,7 @@ class Submitting(Protocol):
     """What the endpoint needs of a server."""
 
     @property
-    def role(self) -> str: ...
+    def role(self) -> Role: ...
 
     @property
     def deployment(self) -> Deployment: ...
@@ -49,7 +50,7 @@ def application(server: Submitting) -> Starlette:
 
     async def requests(request: HttpRequest) -> Response:
         try:
-            body = await _body(request, request_limit(server.deployment.program))
+            body = await _body(request, request_limit(server.deployment.program, server.role))
             asked = from_json(body, Request, "the data owner", len(body))
             return Response(to_json(await server.submit(asked)), media_type="application/json")
         except PrimumError as error:

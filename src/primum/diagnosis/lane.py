@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -92,6 +93,8 @@ class Lane:
                 if not (sent or got):
                     self._wait(bool(out), seconds)
         except ssl.SSLError as error:
+            if self._over or isinstance(error, ssl.SSLEOFError):
+                raise self._gone() from None
             raise PeerError(f"{self.peer} ended the connection: {error.reason or 'TLS error'}.", "Ask again.") from None
         except (OSError, ValueError):
             raise self._gone() from None
@@ -129,16 +132,20 @@ def open_lane(address: str, certificate: str, own: CertificateFiles, peer: str, 
         plain = socket.create_connection((host, port), CONNECT_SECONDS)
     except OSError:
         raise Unavailable(f"{peer} at {address} does not answer.", "Start it, or check the address.") from None
+    connection = plain
     try:
         keep_alive(plain)
         plain.sendall(GREETING)
-        secured = client_context(certificate, own).wrap_socket(plain, server_hostname=host)
+        connection = secured = client_context(certificate, own).wrap_socket(plain, server_hostname=host)
         if shown_digest(secured) != certificate_digest(certificate):
             raise PeerError(f"{peer} at {address} shows a certificate that is not its own.", "Somebody else answers.")
         secured.sendall(session)
     except OSError:
-        plain.close()
+        connection.close()
         raise Unavailable(f"{peer} at {address} ended the connection.", "Ask again in a moment.") from None
+    except PeerError:
+        connection.close()
+        raise
     return Lane(secured, peer)
 
 
@@ -149,11 +156,11 @@ def accept_lane(
 
     PeerError for anybody else.
     """
-    plain.settimeout(STEP_SECONDS)
     keep_alive(plain)
     try:
         if _received(plain, len(GREETING)) != GREETING:
             raise PeerError("Something else than Primum connected.", "It was not let in.")
+        plain.settimeout(STEP_SECONDS)
         secured = context.wrap_socket(plain, server_side=True)
     except OSError:
         plain.close()
@@ -179,8 +186,12 @@ def _of_session(secured: ssl.SSLSocket, certificate: str, peer: str, session: Ca
 
 
 def _received(connection: socket.socket, size: int) -> bytes:
-    """`size` bytes, in however many parts they come; fewer if the other side ends."""
-    data = b""
-    while len(data) < size and (part := connection.recv(size - len(data))):
+    """`size` bytes within `STEP_SECONDS`, in however many parts they come; fewer if the other side ends."""
+    data, end = b"", time.monotonic() + STEP_SECONDS
+    while len(data) < size:
+        connection.settimeout(max(0.001, end - time.monotonic()))
+        part = connection.recv(size - len(data))
+        if not part:
+            break
         data += part
     return data

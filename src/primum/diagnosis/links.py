@@ -15,7 +15,20 @@ from typing import Final
 from primum.diagnosis.channel import STEP_SECONDS, Channel, MessageType, connect, granted
 from primum.diagnosis.deployment import Deployment
 from primum.diagnosis.lane import Lane, accept_lane, open_lane
-from primum.diagnosis.messages import FRAME_LIMIT, Agree, Deal, Dealt, Hello, Provide, Ready, Sorry, Start, Welcome
+from primum.diagnosis.messages import (
+    FRAME_LIMIT,
+    Agree,
+    Deal,
+    Dealt,
+    Hello,
+    Provide,
+    Queued,
+    Ready,
+    Sorry,
+    Start,
+    Waiting,
+    Welcome,
+)
 from primum.diagnosis.numbers import UsedNumbers
 from primum.diagnosis.roles import RoleKeys
 from primum.diagnosis.session import Session, accept, hello, welcome
@@ -183,7 +196,7 @@ class LinkToB(_Kept):
         self._up(session)
         try:
             while True:
-                self._sort(await self.channel.receive_one_of(Ready, Agree, Sorry, seconds=None))
+                self._sort(await self.channel.receive_one_of(Ready, Waiting, Agree, Sorry, seconds=None))
         except PrimumError as error:
             self._inbox.put_nowait(error)
             raise
@@ -204,6 +217,11 @@ class LinkToB(_Kept):
             raise PeerError("server B agreed to another request.", "Nothing was computed.")
         return reply
 
+    async def queue(self, request: bytes) -> None:
+        """Tell B that this server holds its half as well."""
+        channel, _ = self.current()
+        await channel.send(Queued(request))
+
     async def provide(self, session: bytes) -> None:
         """Tell B the name of A's keys with the dealer."""
         channel, _ = self.current()
@@ -212,9 +230,11 @@ class LinkToB(_Kept):
     async def _exchange(self, message: Message, kind: type[MessageType]) -> MessageType:
         channel, _ = self.current()
         await channel.send(message)
+        reply: Message | PrimumError = Waiting()
         try:
-            async with asyncio.timeout(STEP_SECONDS):
-                reply = await self._inbox.get()
+            while isinstance(reply, Waiting):
+                async with asyncio.timeout(STEP_SECONDS):
+                    reply = await self._inbox.get()
         except TimeoutError:
             raise Unavailable("server B did not answer in time.", "Is it overloaded?") from None
         if isinstance(reply, PrimumError):
@@ -232,11 +252,12 @@ class LinkFromA:
         marks: Callable[[], int],
         run: Callable[[Start, Channel], Awaitable[None]],
         provide: Callable[[bytes], None],
+        queued: Callable[[bytes], None],
         holding: Callable[[], list[bytes]],
         say: Say,
     ) -> None:
         self._deployment, self._keys, self._marks = deployment, keys, marks
-        self._run, self._provide, self._holding, self._say = run, provide, holding, say
+        self._run, self._provide, self._queued, self._holding, self._say = run, provide, queued, holding, say
         self._channel: Channel | None = None
         self._lane: Lane | None = None
         self.session: Session | None = None
@@ -258,6 +279,7 @@ class LinkFromA:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve A's connection until it ends."""
+        self._loop = asyncio.get_running_loop()
         channel = Channel(reader, writer, "server A", FRAME_LIMIT)
         try:
             await self._serve(channel)
@@ -277,6 +299,13 @@ class LinkFromA:
             lane = accept_lane(plain, self.context(), certificate, "server A", self._session_id)
         except PrimumError as error:
             self._say(error.message)
+            return
+        self._loop.call_soon_threadsafe(self._take_lane, lane, self._session_id())
+
+    def _take_lane(self, lane: Lane, session: bytes | None) -> None:
+        """In the loop's thread: the session that the lane was opened for may have ended meanwhile."""
+        if session is None or session != self._session_id():
+            lane.close()
             return
         before, self._lane = self._lane, lane
         if before is not None:
@@ -319,8 +348,10 @@ class LinkFromA:
         for request in self._holding():
             await channel.send(Ready(request))
         while True:
-            asked = await channel.receive_one_of(Start, Provide, seconds=None)
+            asked = await channel.receive_one_of(Start, Provide, Queued, seconds=None)
             if isinstance(asked, Start):
                 await self._run(asked, channel)
             elif isinstance(asked, Provide):
                 self._provide(asked.session)
+            elif isinstance(asked, Queued):
+                self._queued(asked.request)

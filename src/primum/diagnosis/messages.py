@@ -4,7 +4,8 @@
     A -> B             Hello          B -> A             Welcome
     A -> B             Provide        (the keys that A's next material comes from)
     B -> A             Ready          (B has this request)
-    A -> B             Start          B -> A             Agree | Sorry
+    A -> B             Queued         (A has it too)
+    A -> B             Start          B -> A             Waiting, ..., Agree | Sorry
 
 On lanes (`lane.py`):
 
@@ -65,6 +66,16 @@ class Ready(Message, frozen=True):
     """Server B holds its half of this request."""
 
     request: bytes
+
+
+class Queued(Message, frozen=True):
+    """Server A holds its half of this request, too, and will start it in its turn."""
+
+    request: bytes
+
+
+class Waiting(Message, frozen=True):
+    """Server B is there and will answer a Start when it has finished what it is doing."""
 
 
 class Start(Message, frozen=True):
@@ -194,8 +205,10 @@ def answer_purpose(role: Role, request: bytes) -> str:
     return f"answer {role} {request.hex()}"
 
 
-def request_limit(program: Program) -> int:
-    """The longest JSON request to a server, in bytes."""
+def request_limit(program: Program, role: Role = "B") -> int:
+    """The longest JSON request to a server, in bytes; A's half is a seed."""
+    if role == "A":
+        return 16 * 1024
     return packed_size(most_images(program) * program.wire(program.input).size, program.bits) * 4 // 3 + 16 * 1024
 
 

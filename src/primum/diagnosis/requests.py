@@ -26,9 +26,10 @@ from primum.diagnosis.messages import (
 )
 from primum.diagnosis.tokens import Asked, Permit, Token, check_token
 from primum.errors import InputError, PeerError
+from primum.kernels.words import packed_size
 from primum.keys.identity import Identity, verify
 from primum.keys.sealing import SealingKey, seal
-from primum.mpc.program import Program
+from primum.mpc.program import Program, Wire
 from primum.mpc.share import ROLES, Elements, Role, expand_input, from_bytes, split_input, to_bytes
 from primum.ring import decode, encode, mask
 from primum.wire import decode as decode_message
@@ -103,13 +104,22 @@ def _check_inputs(inputs: npt.NDArray[np.float32], program: Program) -> None:
 
 @dataclass(frozen=True)
 class OpenedRequest:
-    """What a server holds of a request: its share [images, height, width, channels] and the data owner's key."""
+    """What a server holds of a request while it waits: its half as it came, and the data owner's key; prints neither."""
 
     digest: bytes
     images: int
-    share: Elements = field(repr=False)
     reply: bytes = field(repr=False)
-    token: Token | None = None
+    token: Token | None
+    _role: Role
+    _wire: Wire
+    _half: bytes = field(repr=False)
+
+    def share(self) -> Elements:
+        """This server's share, [images, height, width, channels]; A makes it from a seed only now."""
+        shape = (self.images, *self._wire.shape)
+        if self._role == "A":
+            return expand_input(self._half, shape)
+        return from_bytes(self._half, shape, self._wire.bits, "the data owner")
 
 
 def open_request(request: Request, role: Role, deployment: Deployment, key: SealingKey) -> OpenedRequest:
@@ -125,18 +135,12 @@ def open_request(request: Request, role: Role, deployment: Deployment, key: Seal
     content = decode_message(data, InputShare, "the data owner")
     if len(content.reply) != REPLY_BYTES:
         raise PeerError("The data owner sent a reply key of a wrong length.", "Make a new request.")
-    wire = deployment.program.wire(deployment.program.input)
-    share = _expand(content.share, role, (request.images, *wire.shape), wire.bits)
     token = check_token(content.token, content.proof, _asked(request, content.reply, content.share), deployment)
-    return OpenedRequest(request.digest(), request.images, share, content.reply, token)
-
-
-def _expand(share: bytes, role: Role, shape: tuple[int, ...], bits: int) -> Elements:
-    if role == "B":
-        return from_bytes(share, shape, bits, "the data owner")
-    if len(share) != SEED_BYTES:
-        raise PeerError("The data owner sent a seed of a wrong length.", "Make a new request.")
-    return expand_input(share, shape)
+    wire = deployment.program.wire(deployment.program.input)
+    due = SEED_BYTES if role == "A" else packed_size(request.images * wire.size, wire.bits)
+    if len(content.share) != due:
+        raise PeerError(f"The data owner sent {len(content.share)} bytes where {due} are due.", "Make a new request.")
+    return OpenedRequest(request.digest(), request.images, content.reply, token, role, wire, content.share)
 
 
 def seal_answer(

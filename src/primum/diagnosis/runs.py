@@ -53,6 +53,11 @@ class Runs:
             return prepared
         return max(mark, self._ahead.taken(keys), prepared or 0) + 1
 
+    def check_token(self, opened: OpenedRequest) -> None:
+        """Refused if the request's token has too few images left: before anybody else is asked for anything."""
+        if opened.token is not None:
+            self._tokens.check(opened.token, opened.images)
+
     def fill(self, keys: Keys, mark: int) -> bool:
         """Make something for later requests; False if there is enough."""
         return self._ahead.fill(keys, mark)
@@ -62,24 +67,23 @@ class Runs:
         if opened.token is not None:
             self._tokens.spend(opened.token, opened.images)
         self._used.record(first, opened.images, opened.digest)
-        transcript = blake3.blake3()
+        transcript, share = blake3.blake3(), opened.share()
         parts = [
-            self._group_run(opened, start, first, keys, lane, transcript)
+            self._group_run(opened, share[start : start + self._group], first + start, keys, lane, transcript)
             for start in range(0, opened.images, self._group)
         ]
         bits = self._deployment.program.answer_bits
-        share = to_bytes(np.concatenate(parts), bits).tobytes()
-        answer = seal_answer(opened, self._role, first, share, self._deployment, self._identity)
+        packed = to_bytes(np.concatenate(parts), bits).tobytes()
+        answer = seal_answer(opened, self._role, first, packed, self._deployment, self._identity)
         # the answer in its box: the hash of a share of 40 bits could be searched for
         messages = {"exchanged": transcript.digest(), "answer": answer.box}
         note(self._journal, "answered", opened.digest, first, opened.images, **messages)
         return answer
 
     def _group_run(
-        self, opened: OpenedRequest, start: int, first: int, keys: Keys, lane: Lane, transcript: blake3.blake3
+        self, opened: OpenedRequest, share: Elements, first: int, keys: Keys, lane: Lane, transcript: blake3.blake3
     ) -> Elements:
-        share = opened.share[start : start + self._group]
-        begins = Run(opened.digest, first + start, len(share))
+        begins = Run(opened.digest, first, len(share))
         try:
             evaluation = self._ahead.take(begins.first, begins.images, keys)
         except PrimumError as error:

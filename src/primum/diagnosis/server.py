@@ -26,17 +26,20 @@ from primum.diagnosis.door import Door
 from primum.diagnosis.endpoint import serve_https
 from primum.diagnosis.lane import Lane
 from primum.diagnosis.links import DealerLink, LinkFromA, LinkToB
-from primum.diagnosis.messages import Agree, Answer, Request, Start
+from primum.diagnosis.messages import Agree, Answer, Request, Start, Waiting
 from primum.diagnosis.metrics import SECONDS_BETWEEN, Metrics
 from primum.diagnosis.numbers import HIGHEST, UsedNumbers
 from primum.diagnosis.requests import OpenedRequest, open_request
 from primum.diagnosis.roles import RoleKeys, bind, load_keys, locked
 from primum.diagnosis.runs import Runs
-from primum.errors import PeerError, PrimumError, Refused, Unavailable
+from primum.errors import MachineError, PeerError, PrimumError, Refused, Unavailable
+from primum.mpc.share import FARTHEST_SKIP
 
 PAIR_SECONDS: Final = 5.0
 RUN_SECONDS: Final = 600.0
 _MOST_PENDING: Final = 32
+_LOOK_SECONDS: Final = 0.2
+_OURS: Final = "Server B met an error of its own."
 _SWITCH_SECONDS: Final = 2e-4
 """Whose turn it is in the interpreter: with Python's 5 ms, a request that comes while the next one's material is made
 waits for several of the worker's turns (measured: 40 ms instead of 25 for a small network)."""
@@ -91,6 +94,7 @@ class _Pending:
     opened: OpenedRequest = field(repr=False)
     paired: asyncio.Event = field(default_factory=asyncio.Event)
     ready: bool = False
+    queued: bool = False
     started: bool = False
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -113,12 +117,15 @@ class ServerProcess:
         self._one_run = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._provided = b""
+        self._running = False
         self._say = say
         wanted = self._wanted.set
         self._dealer = DealerLink(self.deployment, self.role, keys, self._used, wanted, say)
         self._to_b = LinkToB(self.deployment, keys, self._used, self._held, wanted, say)
         holding = lambda: [digest for digest, pending in self._pending.items() if pending.ready]  # noqa: E731
-        self._from_a = LinkFromA(self.deployment, keys, self._mark, self._run_b, self._provide, holding, say)
+        self._from_a = LinkFromA(
+            self.deployment, keys, self._mark, self._run_b, self._provide, self._queued, holding, say
+        )
 
     @contextlib.asynccontextmanager
     async def links(self, sockets: list[socket.socket], stop: asyncio.Event) -> AsyncIterator[None]:
@@ -153,6 +160,7 @@ class ServerProcess:
             raise Unavailable("This server is busy.", "Ask again in a moment.")
         opened = await asyncio.to_thread(open_request, request, self.role, self.deployment, self.keys.sealing)
         self._refuse_known(opened.digest)
+        self._runs.check_token(opened)
         pending = self._pending[opened.digest] = _Pending(opened)
         start = time.monotonic()
         try:
@@ -232,6 +240,7 @@ class ServerProcess:
         except TimeoutError:
             self._to_b.current()
             raise Unavailable("Server B has not received its half of the request.", "Send both halves.") from None
+        await self._to_b.queue(pending.opened.digest)
         async with self._one_run:
             try:
                 return await self._run_a(pending.opened)
@@ -247,11 +256,15 @@ class ServerProcess:
             raise Unavailable("Server B is not connected.", "Is it running?")
         mark = self._runs.lowest(keys, opened.images, self._mark()) - 1
         agreed = await self._to_b.agree(Start(opened.digest, opened.images, mark, keys.a_dealt))
-        if not mark < agreed.first <= HIGHEST - opened.images:
-            raise PeerError("server B would use request numbers again.", "Nothing was sent.")
+        if not mark < agreed.first <= min(HIGHEST - opened.images, mark + FARTHEST_SKIP):
+            raise PeerError("server B chose a request number that cannot be.", "Nothing was sent.")
         return await self._compute(opened, agreed.first, keys, lane)
 
     # Server B
+
+    def _queued(self, request: bytes) -> None:
+        if request in self._pending:
+            self._pending[request].queued = True
 
     def _provide(self, session: bytes) -> None:
         self._provided = session
@@ -263,10 +276,13 @@ class ServerProcess:
         await self._from_a.announce(pending.opened.digest)
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(asyncio.shield(pending.answer), PAIR_SECONDS + 2)
-        if not self._from_a.alive:
-            raise Unavailable("Server A is not connected.", "Is it running?")
-        if not pending.started and not self._one_run.locked():
-            raise Unavailable("Server A has not received its half of the request.", "Send both halves.")
+        while not pending.queued:
+            # while a run goes on, what A says is not read
+            if not self._from_a.alive:
+                raise Unavailable("Server A is not connected.", "Is it running?")
+            if not self._running:
+                raise Unavailable("Server A has not received its half of the request.", "Send both halves.")
+            await asyncio.sleep(_LOOK_SECONDS)
         try:
             return await asyncio.wait_for(asyncio.shield(pending.answer), RUN_SECONDS)
         except TimeoutError:
@@ -275,27 +291,44 @@ class ServerProcess:
     async def _run_b(self, start: Start, channel: Channel) -> None:
         pending = self._pending.get(start.request)
         try:
-            async with self._one_run:
+            self._running = True
+            await self._lock(channel)
+            try:
                 answer = await self._answer_b(start, pending, channel)
-        except PrimumError as error:
+            finally:
+                self._one_run.release()
+        except Exception as found:
+            error = found if isinstance(found, PrimumError) else MachineError(_OURS, "Tell whoever runs server B.")
             if pending is not None and not pending.answer.done():
                 pending.answer.set_exception(error)
             if channel.alive:
                 await channel.send(sorry(error))
                 with contextlib.suppress(PrimumError):  # A ends the connection when it has read why
                     await channel.receive(Start)
-            raise
+            raise error from found
         finally:
+            self._running = False
             self._wanted.set()
         if pending is not None and not pending.answer.done():
             pending.answer.set_result(answer)
+
+    async def _lock(self, channel: Channel) -> None:
+        """Wait for the worker, which may be receiving material for long, and tell A meanwhile that this side lives."""
+        acquiring = asyncio.ensure_future(self._one_run.acquire())
+        try:
+            while not (await asyncio.wait({acquiring}, timeout=PAIR_SECONDS))[0]:
+                await channel.send(Waiting())
+        except BaseException:
+            if not acquiring.cancel() and acquiring.done():
+                self._one_run.release()
+            raise
 
     async def _answer_b(self, start: Start, pending: _Pending | None, channel: Channel) -> Answer:
         if pending is None or pending.started or pending.opened.images != start.images:
             raise Refused("Server B does not hold this request.", "Make a new request.")
         opened, keys = pending.opened, self._keys(start.session)
         first = max(start.mark + 1, self._runs.lowest(keys, opened.images, self._mark()))
-        if not 0 < first <= HIGHEST - opened.images:
+        if not 0 < first <= min(HIGHEST - opened.images, self._mark() + FARTHEST_SKIP):
             raise PeerError("Server A sent a request number out of range.", "The connection was closed.")
         pending.started = True
         lane = await self._from_a.lane()

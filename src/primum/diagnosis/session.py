@@ -11,7 +11,7 @@ from primum.diagnosis.deployment import Deployment
 from primum.diagnosis.messages import Hello, Welcome
 from primum.errors import PeerError
 from primum.keys.agreement import KeyPair, PublicKeys, hkdf
-from primum.mpc.share import Ratchet, Role
+from primum.mpc.share import FARTHEST_SKIP, Ratchet, Role
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ def hello(deployment: Deployment, role: Role, mark: int, keys: KeyPair) -> Hello
 def welcome(deployment: Deployment, said: Hello, mark: int, peer: str) -> tuple[Welcome, Session]:
     """The answer to a Hello, and the session; PeerError that names what differs. `mark`: this side's highest number."""
     _compare(deployment, said, peer)
+    if said.mark > mark + FARTHEST_SKIP:  # marks never go back: one such would be the last
+        raise PeerError(f"{peer} is far ahead with its numbers.", "Its used.bin is not of this deployment's roles.")
     keys = KeyPair.generate()
     secret, ciphertext = keys.initiate(PublicKeys(said.x25519, said.mlkem), peer)
     base = max(mark, said.mark)

@@ -145,11 +145,15 @@ class TokenBook:
         """Images that the token has had, those of failed requests included."""
         return self._used.get(token.id, 0)
 
-    def spend(self, token: Token, images: int) -> None:
-        """Count `images`; Refused if that is more than the token is for. On disk when this returns."""
+    def check(self, token: Token, images: int) -> None:
+        """Refused if the token has fewer than `images` left."""
         left = token.images - self.used(token)
         if images > left:
             raise Refused(f"The token has {left} of {token.images} images left; this request has {images}.", _ASK)
+
+    def spend(self, token: Token, images: int) -> None:
+        """Count `images`; Refused if that is more than the token is for. On disk when this returns."""
+        self.check(token, images)
         try:
             append(self._path, _RECORD.pack(token.id, images, _check(token.id, images)))
         except OSError as error:

@@ -1,12 +1,13 @@
 """Models: fixed feature maps and small trainable layers, and a model on disk.
 
 In: images float32 [n, channels, size, size] in [0, 1]. Out: features of length at most 1, logits, probabilities.
-Read `scattering.py` first (the default front end), `feature_map.py` (which there are), then `linear.py` (what is learned) and `card.py` (what is saved).
+Read `scattering.py` first (the default front end), `feature_map.py` (which there are), then `linear.py` (what is learned) and `card.py` (what is saved); `convolutional.py` has whole networks without normalisation.
 Sources: Bruna and Mallat 2013 (scattering), Tramèr and Boneh 2021 (why fixed features under differential privacy).
 """
 
 from primum.models.backbone import Backbone
-from primum.models.card import Card, TrainedModel, load_model, save_model
+from primum.models.card import Card, NetworkCard, TrainedModel, load_model, save_model
+from primum.models.convolutional import ResidualNetwork, SmallNetwork
 from primum.models.feature_map import BackboneCard, FeatureMap, FrontEndCard, MultiScaleCard, RandomCard, ScatteringCard
 from primum.models.linear import LinearHead, logits_of, outputs_for
 from primum.models.multiscale import MultiScale
@@ -23,9 +24,12 @@ __all__ = [
     "LinearHead",
     "MultiScale",
     "MultiScaleCard",
+    "NetworkCard",
     "RandomCard",
     "RandomFeatures",
+    "ResidualNetwork",
     "ScatteringCard",
+    "SmallNetwork",
     "TrainedModel",
     "load_model",
     "logits_of",

@@ -72,27 +72,26 @@ class Evaluation:
     def __init__(
         self, party: Party, own: tuple[bytes, ...], between: tuple[bytes, ...], dealt: Iterable[Buffer], done: Done
     ) -> None:
-        program = party.program
+        program, digest = party.program, party.program.digest()
         self._party = party
         self._run: Serving | None = Serving(
             party.role, Wires(program), len(own), party._own, party._masked, party._bias
         )
         messages = iter(dealt)
         for step in program.operations:
-            self._prepare(step, own, messages)
+            self._prepare(step, Streams(own, (party.model, digest, step.name)), messages)
             done(step)
         if next(messages, None) is not None:
             raise PeerError("The dealer sent more than was due.", "It was not used.")
         outputs = program.wire(program.output).size
-        label = (party.model, program.digest(), program.output, "answer")
+        label = (party.model, digest, program.output, "answer")
         self._zero = Streams(between, label).draw(outputs, program.answer_bits)
 
     def __repr__(self) -> str:
         return f"Evaluation({self._party.role})"
 
-    def _prepare(self, step: Operation, keys: tuple[bytes, ...], messages: Iterator[Buffer]) -> None:
+    def _prepare(self, step: Operation, streams: Streams, messages: Iterator[Buffer]) -> None:
         run, found, party = self._serving(), RULES[type(step)], self._party
-        streams = Streams(keys, (party.model, party.program.digest(), step.name))
         drawn = [streams.draw(size, bits) for size, bits in found.drawn(step, run.wires)]
         dealt = [
             streams.draw(size, bits) if party.role == "A" else self._corrections(messages, size, bits)
