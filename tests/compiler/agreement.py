@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from primum.compiler.compiled import Compiled, Wish, compile_graph
-from primum.compiler.evaluate import evaluate
+from primum.compiler.evaluate import evaluate, measure
 from primum.compiler.graph import Graph
 from primum.compiler.ranges import drawn_images
 from primum.compiler.simplify import simplify
@@ -45,6 +45,11 @@ def ended(graph: Graph, answers: np.ndarray) -> np.ndarray:
     elif graph.ending == "sigmoid":
         value = torch.sigmoid(value)
     return value.numpy()
+
+
+def largest(graph: Graph, images) -> dict[str, float]:
+    """The largest magnitude of every value over the images."""
+    return measure(graph, images, graph.output)[1]
 
 
 def require_same(graph: Graph, images, expected, allowed=EXACT) -> None:

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.compiler.agreement import images_for, weights_like
+from tests.compiler.agreement import images_for, largest, weights_like
 
 from primum.compiler.compiled import Wish, compile_graph
 from primum.compiler.emitter import Unfit
-from primum.compiler.evaluate import largest
 from primum.compiler.graph import Affine, Convolution, Curve, Graph, Multiply, Rectify, Sum
 from primum.compiler.lower import flat_weights, lower
 from primum.compiler.precision import precision_of

@@ -15,6 +15,7 @@ anything is sent. Read first: `graph.py` (the float model), then `lower.py` (eac
 | simplify.py | folding and reordering, exact in real numbers |
 | curves.py | sigmoid, tanh, erf, SiLU and GELU as splines with a stated error |
 | evaluate.py, ranges.py | the model in clear; how large its values get |
+| original.py | what was read against the module or the file itself |
 | precision.py | where the binary point of every value stands |
 | emitter.py, lower.py | from nodes to ring operations |
 | linear.py | the program of a fixed feature map and a linear layer, its precision proven |

@@ -41,6 +41,7 @@ from primum.compiler.graph import (
 from primum.compiler.windows import counts, padded_size, possible, rounded_up, transposed_edges
 
 MOST_ELEMENTS: Final = 1 << 26
+MOST_WEIGHTS: Final = 1 << 28
 
 
 class Unsupported(Exception):
@@ -77,6 +78,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.shapes: dict[str, Shape] = {name: shape}
         self.endings: dict[str, tuple[Symbol, Ending]] = {}
+        self.weights = 0
         self.place = ""
         """The layer that is being read; its nodes are named after it."""
 
@@ -107,9 +109,21 @@ class Builder:
             raise Unsupported(f"its result would be empty ({list(made)})")
         if max(prod(made), padded_size(node, self.shapes[node.sources[0]])) > MOST_ELEMENTS:
             raise Unsupported(f"its values would have more than {MOST_ELEMENTS:,} elements")
+        self._count(node)
         self.nodes.append(node)
         self.shapes[node.name] = made
         return Symbol(node.name, shape or (1, *made))
+
+    def _count(self, node: Node) -> None:
+        """A weight of the file that many layers read is held once for each of them: a small file could fill memory."""
+        if isinstance(node, Convolution):
+            self.weights += node.weight.size
+        elif isinstance(node, Affine):
+            self.weights += 2 * node.scale.size
+        if self.weights > MOST_WEIGHTS:
+            raise Unsupported(
+                f"its model has more than {MOST_WEIGHTS:,} weights, counted for each layer that uses them"
+            )
 
     def stand_in(self, shape: tuple[int, ...]) -> Symbol:
         """A value for one that could not be read, so that what follows is looked at too; the model is refused anyway."""
@@ -173,6 +187,9 @@ class Builder:
             raise Unsupported(f"a linear layer on a value of shape {list(x.shape)}; flatten it first")
         if prod(x.shape) != flat.shape[1]:
             raise Unsupported(f"a linear layer on a value of shape {list(x.shape)}; flatten it first")
+        if offset.shape not in ((1,), (flat.shape[0],), (1, 1), (1, flat.shape[0])):
+            raise Unsupported(f"a bias of shape {list(offset.shape)} on {flat.shape[0]} outputs")
+        offset = _own(np.broadcast_to(offset.reshape(-1), flat.shape[:1]))
         source = self.reshape(x, (1, flat.shape[1]))
         node = Convolution(self.name(), (source.name,), flat[:, :, None, None], offset)
         return self.add(node, (*x.shape[:-1], flat.shape[0]))
@@ -344,6 +361,8 @@ class Builder:
 
     def reshape(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
         """The same numbers in the same order."""
+        if prod(shape) != prod(x.shape):
+            raise Unsupported(f"a reshape of {list(x.shape)} to {list(shape)}, which has another number of elements")
         made = image_shape(shape)
         if made == self.shapes[x.name] or x.name in self.endings:
             return Symbol(x.name, shape)
@@ -364,6 +383,11 @@ class Builder:
     def end(self, x: Symbol, ending: Ending, axis: int = 1, shape: tuple[int, ...] | None = None) -> Symbol:
         """Softmax, log-softmax or argmax over the classes: what the data owner does with the answer."""
         rank = len(x.shape)
+        if x.name in self.endings:
+            source, before = self.endings[x.name]
+            if ending != "argmax" or before == "argmax" or x.shape != source.shape:
+                raise Unsupported(f"{ending} of {before}")
+            x = source  # the largest stays the largest
         if axis % rank != 1 and prod(x.shape[1:]) != x.shape[axis % rank]:
             raise Unsupported(f"{ending} along another axis than the classes")
         made = Symbol(self.name(), shape or x.shape)

@@ -10,11 +10,12 @@ import numpy.typing as npt
 from torch import nn
 
 from primum.compiler.emitter import Unfit
-from primum.compiler.evaluate import batches, evaluate, largest
-from primum.compiler.from_onnx import graph_of_onnx
+from primum.compiler.evaluate import batches, evaluate, measure
+from primum.compiler.from_onnx import graph_of_onnx, model_of_bytes
 from primum.compiler.from_torch import graph_of_module
 from primum.compiler.graph import Array, Ending, Graph, Shape, Winner
 from primum.compiler.lower import flat_weights, lower
+from primum.compiler.original import require_file_says, require_module_says
 from primum.compiler.precision import SPARE_BITS, precision_of
 from primum.compiler.ranges import bounds, drawn_images
 from primum.compiler.simplify import simplify
@@ -101,30 +102,56 @@ PLAIN_WISH: Final = Wish()
 def compile_module(module: nn.Module, shape: Shape, wish: Wish = PLAIN_WISH) -> Compiled:
     """Compile a PyTorch module for images [channels, height, width] in [0, 1].
 
-    Raises ModelError if layers are not supported (naming all), do not fit (naming the layer) or do not agree.
+    What was read is compared with the module itself on two images. Raises ModelError if layers are not supported
+    (naming all), do not fit (naming the layer) or do not agree.
     """
-    return compile_graph(graph_of_module(module, shape), wish)
+    graph = graph_of_module(module, shape)
+    require_module_says(graph, module, _images(graph, wish))
+    return compile_graph(graph, wish)
 
 
 def compile_onnx(path: Path, shape: Shape | None = None, wish: Wish = PLAIN_WISH) -> Compiled:
     """Compile the ONNX file at `path`, as `compile_module`; `shape` where the file leaves the size of images open."""
-    return compile_graph(graph_of_onnx(path, shape), wish)
+    return compile_read(path, graph_of_onnx(path, shape), wish)
+
+
+def compile_read(path: Path, graph: Graph, wish: Wish = PLAIN_WISH) -> Compiled:
+    """Compile what `graph_of_onnx` read from `path`, after a comparison with the file (`original.py` says when).
+
+    ModelError if they say different things of an image.
+    """
+    require_file_says(graph, model_of_bytes(path.read_bytes()), _images(graph, wish))
+    return compile_graph(graph, wish)
 
 
 def compile_graph(graph: Graph, wish: Wish = PLAIN_WISH) -> Compiled:
-    """Compile a graph in the smallest ring in which it fits and agrees."""
+    """Compile a graph in the smallest ring in which it fits and agrees; compares with no module and no file."""
+    if wish.only_class and graph.shapes[graph.output][0] < 2:
+        raise ModelError("the model has one output: no class is larger.", "Ask for its logit, or train it with two.")
     small = simplify(with_winner(graph) if wish.only_class else graph)
-    images = drawn_images(graph.shape) if wish.images is None else wish.images
-    ranges = bounds(small) if wish.bounded else largest(small, images)
+    images = _images(graph, wish)
+    logits, ranges = measure(small, images, _compared(small))
+    ranges = bounds(small) if wish.bounded else ranges
     require_finite(ranges)
     refusal: ModelError | None = None
     for bits in RINGS:
         try:
-            return _in_ring(small, ranges, images, bits, wish)
+            return _in_ring(small, ranges, (images, squeezed(logits)), bits, wish)
         except Unfit as error:
             refusal = error
     assert refusal is not None
     raise refusal
+
+
+def _images(graph: Graph, wish: Wish) -> npt.NDArray[np.floating]:
+    """Images for calibration: the given ones, or drawn ones."""
+    if wish.images is None:
+        return drawn_images(graph.shape)
+    if wish.images.shape[1:] != graph.shape or not len(wish.images):
+        raise InputError(
+            f"the images for calibration are {wish.images.shape}.", f"Give one or more, {graph.shape} each."
+        )
+    return wish.images
 
 
 def require_finite(ranges: dict[str, float]) -> None:
@@ -143,14 +170,16 @@ def with_winner(graph: Graph) -> Graph:
 
 
 def _in_ring(
-    graph: Graph, ranges: dict[str, float], images: npt.NDArray[np.floating], bits: int, wish: Wish
+    graph: Graph, ranges: dict[str, float], seen: tuple[npt.NDArray[np.floating], Array], bits: int, wish: Wish
 ) -> Compiled:
+    """`seen`: images, and what the classes of these are compared by, in clear."""
+    images, logits = seen
     precision = precision_of(graph, ranges, bits, 0 if wish.bounded else SPARE_BITS)
     program, weights = lower(graph, precision)
     check(program)
     unproven = Agreement(0, 0.0, 0, 0)
     made = Compiled(program, flat_weights(program, weights), graph, ranges, graph.ending, unproven)
-    agreement = agreement_of(_logits(graph, images), made.fixed(images), wish.only_class)
+    agreement = agreement_of(logits, made.fixed(images), wish.only_class)
     if agreement.error > wish.tolerance or agreement.same < agreement.clear:
         raise Unfit(
             f"in a ring of {bits} bits a logit differs by {agreement.error:.3g} from the model in clear, "
@@ -160,10 +189,10 @@ def _in_ring(
     return replace(made, agreement=agreement)
 
 
-def _logits(graph: Graph, images: npt.NDArray[np.floating]) -> Array:
-    """What the classes are compared by."""
+def _compared(graph: Graph) -> str:
+    """The value that classes are compared by."""
     last = graph.nodes[-1] if graph.nodes else None
-    return squeezed(evaluate(replace(graph, output=last.sources[0]) if isinstance(last, Winner) else graph, images))
+    return last.sources[0] if isinstance(last, Winner) else graph.output
 
 
 def agreement_of(plain: Array, fixed: Array, only_class: bool = False) -> Agreement:

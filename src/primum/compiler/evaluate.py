@@ -41,13 +41,14 @@ BATCH: Final = 4
 
 def evaluate(graph: Graph, images: npt.NDArray[np.floating]) -> Array:
     """The output for images [n, channels, height, width], before the ending: [n, channels, height, width]."""
-    return np.concatenate([_run(graph, part)[0] for part in batches(images)])
+    return np.concatenate([_run(graph, part, graph.output)[0] for part in batches(images)])
 
 
-def largest(graph: Graph, images: npt.NDArray[np.floating]) -> dict[str, float]:
-    """The largest magnitude of every value over images [n, channels, height, width]."""
-    found = [_run(graph, part)[1] for part in batches(images)]
-    return {name: max(part[name] for part in found) for name in found[0]}
+def measure(graph: Graph, images: npt.NDArray[np.floating], kept: str) -> tuple[Array, dict[str, float]]:
+    """(the value `kept`, the largest magnitude of every value) over images [n, channels, height, width], in one go."""
+    found = [_run(graph, part, kept) for part in batches(images)]
+    ranges = {name: max(part[name] for _, part in found) for name in found[0][1]}
+    return np.concatenate([value for value, _ in found]), ranges
 
 
 def batches(images: npt.NDArray[np.generic]) -> list[npt.NDArray[Any]]:
@@ -55,23 +56,32 @@ def batches(images: npt.NDArray[np.generic]) -> list[npt.NDArray[Any]]:
     return [images[start : start + BATCH] for start in range(0, max(1, len(images)), BATCH)]
 
 
-def _run(graph: Graph, images: npt.NDArray[np.floating]) -> tuple[Array, dict[str, float]]:
-    """Keeps a value only as long as somebody reads it."""
+def _run(graph: Graph, images: npt.NDArray[np.floating], kept: str) -> tuple[Array, dict[str, float]]:
+    """Keeps a value only as long as somebody reads it; `kept` is what is asked for."""
     if images.ndim != 4 or images.shape[1:] != graph.shape:
         raise InputError(f"the images are {images.shape[1:]}.", f"This model takes {graph.shape} each.")
     values = {graph.input: torch.from_numpy(np.ascontiguousarray(images, np.float64))}
     found = {graph.input: float(np.abs(images).max(initial=0.0))}
     left = graph.readers
+    left[kept] += 1
     with torch.no_grad():
         for node in graph.nodes:
             made = apply(node, [values[name] for name in node.sources])
             values[node.name] = made
-            found[node.name] = float(made.abs().max()) if made.numel() else 0.0
+            found[node.name] = _magnitude(made)
             for name in node.sources:
                 left[name] -= 1
                 if not left[name]:
                     values.pop(name, None)
-    return np.asarray(values[graph.output].numpy(), np.float64), found
+    return np.asarray(values[kept].numpy(), np.float64), found
+
+
+def _magnitude(values: Tensor) -> float:
+    """The largest magnitude, NaN where one is; without a copy of the values."""
+    if not values.numel():
+        return 0.0
+    low, high = torch.aminmax(values)
+    return float(torch.maximum(low.abs(), high.abs()))
 
 
 def padded(values: Tensor, edges: Edges, filling: float = 0.0) -> Tensor:
@@ -174,7 +184,7 @@ def _(node: Pad, values: list[Tensor]) -> Tensor:
 
 @apply.register
 def _(node: Reshape, values: list[Tensor]) -> Tensor:
-    return values[0].reshape(-1, *node.shape)
+    return values[0].reshape(len(values[0]), *node.shape)
 
 
 @apply.register

@@ -6,6 +6,8 @@ from a list of operators that cannot blow up. All operators without a rule are n
 """
 
 import warnings
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,8 @@ from primum.errors import ModelError
 OLDEST_OPSET: Final = 13
 MOST_BYTES: Final = (1 << 31) - 1
 MOST_NODES: Final = 50_000
-MOST_ELEMENTS: Final = 1 << 28
+MOST_FOLDED: Final = 1 << 30
+"""Bytes of all constants together that are computed from others."""
 STANDARD: Final = ("", "ai.onnx")
 FOLDED: Final = frozenset((
     "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Exp",
@@ -33,7 +36,11 @@ FOLDED: Final = frozenset((
     "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "Round", "Shape", "Size", "Slice", "Split",
     "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze", "Where",
 ))  # fmt: skip
-GROWING: Final = frozenset(("ConstantOfShape", "Expand", "Range", "Tile"))
+BROADCAST: Final = frozenset((
+    "Add", "And", "Clip", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod",
+    "Mul", "Or", "Pow", "Sub", "Sum", "Where",
+))  # fmt: skip
+WIDENING: Final = frozenset(("Cast", "CastLike", "ConstantOfShape", "Range"))
 
 
 def graph_of_onnx(path: Path, shape: Shape | None = None) -> Graph:
@@ -51,9 +58,14 @@ def graph_of_onnx(path: Path, shape: Shape | None = None) -> Graph:
     return graph_of_bytes(data, shape)
 
 
+def model_of_bytes(data: bytes) -> ModelProto:
+    """The model in an ONNX file, checked, its functions written out. Raises ModelError."""
+    return _checked(_parsed(data))
+
+
 def graph_of_bytes(data: bytes, shape: Shape | None = None) -> Graph:
     """As `graph_of_onnx`, from the bytes of a file."""
-    model = _checked(_parsed(data))
+    model = model_of_bytes(data)
     opset = _opset(model)
     constants = {one.name: _array(one) for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in constants]
@@ -68,7 +80,9 @@ def graph_of_bytes(data: bytes, shape: Shape | None = None) -> Graph:
         for node in model.graph.node:
             reader.read(node)
     reader.refused.raise_if_any("ONNX file")
-    output = reader.known[model.graph.output[0].name]
+    output = reader.known.get(model.graph.output[0].name)
+    if output is None:
+        raise ModelError("the answer of this model is a second result of its last layer.", "Export it again.")
     if not isinstance(output, Symbol):
         raise ModelError("the answer of this model does not depend on the image.", "Export it again.")
     return builder.finish(output)
@@ -80,7 +94,7 @@ def _parsed(data: bytes) -> ModelProto:
         model.ParseFromString(data)
     except DecodeError:
         raise ModelError("this is not an ONNX file.", "Export the model with torch.onnx.export or its like.") from None
-    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in model.graph.initializer):
+    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in _tensors(model)):
         raise ModelError("the weights of this model are in other files.", "Save it as one file, weights inside.")
     names = (name for node in model.graph.node for name in (node.name, node.op_type, *node.input, *node.output))
     if not all(isinstance(name, str) for name in names):
@@ -88,6 +102,21 @@ def _parsed(data: bytes) -> ModelProto:
     if len(model.graph.node) > MOST_NODES:
         raise ModelError(f"this model has {len(model.graph.node):,} nodes.", f"At most {MOST_NODES:,} are read.")
     return model
+
+
+def _tensors(model: ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor in the file: weights, and what stands in the attributes of layers, of functions, of branches."""
+    graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        for graph in graphs:
+            sparse = [part for one in graph.sparse_initializer for part in (one.values, one.indices)]
+            yield from (*graph.initializer, *sparse)
+            nodes += graph.node
+        attributes, graphs, nodes = [one for node in nodes for one in node.attribute], [], []
+        for one in attributes:
+            sparse = [part for each in (one.sparse_tensor, *one.sparse_tensors) for part in (each.values, each.indices)]
+            yield from (one.t, *one.tensors, *sparse)
+            graphs += [*([one.g] if one.HasField("g") else ()), *one.graphs]
 
 
 def _checked(model: ModelProto) -> ModelProto:
@@ -142,7 +171,10 @@ def _input_shape(value: onnx.ValueInfoProto, shape: Shape | None) -> Shape:
 
 
 def _shapes(model: ModelProto, image: Symbol) -> dict[str, tuple[int, ...]]:
-    """Shapes that onnx infers: only used to go on behind an operator that is refused."""
+    """Shapes that onnx infers: only used to go on behind an operator that is refused.
+
+    Without the values of shapes: onnx computes these by doubling lists without a bound, which fills memory.
+    """
     fixed = ModelProto()
     fixed.CopyFrom(model)
     for one in fixed.graph.input:
@@ -150,7 +182,7 @@ def _shapes(model: ModelProto, image: Symbol) -> dict[str, tuple[int, ...]]:
             for axis, size in zip(one.type.tensor_type.shape.dim, image.shape, strict=True):
                 axis.dim_value = size
     try:
-        known = shape_inference.infer_shapes(fixed, data_prop=True).graph.value_info
+        known = shape_inference.infer_shapes(fixed).graph.value_info
     except Exception:  # a model that cannot be inferred is still read
         return {}
     return {one.name: tuple(axis.dim_value for axis in one.type.tensor_type.shape.dim) for one in known}
@@ -165,14 +197,15 @@ class Reader:
         self.builder, self.opset, self.shapes = builder, opset, shapes
         self.known: dict[str, Any] = {builder.input.name: builder.input, "": None, **constants}
         self.refused = Refusals()
+        self.folded = 0.0
 
     def read(self, node: NodeProto) -> None:
         """Add what `node` makes to the graph, or to the constants."""
-        arguments = [self.known[name] for name in node.input]
-        while arguments and arguments[-1] is None:
-            arguments.pop()
-        self.builder.place = node.name or node.output[0]
+        self.builder.place = node.name or next(iter(node.output), node.op_type)
         try:
+            arguments = [self._value(name) for name in node.input]
+            while arguments and arguments[-1] is None:
+                arguments.pop()
             made = self._made(node, arguments)
         except Unsupported as reason:
             self.refused.add(node.op_type, self.builder.place, str(reason))
@@ -181,6 +214,11 @@ class Reader:
             self.refused.add(node.op_type, self.builder.place, f"not understood: {error}")
             made = [self.builder.stand_in(self.shapes.get(name, (1, 1))) for name in node.output]
         self.known.update({name: value for name, value in zip(node.output, made, strict=False) if name})
+
+    def _value(self, name: str) -> Any:
+        if name not in self.known:
+            raise Unsupported(f"it reads `{name}`, a second result that has no rule (indices, a mask)")
+        return self.known[name]
 
     def _made(self, node: NodeProto, arguments: list[Any]) -> list[Any]:
         if node.domain not in STANDARD:
@@ -201,8 +239,9 @@ class Reader:
         """An operator on constants, by onnx's reference implementation."""
         if node.op_type not in FOLDED:
             raise Unsupported("no rule for it on constants")
-        if node.op_type in GROWING and _grown(node.op_type, arguments) > MOST_ELEMENTS:
-            raise Unsupported("it makes a constant that is too large")
+        self.folded += _most_bytes(node, arguments)
+        if not self.folded <= MOST_FOLDED:
+            raise Unsupported(f"it makes a constant that is too large, or all make more than {MOST_FOLDED:,} bytes")
         names = [name for name in node.input if name]
         kind = onnx.helper.make_opsetid("", self.opset)
         inputs = [
@@ -217,6 +256,8 @@ class Reader:
                 results = ReferenceEvaluator(model).run(None, given)
             except Exception as error:
                 raise Unsupported(f"onnx cannot compute it: {error}") from None
+        if any(np.asarray(result).dtype.kind in "cOSU" for result in results):
+            raise Unsupported("it makes something else than numbers")
         public = all(isinstance(value, Public) for value in given.values())
         return [_marked(np.asarray(result), public) for result in results]
 
@@ -233,10 +274,31 @@ def _marked(array: np.ndarray[Any, Any], public: bool) -> np.ndarray[Any, Any]:
     return plain.view(Public) if public and plain.size == 1 else plain
 
 
-def _grown(operator: str, arguments: list[Any]) -> float:
-    """Elements of the result of an operator whose result can be much larger than what it reads."""
-    if operator == "Range":
-        start, stop, step = (float(np.asarray(one).reshape(-1)[0]) for one in arguments)
-        return abs((stop - start) / step)
-    size = float(np.prod(np.asarray(arguments[-1], np.float64)))
-    return size * (arguments[0].size if operator in ("Tile", "Expand") else 1)
+def _most_bytes(node: NodeProto, arguments: list[Any]) -> float:
+    """A bound of the result of an operator on constants, from shapes alone: it is refused before it is computed."""
+    arrays = [np.asarray(one) for one in arguments if one is not None]
+    wide = 8 if node.op_type in WIDENING else max([one.itemsize for one in arrays], default=8)
+    if node.op_type == "Tile" and len(arrays) > 1:
+        return wide * float(arrays[0].size) * float(np.prod(np.maximum(arrays[1], 1.0)))
+    return float(wide * max([_most_elements(node, arrays), *(one.size for one in arrays)]))
+
+
+def _most_elements(node: NodeProto, arrays: list[np.ndarray[Any, Any]]) -> float:
+    """The same in elements; 0 where the result is no larger than what is read."""
+    shapes = [one.shape for one in arrays]
+    if node.op_type == "Range":
+        first, last, step = (float(one.reshape(-1)[0]) for one in arrays)
+        return abs((last - first) / step)
+    if node.op_type == "ConstantOfShape":
+        return float(np.prod(np.asarray(arrays[0], np.float64)))
+    if node.op_type == "Expand":
+        return float(prod(np.broadcast_shapes(shapes[0], tuple(arrays[1].tolist()))))
+    if node.op_type == "Concat":
+        return float(sum(one.size for one in arrays))
+    if node.op_type == "Gather":
+        axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
+        return float(arrays[1].size * arrays[0].size // max(1, shapes[0][axis]))
+    if node.op_type == "MatMul":
+        rows, columns = (1, *shapes[0])[-2], (*shapes[1], 1)[1] if len(shapes[1]) == 1 else shapes[1][-1]
+        return float(prod(np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])) * rows * columns)
+    return float(prod(np.broadcast_shapes(*shapes))) if node.op_type in BROADCAST else 0.0

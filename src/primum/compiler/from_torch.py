@@ -78,11 +78,11 @@ def _read(builder: Builder, refused: Refusals, node: torch.fx.Node, known: dict[
     """What `node` makes; where it has no rule, a symbol that stands for it, so that the rest is looked at too."""
     arguments = torch.fx.node.map_arg(node.args, lambda item: known[item.name])
     named = torch.fx.node.map_arg(node.kwargs, lambda item: known[item.name])
-    if not any(isinstance(item, Symbol) for item in _leaves((arguments, named))):
-        return _folded(node, arguments, named)
     builder.place = _place(node)
     name = _operator(node)
     try:
+        if not any(isinstance(item, Symbol) for item in _leaves((arguments, named))):
+            return _folded(node, arguments, named)
         if name not in RULES:
             raise Unsupported(Refusals.reason(name))
         with np.errstate(all="ignore"):  # numbers that are not finite are refused by layer
@@ -99,6 +99,8 @@ def _read(builder: Builder, refused: Refusals, node: torch.fx.Node, known: dict[
 def _folded(node: torch.fx.Node, arguments: Any, named: Any) -> Any:
     """An operator on constants: PyTorch itself computes it, in float64."""
     assert callable(node.target)
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise Unsupported("random numbers, other ones each time")
     with torch.no_grad():
         made = node.target(*arguments, **named)
     return made.double() if isinstance(made, Tensor) and made.is_floating_point() else made

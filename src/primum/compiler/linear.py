@@ -73,13 +73,3 @@ def _magnitude(weight: npt.NDArray[np.floating]) -> int:
 def _fraction(error_at_one: float) -> int:
     """The least f for which error_at_one * 2^-(f + 1) <= TOLERANCE / 2."""
     return math.ceil(math.log2(error_at_one / TOLERANCE))
-
-
-def logit_error(program: Program) -> float:
-    """How far a decrypted logit can be from the exact one, for every image and every weight of the program's range."""
-    source, (layer,) = program.wire(program.input), program.convolutions
-    f_x, f_w, root = source.fraction, layer.fraction, math.sqrt(source.size)
-    magnitude = program.wire(program.output).magnitude
-    features = root * 2.0 ** (magnitude - f_x - 1)
-    weights = root * (1 + root * 2.0 ** -(f_x + 1)) * 2.0 ** -(f_w + 1)
-    return features + weights + (2.0**-program.answer_fraction if program.cut else 0.0)

@@ -32,7 +32,9 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def _number(value: Any, default: float = 0.0) -> float:
     if isinstance(value, Symbol):
         raise Unsupported("a computed bound or factor")
-    return default if value is None else float(np.asarray(value).reshape(-1)[0])
+    if np.size(value) != 1:
+        raise Unsupported("several numbers where one is expected")
+    return default if value is None else float(np.asarray(value).reshape(()))
 
 
 def _whole(value: Any) -> list[int]:
@@ -49,8 +51,8 @@ def _float(value: Any) -> Value | None:
 def _axes(x: Symbol, numbers: Any, default: int) -> Pair:
     """One number for height and one for width; a sequence has width only."""
     flat = [int(one) for one in numbers] if numbers is not None else []
-    if len(flat) > 2:
-        raise Unsupported("three dimensions")
+    if len(x.shape) not in (3, 4) or len(flat) not in (0, len(x.shape) - 2):
+        raise Unsupported(f"{len(flat)} numbers for the axes of a value of shape {list(x.shape)}")
     if len(x.shape) == 3:
         return (default, flat[0] if flat else default)
     return (flat[0], flat[1]) if len(flat) == 2 else (default, default)
@@ -66,9 +68,12 @@ def _padding(x: Symbol, attributes: Attributes, kernel: Pair, stride: Pair, dila
         down = _same(rows, kernel[0], stride[0], dilation[0], mode)
         across = _same(columns, kernel[1], stride[1], dilation[1], mode)
         return (*down, *across)
-    pads = list(attributes.get("pads", (0, 0, 0, 0)))
+    axes = len(x.shape) - 2
+    pads = list(attributes.get("pads", (0, 0) * axes))
+    if len(pads) != 2 * axes:
+        raise Unsupported(f"{len(pads)} paddings for a value of shape {list(x.shape)}")
     if len(x.shape) == 3:
-        return (0, 0, pads[0], pads[1]) if len(pads) == 2 else (0, 0, 0, 0)
+        return (0, 0, pads[0], pads[1])
     return (pads[0], pads[2], pads[1], pads[3])
 
 
@@ -363,9 +368,29 @@ def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.reshape(x, tuple(x.shape[axis] for axis in order))
 
 
-@rule("Identity", "Dropout", "Cast", "CastLike")
-def _(b: Builder, a: Attributes, x: Symbol, *rest: Any) -> Symbol:
+@rule("Identity")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
+    return x
+
+
+@rule("Dropout")
+def _(b: Builder, a: Attributes, x: Symbol, ratio: Any = None, training: Any = None) -> Symbol:
+    if training is not None and (isinstance(training, Symbol) or np.any(training)):
+        raise Unsupported("dropout in training mode; export the model in evaluation mode")
+    return x
+
+
+@rule("Cast")
+def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     if a.get("to", 1) not in (1, 10, 11, 16):
+        raise Unsupported("a cast to something else than floating point")
+    return x
+
+
+@rule("CastLike")
+def _(b: Builder, a: Attributes, x: Any, like: Any) -> Symbol:
+    real = isinstance(like, Symbol) or np.asarray(like).dtype.name in ("float16", "float32", "float64", "bfloat16")
+    if not isinstance(x, Symbol) or not real:
         raise Unsupported("a cast to something else than floating point")
     return x
 
@@ -374,6 +399,8 @@ def _(b: Builder, a: Attributes, x: Symbol, *rest: Any) -> Symbol:
 def _(b: Builder, a: Attributes, x: Symbol, roi: Any = None, scales: Any = None, sizes: Any = None) -> Symbol:
     if len(x.shape) != 4 or a.get("antialias", 0) or "axes" in a:
         raise Unsupported("resizing with antialiasing, along chosen axes, or of something else than images")
+    if a.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        raise Unsupported("resizing that keeps the aspect ratio")
     wanted = _whole(sizes) if sizes is not None else _scaled(x, scales)
     if tuple(wanted[:2]) != x.shape[:2]:
         raise Unsupported("resizing of channels")
@@ -384,15 +411,19 @@ def _(b: Builder, a: Attributes, x: Symbol, roi: Any = None, scales: Any = None,
         return b.nearest(x, (wanted[2], wanted[3]))
     if mode != "linear" or place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         raise Unsupported(f"{mode} resizing by {place}")
+    shrunk = any(new == 1 != old for new, old in zip(wanted[2:], x.shape[2:], strict=True))
+    if shrunk and place == "pytorch_half_pixel":
+        raise Unsupported("resizing to one pixel by pytorch_half_pixel")
     return b.bilinear(x, (wanted[2], wanted[3]), place == "align_corners")
 
 
 def _scaled(x: Symbol, scales: Any) -> list[int]:
     if scales is None or isinstance(scales, Symbol):
         raise Unsupported("resizing by a computed factor")
-    return [
-        int(np.floor(length * scale)) for length, scale in zip(x.shape, np.asarray(scales, np.float64), strict=True)
-    ]
+    made = [length * scale for length, scale in zip(x.shape, np.asarray(scales, np.float64).tolist(), strict=True)]
+    if not all(float(one).is_integer() for one in made):  # onnx samples by the factor, not by the ratio of the sizes
+        raise Unsupported(f"resizing of {list(x.shape)} to {made}, which are no whole numbers")
+    return [int(one) for one in made]
 
 
 def _require_repeating(a: Attributes, place: str, *times: int) -> None:
@@ -418,4 +449,7 @@ def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     if a.get("select_last_index", 0):
         raise Unsupported("an argmax that takes the last of equals")
-    return b.end(x, "argmax", a.get("axis", 0))
+    axis = a.get("axis", 0) % len(x.shape)
+    keep = a.get("keepdims", 1)
+    left = tuple(1 if at == axis else length for at, length in enumerate(x.shape) if keep or at != axis)
+    return b.end(x, "argmax", axis, left)

@@ -322,27 +322,32 @@ def without_identity(graph: Graph) -> Graph:
 
 def lift_padded_maxima(graph: Graph) -> Graph:
     """Mark the max pools whose padding may not count as 0: no ReLU follows, and values may be negative."""
-    by_name, behind = {node.name: node for node in graph.nodes}, readers_of(graph)
+    positive, behind = never_negative(graph), readers_of(graph)
     changes: dict[str, Node | None] = {}
     for node in graph.nodes:
         if isinstance(node, MaxPool):
             followed = all(isinstance(one, Rectify) for one in behind.get(node.name, [])) and node.name != graph.output
-            lifted = any(node.padding) and not followed and not never_negative(node.sources[0], by_name)
+            lifted = any(node.padding) and not followed and node.sources[0] not in positive
             if lifted != node.lifted:
                 changes[node.name] = replace(node, lifted=lifted)
     return _replaced(graph, changes, {})
 
 
-def never_negative(value: str, by_name: dict[str, Node]) -> bool:
-    """Whether a value is at least 0 by its construction."""
-    node = by_name.get(value)
-    if isinstance(node, Clip):
-        return node.low >= 0.0
-    if isinstance(node, Sum) and min(node.factors) < 0:
-        return False
-    if isinstance(node, Window | Concatenate | Slice | Reshape | Repeat | Interpolate | Sum | Pad):
-        return all(never_negative(source, by_name) for source in node.sources)
-    return isinstance(node, Rectify)
+def never_negative(graph: Graph) -> set[str]:
+    """The values that are at least 0 by their construction: sources stand before their readers, so one walk does."""
+    found = set[str]()
+    for node in graph.nodes:
+        if isinstance(node, Clip):
+            positive = node.low >= 0.0
+        elif isinstance(node, Sum) and min(node.factors) < 0:
+            positive = False
+        elif isinstance(node, Window | Concatenate | Slice | Reshape | Repeat | Interpolate | Sum | Pad):
+            positive = found.issuperset(node.sources)
+        else:
+            positive = isinstance(node, Rectify)
+        if positive:
+            found.add(node.name)
+    return found
 
 
 def readers_of(graph: Graph) -> dict[str, list[Node]]:

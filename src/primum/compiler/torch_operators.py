@@ -76,8 +76,8 @@ def _(b: Builder, x: Symbol, weight: Value, bias: Value | None = None) -> Symbol
 
 
 @rule("addmm")
-def _(b: Builder, bias: Value, x: Symbol, weight: Value, beta: float = 1, alpha: float = 1) -> Symbol:
-    if (beta, alpha) != (1, 1) or isinstance(weight, Symbol):
+def _(b: Builder, bias: Value, x: Any, weight: Value, beta: float = 1, alpha: float = 1) -> Symbol:
+    if (beta, alpha) != (1, 1) or isinstance(weight, Symbol) or not isinstance(x, Symbol):
         raise Unsupported("a product of two computed matrices")
     return b.linear(x, weight.T, bias)
 
@@ -319,8 +319,10 @@ def _(b: Builder, x: Symbol, count: int, axis: int = 0) -> list[Symbol]:
 def _(b: Builder, x: Symbol, widths: list[int], mode: Any = "constant", filling: float | None = None) -> Symbol:
     if isinstance(mode, int | float):
         mode, filling = "constant", float(mode)
-    if mode != "constant" or len(widths) > 4:
-        raise Unsupported("padding by reflection or repetition, or of channels")
+    pixels = 2 * (len(x.shape) - 2)  # two numbers for every axis behind the channels, the last axis first
+    if mode != "constant" or any(widths[pixels:]):
+        raise Unsupported("padding by reflection or repetition, or of something else than height and width")
+    widths = list(widths[:pixels])
     left, right, top, bottom = (*widths, *(0,) * (4 - len(widths)))
     return b.pad(x, (top, bottom, left, right), filling or 0.0)
 
@@ -359,19 +361,25 @@ def _(b: Builder, x: Symbol, *arguments: Any, **named: Any) -> Symbol:
 
 @rule("upsample_nearest2d")
 def _(b: Builder, x: Symbol, size: Any, *scales: Any) -> Symbol:
-    return b.nearest(x, _resized(b, x, size, scales[-1] if len(scales) == 1 else None))
+    return b.nearest(x, _resized(b, x, size, scales))
 
 
 @rule("upsample_bilinear2d")
 def _(b: Builder, x: Symbol, size: Any, align_corners: bool = False, *scales: Any) -> Symbol:
-    return b.bilinear(x, _resized(b, x, size, scales[0] if len(scales) == 1 else None), align_corners)
+    return b.bilinear(x, _resized(b, x, size, scales), align_corners)
 
 
-def _resized(b: Builder, x: Symbol, size: Any, scales: Any) -> Pair:
-    if size is not None:
-        return _pair(size)
-    _, height, width = b.shapes[x.name]
-    return (int(height * scales[0]), int(width * scales[1]))
+def _resized(b: Builder, x: Symbol, size: Any, scales: tuple[Any, ...]) -> Pair:
+    """The new size. Where a factor is given, PyTorch samples by it, not by the ratio of the sizes: both must agree."""
+    given = [one for part in scales for one in (part if isinstance(part, list | tuple) else [part]) if one is not None]
+    lengths = b.shapes[x.name][1:]
+    scaled = [length * factor for length, factor in zip(lengths, given, strict=False)]
+    if any(not float(one).is_integer() for one in scaled) or len(given) not in (0, 2):
+        raise Unsupported(f"resizing of {list(lengths)} by {given}, which gives no whole number")
+    made = _pair(size) if size is not None else (int(scaled[0]), int(scaled[1]))
+    if scaled and made != tuple(scaled):
+        raise Unsupported(f"resizing of {list(lengths)} to {list(made)} by {given}")
+    return made
 
 
 @rule("softmax", "_softmax")
@@ -386,4 +394,8 @@ def _(b: Builder, x: Symbol, axis: int, *arguments: Any) -> Symbol:
 
 @rule("argmax")
 def _(b: Builder, x: Symbol, axis: int | None = None, keep: bool = False) -> Symbol:
-    return b.end(x, "argmax", 1 if axis is None else axis)
+    if axis is None and x.shape != (1, int(np.prod(x.shape))):
+        raise Unsupported("an argmax over all positions at once")
+    at = 1 if axis is None else axis % len(x.shape)
+    left = tuple(1 if place == at else length for place, length in enumerate(x.shape) if keep or place != at)
+    return b.end(x, "argmax", at, left)
