@@ -76,6 +76,7 @@ class _Kept(ABC):
 
     def drop(self) -> None:
         """End the connection and its lane; from any thread. `keep` makes new ones, with fresh keys."""
+        self.session = None  # nobody begins with what is about to close
         if self.lane is not None:
             self.lane.close()
         if self.channel is not None:
@@ -165,7 +166,7 @@ class DealerLink(_Kept):
                 yield lane.receive(size)
             finished = True
         finally:
-            if not finished:
+            if not finished and self.lane is lane:  # not one that was made since
                 self.drop()
 
 
