@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers: threads of one wou
 settings.register_profile("primum", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 settings.load_profile("primum")
 
+_LONG = ("tests/test_demo.py", "tests/integration/", "tests/cli/", "tests/diagnosis/", "tests/federation/")
+"""Files that start processes: begun first, so that no worker is left with one of them at the end."""
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -26,6 +28,15 @@ def _real_data() -> Path | None:
 def real_data() -> Path | None:
     """The folder of real images (PRIMUM_DATA), or None: then tests use drawn images."""
     return _real_data()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; workers take files in this order (`--no-loadscope-reorder`)."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((place for place, start in enumerate(_LONG) if item.nodeid.startswith(start)), len(_LONG))
+
+    items.sort(key=rank)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
