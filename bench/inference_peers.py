@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.inference_models import WORKLOADS, images, plain, write
+from primum.ports import free_port
 
 CORES = 2
 PATIENCE = 900.0  # seconds, for one peer on one workload
@@ -143,7 +143,7 @@ def explained(name: str, workload: str) -> Iterator[None]:
 def together(command: list[str], workload: str, repeats: int) -> PeerResult:
     """What both parties measured."""
     file = write(workload) / f"{workload}.npz"
-    parties = outputs(command, [str(file), str(repeats), *free_ports()])
+    parties = outputs(command, [str(file), str(repeats), str(free_port()), str(free_port())])
     sent, loopback, processor, seconds = (
         np.array([party[key] for party in parties]) for key in ("sent", "loopback", "processor", "seconds")
     )
@@ -154,14 +154,6 @@ def together(command: list[str], workload: str, repeats: int) -> PeerResult:
         processor_seconds=float(np.median(processor.sum(0))),
         logits=np.array(parties[1]["logits"]),
     )
-
-
-def free_ports() -> list[str]:
-    """Two that nobody listens on just now."""
-    with socket.socket() as first, socket.socket() as second:
-        for listener in (first, second):
-            listener.bind(("127.0.0.1", 0))
-        return [str(listener.getsockname()[1]) for listener in (first, second)]
 
 
 def outputs(command: list[str], arguments: list[str]) -> list[dict[str, Any]]:

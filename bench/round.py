@@ -27,9 +27,10 @@ from primum.demo import demo_study
 from primum.federation.coordinator import Coordinator, State
 from primum.federation.node import NodeState
 from primum.federation.scientist import Scientist
-from primum.federation.superlink import bundle, free_port
+from primum.federation.superlink import bundle
 from primum.imaging import CHEST_XRAY_PATIENT, PatientSource, deal
 from primum.imaging.phantom import PHANTOM_PATIENT, draw
+from primum.ports import free_port
 from primum.study import Study
 from primum.tasks.plan import Plan
 

@@ -30,12 +30,12 @@ from primum.federation.node import NodeState
 from primum.federation.runs import write_json
 from primum.federation.scientist import Scientist
 from primum.federation.scoring import score_test
-from primum.federation.superlink import free_port
 from primum.imaging import CHEST_XRAY_PATIENT, PatientSource, Preparation, deal, read_image
 from primum.imaging.listing import list_folder
 from primum.imaging.phantom import PHANTOM_PATIENT, draw
 from primum.keys.identity import list_fingerprint
 from primum.models.card import load_model
+from primum.ports import free_port
 from primum.report import write_report
 from primum.study import About, Deadlines, Hospitals, Images, Privacy, Study
 

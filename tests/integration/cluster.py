@@ -18,7 +18,7 @@ from primum.federation.coordinator import State
 from primum.federation.node import NodeState
 from primum.federation.runs import Run
 from primum.federation.scientist import Scientist, SubmitRequest, Submitted
-from primum.federation.superlink import free_port
+from primum.ports import free_port
 from primum.study import Study, sign_study
 
 PATIENCE = 90.0

@@ -32,11 +32,11 @@ from primum.federation.scientist import (
     Submitted,
     post,
 )
-from primum.federation.superlink import free_port
 from primum.journal import read as read_journal
 from primum.keys.certificate import client_context, load_or_make
 from primum.keys.identity import Identity
 from primum.models.card import load_model
+from primum.ports import free_port
 from primum.secagg.messages import sign
 from primum.study import SignedStudy, Study, sign_study
 

@@ -20,6 +20,7 @@ from primum.errors import InputError, MachineError
 from primum.keys.certificate import CertificateFiles, load_or_make
 from primum.keys.identity import Identity, fingerprint, verify
 from primum.keys.sealing import SealingKey
+from primum.ports import free_port
 from primum.wire import Message, encode
 
 Kind = Literal["dealer", "server"]
@@ -171,6 +172,4 @@ def bind(address: str) -> socket.socket:
 
 def free_address(host: str = "127.0.0.1") -> str:
     """HOST:PORT with a port that is free now, for demonstrations and tests on one machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
+    return f"{host}:{free_port(host)}"

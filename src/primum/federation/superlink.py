@@ -21,6 +21,7 @@ import httpx
 
 from primum.errors import MachineError, Unavailable
 from primum.keys.certificate import CertificateFiles
+from primum.ports import free_port
 
 _START_DEADLINE: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -59,13 +60,6 @@ from primum.federation.server_app import app, client
 __all__ = ["app", "client"]
 ''',
 }
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> None:
