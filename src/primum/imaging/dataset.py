@@ -13,8 +13,9 @@ from primum.errors import DataError
 class Dataset:
     """Prepared images with labels. Prints counts, never content.
 
-    `images`: float32 [n, channels, size, size] in [0, 1]. `labels`: int64 [n], indices into `classes`.
-    `patients`: n pseudonyms, equal where two images show one patient. `files`: n names relative to their folder.
+    `images`: float32 [n, channels, size, size] in [0, 1]. `labels`: indices into `classes`, int64 [n]; or masks, uint8
+    [n, size, size], a class for each pixel, where class 0 is the background. `patients`: n pseudonyms, equal where two
+    images show one patient. `files`: n names relative to their folder; the slices of a volume have its name, in order.
     """
 
     images: Tensor = field(repr=False)
@@ -27,8 +28,11 @@ class Dataset:
         count = len(self.images)
         if not (count == len(self.labels) == len(self.patients) == len(self.files)):
             raise ValueError("images, labels, patients and files differ in number")
-        if self.images.ndim != 4 or self.images.dtype != torch.float32 or self.labels.dtype != torch.int64:
-            raise ValueError("images are float32 [n, channels, size, size] and labels int64 [n]")
+        if self.images.ndim != 4 or self.images.dtype != torch.float32:
+            raise ValueError("images are float32 [n, channels, size, size]")
+        shape, kind = (self.images.shape[2:], torch.uint8) if self.masked else (torch.Size(), torch.int64)
+        if self.labels.dtype != kind or self.labels.shape[1:] != shape:
+            raise ValueError("labels are int64 [n], or masks uint8 [n, size, size]")
         if count and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < len(self.classes)):
             raise ValueError("a label is not the index of a class")
 
@@ -39,19 +43,25 @@ class Dataset:
         return f"Dataset({tuple(self.images.shape)}, {self.patient_count} patients, classes {self.classes})"
 
     @property
+    def masked(self) -> bool:
+        """Whether each image has a mask, and not one label."""
+        return self.labels.ndim > 1
+
+    @property
     def patient_count(self) -> int:
         """How many different patients there are."""
         return len(set(self.patients))
 
     def by_class(self) -> dict[str, int]:
-        """Images of each class, in the order of `classes`."""
-        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        """Images of each class, in the order of `classes`; with masks: images in which a pixel is of it."""
+        flat = self.labels.flatten(1) if self.masked else self.labels[:, None]
+        counts = [int((flat == place).any(1).sum()) for place in range(len(self.classes))]
         return dict(zip(self.classes, counts, strict=True))
 
     def select(self, chosen: Iterable[bool]) -> "Dataset":
         """The images where `chosen` (n booleans) is true, in order."""
         mask = torch.as_tensor(list(chosen), dtype=torch.bool)
-        if mask.shape != self.labels.shape:
+        if len(mask) != len(self):
             raise ValueError("one boolean for each image is needed")
         kept = mask.nonzero()[:, 0].tolist()
         patients, files = (tuple(names[i] for i in kept) for names in (self.patients, self.files))
