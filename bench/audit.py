@@ -53,7 +53,7 @@ from primum.models.scattering import FrontEnd
 from primum.rng import Stream
 from primum.study import About, Hospitals, Images, Model, Privacy, Study, Training
 from primum.tasks import simulation
-from primum.tasks.classification import Learner
+from primum.tasks.learner import Learner
 from primum.tasks.plan import Plan, resolve
 
 DATA = Path(os.environ.get("PRIMUM_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")

@@ -33,6 +33,7 @@ from primum.imaging import Preparation
 from primum.keys.sealing import SealingKey
 from primum.models.card import Card, NetworkCard, TrainedModel
 from primum.models.feature_map import ScatteringCard
+from primum.models.linear import LinearHead
 from primum.mpc.check import cost
 
 REPEATS = 5
@@ -153,7 +154,9 @@ def default_model() -> dict[str, float]:
         privacy=privacy,
         trained={},
     )
-    model = TrainedModel(described, front_end, weight)
+    head = LinearHead(front_end.dimension, 1)
+    head.load_state_dict({"weight": weight})
+    model = TrainedModel(described, front_end, head)
     images = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(2))
     plain = (front_end.features(images) @ weight.T).double().numpy()
     found = measure(deployable_model(model), images, plain, normalised=False)

@@ -12,7 +12,7 @@ from primum.federation.node import NodeState, ResidentNode
 from primum.federation.records import wait_briefly
 from primum.secagg import MaskedVector, Signed
 from primum.study import Study
-from primum.tasks.classification import Learner
+from primum.tasks.learner import Learner
 from primum.tasks.plan import Plan
 
 

@@ -171,6 +171,6 @@ def test_one_hospital_that_holds_more_patients_than_the_study_names_does_not_tra
     study = make_study(three.members, privacy={"patients": 4})
     hospital = three.hospitals[1]
     with pytest.raises(DataError, match="this hospital alone has more"):
-        from primum.tasks.classification import Learner
+        from primum.tasks.learner import Learner
 
         Learner(Plan(study), hospital.process.images.cohorts(Plan(study), 0.0).training)

@@ -25,11 +25,11 @@ class _Section(BaseModel):
 
 
 class About(_Section):
-    """What the study is for."""
+    """What the study is for. In a segmentation the first class is the background, and a mask has one for each pixel."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     purpose: Annotated[str, Field(min_length=1, max_length=2000)]
-    task: Literal["classification"] = "classification"
+    task: Literal["classification", "segmentation"] = "classification"
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=100)]
 
     @field_validator("classes")
@@ -83,6 +83,44 @@ class BackboneModel(_Section):
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class PixelModel(_Section):
+    """Masks: one linear layer at every pixel on fixed features of its surroundings and its place (pixel_features.py)."""
+
+    kind: Literal["pixel-linear"]
+    scales: Annotated[int, Field(ge=1, le=6)] = 4
+    places: Annotated[int, Field(ge=1, le=16)] = 8
+
+
+Widths = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1, max_length=6)]
+
+
+class SmallNetworkModel(_Section):
+    """A few convolutions and a linear layer, all learned (models/convolutional.py)."""
+
+    kind: Literal["small-network"]
+    widths: Widths = (16, 32, 32)
+    pooling: Literal["max", "average"] = "max"
+
+
+class ResidualModel(_Section):
+    """A residual network without normalisation, all learned (models/convolutional.py)."""
+
+    kind: Literal["residual-network"]
+    widths: Widths = (64, 128, 256, 512)
+    blocks: Annotated[int, Field(ge=1, le=8)] = 2
+    pooling: Literal["max", "average"] = "max"
+
+
+class UNetModel(_Section):
+    """Masks: a U-Net without normalisation, all learned (models/unet.py)."""
+
+    kind: Literal["u-net"]
+    widths: Widths = (16, 32, 64, 128)
+
+
+MASK_MODELS = (PixelModel, UNetModel)
+
+
 def _kind_of(model: Any) -> Any:
     """Which class of settings: by `kind`, and the first where none is named."""
     return model.get("kind", "scattering-linear") if isinstance(model, dict) else getattr(model, "kind", None)
@@ -93,19 +131,28 @@ _MODELS: dict[str, type[BaseModel]] = {
     "multiscale-linear": MultiScaleModel,
     "random-linear": RandomModel,
     "backbone-linear": BackboneModel,
+    "small-network": SmallNetworkModel,
+    "residual-network": ResidualModel,
+    "pixel-linear": PixelModel,
+    "u-net": UNetModel,
 }
 AnyModel = Annotated[
     Annotated[Model, Tag("scattering-linear")]
     | Annotated[MultiScaleModel, Tag("multiscale-linear")]
     | Annotated[RandomModel, Tag("random-linear")]
-    | Annotated[BackboneModel, Tag("backbone-linear")],
+    | Annotated[BackboneModel, Tag("backbone-linear")]
+    | Annotated[SmallNetworkModel, Tag("small-network")]
+    | Annotated[ResidualModel, Tag("residual-network")]
+    | Annotated[PixelModel, Tag("pixel-linear")]
+    | Annotated[UNetModel, Tag("u-net")],
     Discriminator(_kind_of),
 ]
 
 
 class Training(_Section):
     """How it is learned; all of it public. With `local_steps` above 1 hospitals step by themselves in each round, and
-    `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py). With
+    `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py). With adam
+    `momentum` is its first rate of forgetting; with a cosine the rate falls to nothing at the last round. With
     `images_a_patient` above 1 a drawn patient brings so many images, whose mean gradient is clipped once."""
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 40
@@ -115,6 +162,8 @@ class Training(_Section):
     images_a_patient: Annotated[int, Field(ge=1, le=100)] = 1
     learning_rate: Positive = 4.0
     momentum: Share = 0.9
+    optimiser: Literal["momentum", "adam"] = "momentum"
+    schedule: Literal["constant", "cosine"] = "constant"
     average_last: Annotated[float, Field(gt=0, le=1)] = 0.667
     averaging: Literal["tail", "exponential"] = "tail"
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -189,6 +238,7 @@ class Study(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
         for broken, message in (
+            *_of_task(self),
             *_of_privacy(self.privacy),
             *_of_patients(self),
             *_of_local_steps(self.training),
@@ -214,6 +264,17 @@ class Study(_Section):
 
 
 Rules = tuple[tuple[bool, str], ...]
+
+
+def _of_task(study: "Study") -> Rules:
+    masks, kind = study.study.task == "segmentation", study.model.kind
+    fitting = [name for name, model in _MODELS.items() if (model in MASK_MODELS) == masks]
+    return (
+        (
+            isinstance(study.model, MASK_MODELS) != masks,
+            f'model.kind = "{kind}" does not go with task = "{study.study.task}": take {", ".join(fitting)}',
+        ),
+    )
 
 
 def _of_privacy(privacy: Privacy | None) -> Rules:

@@ -13,7 +13,8 @@ from primum.dp import Budget, account
 from primum.models.linear import LinearHead
 from primum.rng import Stream
 from primum.study import About, Hospitals, Images, Model, Privacy, Study, Training
-from primum.tasks.classification import Cohort, Learner, loss
+from primum.tasks.classification import loss
+from primum.tasks.learner import Cohort, Learner
 from primum.tasks.plan import Plan
 
 MEMBERS = tuple(f"{place:064x}" for place in (1, 2, 3))

@@ -48,7 +48,8 @@ from primum.models.linear import LinearHead
 from primum.rng import Stream
 from primum.study import Study
 from primum.tasks import metrics
-from primum.tasks.classification import Learner, loss
+from primum.tasks.classification import loss
+from primum.tasks.learner import Learner
 from primum.tasks.plan import Plan
 
 SOUND = 1 - 1e-6

@@ -44,7 +44,7 @@ def make_model(folder: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
         privacy={"epsilon": 3.0},
         trained={"rounds": 1},
     )
-    save_model(folder, weight * (norm / weight.norm(dim=1, keepdim=True)), card)
+    save_model(folder, {"weight": weight * (norm / weight.norm(dim=1, keepdim=True))}, card)
     return load_model(folder)
 
 

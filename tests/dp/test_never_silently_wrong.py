@@ -21,7 +21,7 @@ import primum.dp
 import primum.tasks.classification
 from primum.dp import Accountant, Budget, Clipper, PoissonSampler, privatize
 from primum.errors import BudgetError, PrimumError
-from primum.tasks.classification import Cohort, Learner
+from primum.tasks.learner import Cohort, Learner
 from primum.tasks.plan import Plan
 
 UNITS, STEPS, NORM, SIGMA = 200, 12, 0.7, 2.0

@@ -23,8 +23,8 @@ from primum.kernels import packing
 from primum.keys.certificate import client_context, load_or_make
 from primum.keys.identity import Identity
 from primum.secagg import masks
-from primum.tasks import classification
-from primum.tasks.classification import Cohort, Learner
+from primum.tasks.learner import Cohort, Learner
+from primum.tasks.look import look as private_look
 
 Integers = npt.NDArray[np.int64]
 WINDOW = 12  # bytes: chance does not hit 96 bits
@@ -85,7 +85,7 @@ def found(needles: Iterator[bytes], haystack: bytes) -> list[bytes]:
 def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
     """Records what the hospitals compute; changes nothing."""
     kept = Secrets()
-    step, gradient, look, start = Learner.step, Learner.gradient, classification.look, Learner.__init__
+    step, gradient, look, start = Learner.step, Learner.gradient, private_look, Learner.__init__
 
     def recorded_step(self: Learner, weights: npt.NDArray[np.float32]) -> Integers:
         vector = step(self, weights)

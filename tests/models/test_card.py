@@ -32,7 +32,7 @@ def _weight(outputs: int = 1) -> torch.Tensor:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    save_model(tmp_path / "new", _weight(), _card())
+    save_model(tmp_path / "new", {"weight": _weight()}, _card())
     for path in (tmp_path / "new", tmp_path / "new" / "model.safetensors"):
         model = load_model(path)
         assert model.weight.equal(_weight())
@@ -43,7 +43,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("classes", "outputs"), [(("a", "b"), 1), (("a", "b", "c"), 3)])
 def test_logits_and_probabilities(tmp_path: Path, classes: tuple[str, ...], outputs: int) -> None:
-    save_model(tmp_path, _weight(outputs), _card(classes=classes))
+    save_model(tmp_path, {"weight": _weight(outputs)}, _card(classes=classes))
     model = load_model(tmp_path)
     images = torch.from_numpy(Stream.public("images").uniform((4, 1, 16, 16))).float()
     expected = FRONT_END.features(images) @ _weight(outputs).T
@@ -57,8 +57,8 @@ def test_logits_and_probabilities(tmp_path: Path, classes: tuple[str, ...], outp
 
 
 def test_saving_again_replaces_whole_files(tmp_path: Path) -> None:
-    save_model(tmp_path, _weight(), _card())
-    save_model(tmp_path, 2 * _weight(), _card())
+    save_model(tmp_path, {"weight": _weight()}, _card())
+    save_model(tmp_path, {"weight": 2 * _weight()}, _card())
     assert load_model(tmp_path).weight.equal(2 * _weight())
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -72,7 +72,7 @@ def test_a_card_cannot_name_other_classes_twice_or_unknown_keys() -> None:
 def test_another_shape_is_not_saved(tmp_path: Path) -> None:
     for weight in (_weight(2), _weight()[:, :-1], _weight() * float("nan")):
         with pytest.raises(ModelError, match="weight"):
-            save_model(tmp_path / "folder", weight, _card())
+            save_model(tmp_path / "folder", {"weight": weight}, _card())
     assert not (tmp_path / "folder").exists()
 
 
@@ -96,7 +96,7 @@ def _change(path: Path, **changes: Any) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
 def test_an_altered_card_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
-    save_model(tmp_path, _weight(), _card())
+    save_model(tmp_path, {"weight": _weight()}, _card())
     _change(tmp_path / "card.json", **changes)
     with pytest.raises(ModelError, match=named) as caught:
         load_model(tmp_path)
@@ -104,7 +104,7 @@ def test_an_altered_card_is_refused_by_name(tmp_path: Path, changes: dict[str, A
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
-    save_model(tmp_path, _weight(), _card())
+    save_model(tmp_path, {"weight": _weight()}, _card())
     path = tmp_path / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -114,7 +114,7 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:
-    save_model(tmp_path, _weight(), _card())
+    save_model(tmp_path, {"weight": _weight()}, _card())
     path = tmp_path / "model.safetensors"
     for data in (b"", b"not a model", b"\x80\x04\x95pickle", b"\xff" * 64):
         path.write_bytes(data)
@@ -130,7 +130,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"card\.json does not exist"):
         load_model(tmp_path / "nothing")
-    save_model(tmp_path, _weight(), _card())
+    save_model(tmp_path, {"weight": _weight()}, _card())
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors does not exist"):
         load_model(tmp_path)

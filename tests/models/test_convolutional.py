@@ -113,7 +113,7 @@ def test_variance_of_the_residual_network_stays_within_two(pooling: Pooling) -> 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_variance_of_the_small_network_stays_within_four(pooling: Pooling) -> None:
     torch.manual_seed(4)
-    found = variances(SmallNetwork(1, 28, 10, pooling=pooling), pictures(64, places=14), "_Convolution")
+    found = variances(SmallNetwork(1, 28, 10, pooling=pooling), pictures(64, places=14), "ScaledConvolution")
     assert len(found) == 3 and all(0.25 < value < 4 for value in found), found
 
 

@@ -7,11 +7,12 @@ from scipy import stats
 from tests.tasks.studies import study
 
 from primum import ring
-from primum.dp import histogram
 from primum.errors import DataError
 from primum.rng import Stream
-from primum.tasks.classification import Cohort, Learner, look, patient_cells
+from primum.tasks.classification import BINS
 from primum.tasks.figures import binary_figures
+from primum.tasks.learner import Cohort, Learner
+from primum.tasks.look import look, patient_cells
 from primum.tasks.plan import Plan, resolve
 from primum.tasks.training import Optimiser
 
@@ -104,10 +105,10 @@ def test_each_evaluation_patient_is_one_cell_from_the_mean_over_images() -> None
     patients = cohort(plan, 10, images=3)
     weights = zeros(plan)
     weights[:20] = 1.0
-    cells, labels = patient_cells(plan, patients, weights)
+    labels, cells = patient_cells(plan, patients, weights)
     logits = patients.features.numpy() @ weights
     means = (1 / (1 + np.exp(-logits.astype(np.float64)))).reshape(10, 3).mean(1)
-    assert cells.tolist() == np.minimum((means * histogram.BINS).astype(int), histogram.BINS - 1).tolist()
+    assert cells.tolist() == np.minimum((means * BINS).astype(int), BINS - 1).tolist()
     assert labels.tolist() == [0, 1] * 5
 
 
@@ -117,7 +118,7 @@ def test_with_more_classes_a_cell_is_the_predicted_class() -> None:
     features[torch.arange(3), torch.arange(3)] = 0.9
     weights = np.zeros((3, plan.front_end.dimension), np.float32)
     weights[[0, 1, 2], [0, 1, 2]] = 5
-    cells, _ = patient_cells(plan, Cohort(features, torch.tensor([0, 1, 2]), ("a", "b", "c")), weights.reshape(-1))
+    _, cells = patient_cells(plan, Cohort(features, torch.tensor([0, 1, 2]), ("a", "b", "c")), weights.reshape(-1))
     assert cells.tolist() == [0, 1, 2]
 
 
@@ -127,7 +128,7 @@ def test_hospitals_learn_together_under_privacy_and_look_at_it_privately() -> No
     plan.check()
     learners = [Learner(plan, cohort(plan, 100, seed=seed)) for seed in (1, 2, 3)]
     training = plan.study.training
-    optimiser = Optimiser.start(training, plan.dimension)
+    optimiser = Optimiser.start(training, plan.first_weights())
     bits = plan.update.shape.bits
     for _ in range(training.rounds):
         weights = optimiser.weights.astype(np.float32)

@@ -77,7 +77,7 @@ def test_a_model_on_random_filters_is_saved_and_loaded(tmp_path: Path) -> None:
     plan = Plan(_asking('kind = "random-linear"\nfilters = 4\npatch = 5\npools = 2'))
     card = Card(classes=("a", "b"), front_end=plan.front_end_card, preparation={}, privacy={}, trained={})
     weight = torch.linspace(-1, 1, plan.dimension)[None]
-    save_model(tmp_path, weight, card)
+    save_model(tmp_path, {"weight": weight}, card)
     loaded = load_model(tmp_path)
     assert loaded.front_end == plan.front_end
     assert torch.equal(loaded.weight, weight)
@@ -86,7 +86,7 @@ def test_a_model_on_random_filters_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_a_model_on_a_backbone_needs_its_file(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan(_asking(f'kind = "backbone-linear"\nbackbone = "resnet18"\nweights = "{weights}"'))
     card = Card(classes=("a", "b"), front_end=plan.front_end_card, preparation={}, privacy={}, trained={})
-    save_model(tmp_path / "model", torch.zeros(1, 768), card)
+    save_model(tmp_path / "model", {"weight": torch.zeros(1, 768)}, card)
     assert load_model(tmp_path / "model").logits(torch.rand(2, 1, 32, 32)).shape == (2, 2)
     monkeypatch.setenv("PRIMUM_BACKBONES", str(tmp_path / "elsewhere"))
     with pytest.raises(ModelError, match=rf"{weights}.safetensors does not exist.*Ask whoever"):

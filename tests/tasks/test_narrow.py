@@ -16,7 +16,7 @@ from primum.dp.mechanism import Mechanism
 from primum.errors import StudyError
 from primum.kernels import hadamard
 from primum.rng import Stream
-from primum.tasks.classification import Learner
+from primum.tasks.learner import Learner
 from primum.tasks.narrow import FEWEST, LEAST, SHARE, Narrow
 from primum.tasks.plan import Plan, resolve
 from primum.tasks.training import Optimiser
@@ -112,7 +112,7 @@ def test_hospitals_learn_in_few_bits_and_their_sums_are_exact(bits: int) -> None
     plan = planned(bits)
     mechanism = plan.training
     learners = [Learner(plan, cohort(plan, 100, seed, 0.5)) for seed in (1, 2, 3)]
-    optimiser = Optimiser.start(plan.study.training, plan.dimension)
+    optimiser = Optimiser.start(plan.study.training, plan.first_weights())
     cut = 0
     for _ in range(plan.study.training.rounds):
         weights = optimiser.weights.astype(np.float32)

@@ -20,7 +20,7 @@ from primum.errors import StudyError
 from primum.models.linear import logits_of
 from primum.rng import Stream
 from primum.study import Training
-from primum.tasks.classification import Cohort, Learner
+from primum.tasks.learner import Cohort, Learner
 from primum.tasks.plan import Plan, resolve
 from primum.tasks.training import Optimiser
 from primum.tasks.update import FINE, SPAN, PlainStep, PrivateStep, WeightDifference, difference_layout
@@ -183,7 +183,7 @@ def test_each_local_step_draws_a_fresh_sample() -> None:
 def test_the_server_adds_the_mean_difference_with_its_own_rate_and_momentum(momentum: float, rate: float) -> None:
     """velocity <- momentum velocity + mean difference; weights <- weights + rate velocity. FedAvg for 0 and 1."""
     update = bowls(momentum=momentum, learning_rate=rate, local_steps=2, local_learning_rate=0.25)
-    optimiser, target = Optimiser.start(update.training, 3), np.array([1.0, -2, 0.5])
+    optimiser, target = Optimiser.start(update.training, np.zeros(3)), np.array([1.0, -2, 0.5])
     weights, velocity = np.zeros(3), np.zeros(3)
     for _ in range(3):
         sent = [update.integers(Bowl(target, 5), optimiser.weights.astype(np.float32), Stream.from_os())] * 3
@@ -347,7 +347,7 @@ def test_hospitals_learn_by_local_steps_with_privacy_and_without() -> None:
         plan = Plan(resolve(study(training=LOCAL | {"rounds": 6, "local_learning_rate": 20.0}, **privacy)))
         plan.check()
         learners = [Learner(plan, cohort(plan, 100, seed)) for seed in (1, 2, 3)]
-        optimiser = Optimiser.start(plan.study.training, plan.dimension)
+        optimiser = Optimiser.start(plan.study.training, plan.first_weights())
         for _ in range(6):
             weights = optimiser.weights.astype(np.float32)
             total = summed(plan, [learner.step(weights) for learner in learners])

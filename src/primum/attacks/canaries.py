@@ -28,7 +28,8 @@ from torch import Tensor
 from primum import ring
 from primum.errors import InputError
 from primum.rng import Stream
-from primum.tasks.classification import Cohort, Learner, loss
+from primum.tasks.classification import loss
+from primum.tasks.learner import Cohort, Learner
 from primum.tasks.plan import Plan
 from primum.tasks.training import Optimiser
 from primum.tasks.update import GradientSum
@@ -114,7 +115,7 @@ def listen(
     if not isinstance(update, GradientSum):
         raise InputError("Canaries are heard in sums of gradients.", "Set training.local_steps = 1.")
     norm, steps = plan.study.training.clipping_norm, []
-    optimiser = Optimiser.start(plan.study.training, plan.dimension)
+    optimiser = Optimiser.start(plan.study.training, plan.first_weights())
     for _ in range(plan.study.training.rounds):
         weights = served(optimiser.weights.astype(np.float32))
         vectors = [learner.step(weights) for learner in learners]

@@ -15,14 +15,13 @@ import httpx
 from primum.diagnosis.channel import error_from
 from primum.diagnosis.deployment import Deployment, PublicFile
 from primum.diagnosis.files import from_json, read_message, to_json, write_message
-from primum.diagnosis.messages import Answer, Problem, Request, request_limit
+from primum.diagnosis.messages import Answer, Problem, Request, answer_limit, request_limit
 from primum.diagnosis.roles import parse_address
 from primum.errors import InputError, PeerError, PrimumError, Unavailable
 from primum.keys.certificate import client_context
 from primum.mpc.share import ROLES, Role
 
 Result = TypeVar("Result")
-ANSWER_LIMIT: Final = 4 * 1024 * 1024
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 90.0
 _SECONDS_AN_IMAGE: Final = 5.0
@@ -40,6 +39,7 @@ class Servers:
     def __init__(self, deployment: Deployment) -> None:
         self._addresses = {role: deployment.server(role).address for role in ROLES}
         self._clients = {role: _client(deployment, role) for role in ROLES}
+        self._limit = answer_limit(deployment.program)
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,13 +67,13 @@ class Servers:
             async with self._clients[role].stream(
                 "POST", "/v1/requests", content=body, headers=headers, timeout=timeout
             ) as response:
-                data = await _bounded(response, peer)
+                data = await _bounded(response, peer, self._limit)
         except httpx.HTTPError as error:
             raise _why(error, peer) from None
         if response.status_code != 200:
-            problem = from_json(data, Problem, peer, ANSWER_LIMIT)
+            problem = from_json(data, Problem, peer, self._limit)
             raise error_from(problem.code, problem.message, problem.hint, peer)
-        return from_json(data, Answer, peer, ANSWER_LIMIT), len(body) + len(data)
+        return from_json(data, Answer, peer, self._limit), len(body) + len(data)
 
 
 def _client(deployment: Deployment, role: Role) -> httpx.AsyncClient:
@@ -94,13 +94,13 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _bounded(response: httpx.Response, peer: str) -> bytes:
-    data = b""
+async def _bounded(response: httpx.Response, peer: str, limit: int) -> bytes:
+    data = bytearray()
     async for part in response.aiter_raw():
         data += part
-        if len(data) > ANSWER_LIMIT:
-            raise PeerError(f"{peer} sent more than {ANSWER_LIMIT:,} bytes.", "It was not read to its end.")
-    return data
+        if len(data) > limit:
+            raise PeerError(f"{peer} sent more than {limit:,} bytes.", "It was not read to its end.")
+    return bytes(data)
 
 
 def _why(error: BaseException, peer: str) -> PrimumError:

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 
-from primum.diagnosis.client import ANSWER_LIMIT, ANSWER_NAMES, REQUEST_NAMES, Servers, run
+from primum.diagnosis.client import ANSWER_NAMES, REQUEST_NAMES, Servers, run
 from primum.diagnosis.deployment import PublicFile
 from primum.diagnosis.files import read_message, write_message
-from primum.diagnosis.messages import Answer, Request, most_images, request_limit
+from primum.diagnosis.messages import Answer, Request, answer_limit, most_images, request_limit
 from primum.diagnosis.requests import make_requests, open_answers
 from primum.diagnosis.roles import open_folder
 from primum.diagnosis.tokens import Permit
@@ -47,11 +47,12 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the data owner learns of one image: a probability and a logit per class.
+    """What the data owner learns of one image: a probability and a logit per class, or a mask.
 
-    `seconds` and `bytes` (sent and received, both servers) are its part of the request it was in; `number` is the
+    `mask`: uint8 [size, size] at the prepared size, the most probable class of each pixel; then `probabilities` are the
+    classes' shares of the image, and there are no logits. `seconds` and `bytes` (sent and received, both servers) are its part of the request it was in; `number` is the
     request number that it used; `model` is the digest of the model's card, program and weights, in hex. Prints neither
-    probabilities nor logits.
+    probabilities nor logits nor mask.
     """
 
     classes: tuple[str, ...]
@@ -61,11 +62,13 @@ class Diagnosis:
     seconds: float
     bytes: int
     model: str
+    mask: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     @property
     def best(self) -> str:
-        """The most probable class."""
-        return self.classes[max(range(len(self.classes)), key=self.logits.__getitem__)]
+        """The most probable class; of a mask the largest."""
+        values = self.logits if self.mask is None else self.probabilities
+        return self.classes[max(range(len(self.classes)), key=values.__getitem__)]
 
 
 class Names(Message, frozen=True):
@@ -79,9 +82,10 @@ class ImagePath(ABC):
 
     def __init__(self, card: Card | NetworkCard, program: Program) -> None:
         self.preparation = Preparation.from_card(card.preparation)
-        self.classes = card.classes
-        outputs = program.wire(program.output).size
-        if outputs not in (outputs_for(len(card.classes)), len(card.classes)):
+        self.classes, self.masks = card.classes, card.task == "segmentation"
+        *places, outputs = program.wire(program.output).shape
+        side = self.preparation.size if self.masks else 1
+        if places != [side, side] or outputs not in (outputs_for(len(card.classes)), len(card.classes)):
             raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
 
     @classmethod
@@ -121,16 +125,19 @@ class ImagePath(ABC):
 
 
 class FeaturePath(ImagePath):
-    """A fixed feature map in clear, then a linear layer: what Primum trains."""
+    """A front end in clear, then what Primum trained on it: a linear layer, or a network."""
 
     def __init__(self, card: Card, program: Program) -> None:
         super().__init__(card, program)
         self._front_end = card.front_end.feature_map()
-        if program.wire(program.input).shape != (1, 1, self._front_end.dimension):
+        depth, *sides = self._front_end.shape
+        if program.wire(program.input).shape != (*(sides or (1, 1)), depth):
             raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
 
     def inputs(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
         features: npt.NDArray[np.float32] = self._front_end.features(self._pixels(images)).numpy()
+        if features.ndim > 2:
+            return np.ascontiguousarray(features.transpose(0, 2, 3, 1))
         if len(features) and np.linalg.norm(features, axis=1).max() > 1 + _LENGTH_SLACK:
             raise InputError("Features are longer than 1.", "The range of the logits would not hold.")
         return features.reshape(len(features), 1, 1, -1)
@@ -259,14 +266,25 @@ async def _ask(
 def _diagnoses(
     outputs: npt.NDArray[np.float64], path: ImagePath, public: PublicFile, first: int, seconds: float, size: int
 ) -> list[Diagnosis]:
-    logits = outputs.reshape(len(outputs), -1)
-    if logits.shape[1] == 1:
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     model = public.deployment.model.hex()
+    logits = outputs if path.masks else outputs.reshape(len(outputs), -1)
+    if logits.shape[-1] == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
+    if path.masks:
+        masks = logits.argmax(-1).astype(np.uint8)
+        return [
+            Diagnosis(path.classes, _areas(mask, len(path.classes)), (), first + place, seconds, size, model, mask)
+            for place, mask in enumerate(masks)
+        ]
     return [
         Diagnosis(path.classes, tuple(map(float, p)), tuple(map(float, z)), first + place, seconds, size, model)
         for place, (p, z) in enumerate(zip(path.probabilities(logits), logits, strict=True))
     ]
+
+
+def _areas(mask: npt.NDArray[np.uint8], classes: int) -> tuple[float, ...]:
+    """Each class's share of the pixels."""
+    return tuple((np.bincount(mask.reshape(-1), minlength=classes) / mask.size).tolist())
 
 
 def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permit: Permit | None = None) -> None:
@@ -301,7 +319,9 @@ def open_saved(folder: Path, public: PublicFile) -> tuple[tuple[str, ...], list[
         raise InputError(f"{folder} has no {_KEY}.", "The answers open only where the request was made.")
     names = read_message(folder / _NAMES, Names, 1 << 20).names
     request = read_message(folder / REQUEST_NAMES["A"], Request, limit)
-    a, b = (read_message(folder / ANSWER_NAMES[role], Answer, ANSWER_LIMIT) for role in ROLES)
+    a, b = (
+        read_message(folder / ANSWER_NAMES[role], Answer, answer_limit(public.deployment.program)) for role in ROLES
+    )
     outputs, first = open_answers((a, b), request, public.deployment, SealingKey.load_or_make(folder / _KEY))
     if len(names) != len(outputs):
         raise InputError(f"{folder / _NAMES} names another number of images.", "Restore it from a copy.")

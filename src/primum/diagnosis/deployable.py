@@ -1,7 +1,8 @@
 """From a model file to what is deployed: a program, its weights in the ring, and the card of data owners.
 
-a folder that Primum trained    a feature map, computed by the data owner in clear, and a linear layer
-an ONNX file                    every layer runs encrypted (`primum.compiler`)
+a folder that Primum trained    a front end, computed by the data owner in clear, and what was learned on it: a linear
+                                layer, or a network whose every layer runs encrypted (`primum.compiler`)
+an ONNX file                    every layer runs encrypted
 """
 
 import hashlib
@@ -12,9 +13,10 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import ValidationError
 
-from primum.compiler import Compiled, Wish, drawn_images
+from primum.compiler import Compiled, Wish, compile_module, drawn_images
 from primum.compiler.compiled import compile_read
 from primum.compiler.from_onnx import graph_of_onnx
 from primum.compiler.linear import COARSE_FRACTION, linear_program
@@ -48,13 +50,36 @@ class Deployable:
 
 
 def deployable_model(model: "TrainedModel", *, coarse: bool = False) -> Deployable:
-    """A model that Primum trained: a feature map, which the data owner computes in clear, and a linear layer.
+    """A model that Primum trained: a front end, which the data owner computes in clear, and what was learned on it.
 
     `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. ModelError where its range
     does not fit.
     """
-    program, weights = linear_program(model.weight.numpy(), coarse=coarse)
-    return Deployable(program, weights, msgspec.json.decode(model.card.model_dump_json()))
+    card = msgspec.json.decode(model.card.model_dump_json())
+    if len(model.front_end.shape) == 1:
+        return Deployable(*linear_program(model.weight.numpy(), coarse=coarse), card)
+    compiled = compile_module(model.module, _three(model.front_end.shape), Wish(images=_seen(model)))
+    program = _coarse(compiled.program) if coarse else compiled.program
+    return Deployable(program, compiled.weights, card)
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    depth, height, width = shape
+    return depth, height, width
+
+
+def _seen(model: "TrainedModel") -> npt.NDArray[np.float32]:
+    """What the learned module sees of drawn images, and of two whose one pixel is as far out as the front end lets."""
+    size, channels = model.front_end.size, model.front_end.channels
+    spikes = np.zeros((2, channels, size, size), np.float32)
+    spikes[0, :, size // 2, size // 2] = 1
+    spikes[1] = 1 - spikes[0]
+    pictures = np.concatenate([drawn_images((channels, size, size)).astype(np.float32), spikes])
+    return model.front_end.features(torch.from_numpy(pictures)).numpy()
+
+
+def _coarse(program: Program) -> Program:
+    return msgspec.structs.replace(program, answer_fraction=min(COARSE_FRACTION, program.answer_fraction))
 
 
 def deployable_network(compiled: "Compiled", card: "NetworkCard", *, coarse: bool = False) -> Deployable:
@@ -63,9 +88,7 @@ def deployable_network(compiled: "Compiled", card: "NetworkCard", *, coarse: boo
     outputs = program.wire(program.output).size
     if outputs != outputs_for(len(card.classes)) and outputs != len(card.classes):
         raise ModelError(f"The network has {outputs} outputs for {len(card.classes)} classes.", "Name every class.")
-    if coarse:
-        kept = min(COARSE_FRACTION, program.answer_fraction)
-        program = msgspec.structs.replace(program, answer_fraction=kept)
+    program = _coarse(program) if coarse else program
     return Deployable(program, compiled.weights, msgspec.json.decode(card.model_dump_json()))
 
 

@@ -212,6 +212,12 @@ def request_limit(program: Program, role: Role = "B") -> int:
     return packed_size(most_images(program) * program.wire(program.input).size, program.bits) * 4 // 3 + 16 * 1024
 
 
+def answer_limit(program: Program) -> int:
+    """The longest JSON answer of a server, in bytes."""
+    return packed_size(most_images(program) * program.wire(program.output).size, 64) * 2 + 1024 * 1024
+
+
 def most_images(program: Program) -> int:
-    """How many images a request may have: 64, fewer where they are large."""
-    return max(1, min(MOST_IMAGES, _REQUEST_BYTES // packed_size(program.wire(program.input).size, program.bits)))
+    """How many images a request may have: 64, fewer where they or their masks are large."""
+    largest = max(program.wire(program.input).size, program.wire(program.output).size)
+    return max(1, min(MOST_IMAGES, _REQUEST_BYTES // packed_size(largest, program.bits)))

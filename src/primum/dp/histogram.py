@@ -10,24 +10,21 @@ import numpy.typing as npt
 
 from primum.dp.mechanism import Mechanism
 
-BINS: Final = 8  # of a score; more carry more noise than resolution at a few hundred patients
 RESOLUTION: Final = 64.0  # integer units a patient where there is no noise; whole, so that rounding moves no count
 SHARE_WIDTH: Final = 64.0  # of a hospital's noise: so few coordinates may take two bits more
 
 
-def bins(classes: int) -> int:
-    """Columns of the table: bins of the score for two classes, predicted classes for more."""
-    return BINS if classes == 2 else classes
+Cells = npt.NDArray[np.int64]
+Table = tuple[int, int]
 
 
-def counts(cells: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float64]:
-    """Counts [classes * bins(classes)]: patients by class (row) and cell (column), one cell a patient."""
-    width = bins(classes)
-    return np.bincount(labels * width + cells, minlength=classes * width).astype(np.float64)
+def counts(rows: Cells, columns: Cells, table: Table) -> npt.NDArray[np.float64]:
+    """Counts [rows * columns of the table], row by row, from the one cell of each patient."""
+    return np.bincount(rows * table[1] + columns, minlength=table[0] * table[1]).astype(np.float64)
 
 
-def mechanism(classes: int, noise_multiplier: float, k_min: int, hospitals: int, patients: int) -> Mechanism:
-    """The mechanism of such counts."""
-    dimension = classes * bins(classes)
+def mechanism(table: Table, noise_multiplier: float, k_min: int, hospitals: int, patients: int) -> Mechanism:
+    """The mechanism of such counts; `table`: its rows and columns."""
+    dimension = table[0] * table[1]
     resolution = RESOLUTION / float(np.sqrt(dimension))
     return Mechanism(dimension, 1.0, noise_multiplier, k_min, hospitals, patients, resolution, SHARE_WIDTH)

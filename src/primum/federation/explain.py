@@ -5,7 +5,17 @@ from typing import Any, Final
 from primum.dp import account
 from primum.kernels import packing
 from primum.secagg.setup import Setup
-from primum.study import BackboneModel, Hospitals, MultiScaleModel, RandomModel, Study
+from primum.study import (
+    BackboneModel,
+    Hospitals,
+    MultiScaleModel,
+    PixelModel,
+    RandomModel,
+    ResidualModel,
+    SmallNetworkModel,
+    Study,
+    UNetModel,
+)
 from primum.tasks.plan import Plan, resolve
 
 _STAND_IN: Final = tuple(f"{place:064x}" for place in range(1, 4))
@@ -43,8 +53,13 @@ def for_three(study: Study) -> Study:
 
 
 def model_in_words(study: Study) -> str:
-    """What the learned layer stands on."""
+    """What is learned, or what the learned layer stands on."""
     model = study.model
+    if isinstance(model, SmallNetworkModel | ResidualModel | UNetModel):
+        kind = {"small-network": "small network", "residual-network": "residual network", "u-net": "U-Net"}[model.kind]
+        return f"a {kind} of {', '.join(map(str, model.widths))} channels, learned as a whole"
+    if isinstance(model, PixelModel):
+        return f"fixed features of each pixel at {model.scales} scales and {model.places} x {model.places} places"
     if isinstance(model, MultiScaleModel):
         scales = ", ".join(map(str, model.scales))
         seen = {"one": "", "shift": ", averaged over small shifts", "zoom": ", averaged over small zooms"}[model.views]

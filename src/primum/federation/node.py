@@ -40,7 +40,7 @@ from primum.journal import Journal
 from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.study import Study, parse_toml, read_text
-from primum.tasks.classification import Cohort
+from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
 
 _BUSY_POLL: Final = 0.04

@@ -49,7 +49,8 @@ from primum.rng import Stream
 from primum.secagg import Node
 from primum.secagg.messages import Settlement, Signed, open_signed
 from primum.study import PURPOSE, Study
-from primum.tasks.classification import Cohort, Learner, look
+from primum.tasks.learner import Cohort, Learner
+from primum.tasks.look import look
 from primum.tasks.plan import Plan
 
 YES: Final = "yes"

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from primum import __version__
 from primum.dp import account
@@ -30,9 +29,9 @@ from primum.federation.participant import NO, YES
 from primum.federation.runs import Run, write_json
 from primum.keys.identity import Identity, list_fingerprint
 from primum.models.card import Card, save_model
+from primum.models.learned import write_weights
 from primum.secagg import Aggregate
 from primum.study import Study
-from primum.tasks.figures import binary_figures, confusion_figures
 from primum.tasks.plan import Plan
 from primum.tasks.training import Optimiser
 from primum.tasks.update import shape_of
@@ -52,7 +51,7 @@ class Rounds:
         self._plan = Plan(self._study)
         self._members = self._study.hospitals.identities()
         self._sums = Aggregation(run, self._plan, identity, exchange, say)
-        self._optimiser = Optimiser.start(self._study.training, self._plan.dimension)
+        self._optimiser = Optimiser.start(self._study.training, self._plan.first_weights())
         self._pinned: dict[int, bool] = {}
 
     # -- the whole run ----------------------------------------------------------------------------------------------
@@ -208,8 +207,10 @@ class Rounds:
         study, plan = self._study, self._plan
         privacy = privacy_report(plan, self._charged())
         card = Card(
+            task=study.study.task,
             classes=study.study.classes,
             front_end=plan.front_end_card,
+            learned=plan.learned,
             preparation=study.images.model_dump(),
             privacy=privacy,
             trained={
@@ -222,8 +223,9 @@ class Rounds:
                 "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-        weight = torch.from_numpy(self._optimiser.result.astype(np.float32)).view(plan.outputs, -1)
-        save_model(self._run.folder, weight, card)
+        module = plan.module()
+        write_weights(module, self._optimiser.result.astype(np.float32))
+        save_model(self._run.folder, module.state_dict(), card)
         write_json(self._run.folder / "summary.json", self._summary(privacy, look))
 
     def _charged(self) -> int:
@@ -287,9 +289,8 @@ def privacy_report(plan: Plan, charged: int) -> dict[str, Any]:
 
 
 def private_figures(plan: Plan, look: Aggregate | None) -> dict[str, Any]:
-    """AUC and accuracy from the hospitals' noisy histogram, with intervals that add the known noise."""
+    """The task's figures from the hospitals' noisy table, with intervals that add the known noise."""
     if look is None:
         return {"text": "no private look was taken"}
-    counts = plan.evaluation.restore(look.total).reshape(len(plan.study.study.classes), -1)
-    noise = plan.evaluation.restored_sigma(len(look.included))
-    return binary_figures(counts, noise) if len(counts) == 2 else confusion_figures(counts, noise)
+    counts = plan.evaluation.restore(look.total).reshape(plan.task.table)
+    return plan.task.figures(counts, plan.evaluation.restored_sigma(len(look.included)))

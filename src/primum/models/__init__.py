@@ -1,18 +1,33 @@
 """Models: fixed feature maps and small trainable layers, and a model on disk.
 
 In: images float32 [n, channels, size, size] in [0, 1]. Out: features of length at most 1, logits, probabilities.
-Read `scattering.py` first (the default front end), `feature_map.py` (which there are), then `linear.py` (what is learned) and `card.py` (what is saved); `convolutional.py` has whole networks without normalisation.
+A model is a public front end that is fixed and a module that is learned on what it gives. Read `scattering.py` first (the
+default front end), `feature_map.py` (which there are), then `learned.py` (what can be learned on them) and `card.py` (what
+is saved); `convolutional.py` and `unet.py` are whole networks without normalisation.
 Sources: Bruna and Mallat 2013 (scattering), Tramèr and Boneh 2021 (why fixed features under differential privacy).
 """
 
 from primum.models.backbone import Backbone
 from primum.models.card import Card, NetworkCard, TrainedModel, load_model, save_model
 from primum.models.convolutional import ResidualNetwork, SmallNetwork
-from primum.models.feature_map import BackboneCard, FeatureMap, FrontEndCard, MultiScaleCard, RandomCard, ScatteringCard
+from primum.models.feature_map import (
+    BackboneCard,
+    FeatureMap,
+    FrontEndCard,
+    MultiScaleCard,
+    PixelFeaturesCard,
+    PixelsCard,
+    RandomCard,
+    ScatteringCard,
+)
+from primum.models.learned import Learned
 from primum.models.linear import LinearHead, logits_of, outputs_for
 from primum.models.multiscale import MultiScale
+from primum.models.pixel_features import PixelFeatures
+from primum.models.pixels import Pixels
 from primum.models.random_features import RandomFeatures
 from primum.models.scattering import FrontEnd
+from primum.models.unet import UNet
 
 __all__ = [
     "Backbone",
@@ -21,16 +36,22 @@ __all__ = [
     "FeatureMap",
     "FrontEnd",
     "FrontEndCard",
+    "Learned",
     "LinearHead",
     "MultiScale",
     "MultiScaleCard",
     "NetworkCard",
+    "PixelFeatures",
+    "PixelFeaturesCard",
+    "Pixels",
+    "PixelsCard",
     "RandomCard",
     "RandomFeatures",
     "ResidualNetwork",
     "ScatteringCard",
     "SmallNetwork",
     "TrainedModel",
+    "UNet",
     "load_model",
     "logits_of",
     "outputs_for",

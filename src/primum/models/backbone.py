@@ -80,6 +80,11 @@ class Backbone:
         """Length of a feature vector: the channels of the last two stages."""
         return _STAGES[-2] + _STAGES[-1]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what one image gives."""
+        return (self.dimension,)
+
     def features(self, images: Tensor) -> Tensor:
         """Float32 [n, dimension], each row of L2 norm at most 1.
 

@@ -1,4 +1,4 @@
-"""A trained model on disk: `model.safetensors` (one tensor, `weight`) and `card.json`, which says what it is.
+"""A trained model on disk: `model.safetensors` (the learned tensors by name) and `card.json`, which says what it is.
 
 No pickle: a model from a stranger can be wrong, but it cannot run code. The card holds the digest of the weights.
 """
@@ -12,11 +12,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from primum.disk import write
 from primum.errors import ModelError
 from primum.models.feature_map import FeatureMap, FrontEndCard
+from primum.models.learned import Learned, Linear
 from primum.models.linear import logits_of, outputs_for
 
 WEIGHTS: Final = "model.safetensors"
@@ -29,12 +30,16 @@ class _Strict(BaseModel):
 
 
 class Card(_Strict):
-    """What a model is: task, classes, how a file becomes pixels, what privacy was spent, who trained it."""
+    """What a model is: task, classes, how a file becomes pixels, what privacy was spent, who trained it.
+
+    `front_end` is public and fixed, `learned` is what stands on it. In a segmentation class 0 is the background.
+    """
 
     format: Literal[1] = 1
-    task: Literal["classification"] = "classification"
+    task: Literal["classification", "segmentation"] = "classification"
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     front_end: FrontEndCard
+    learned: Learned = Linear()
     preparation: dict[str, Any]
     privacy: dict[str, Any]
     trained: dict[str, Any]
@@ -88,30 +93,42 @@ def _distinct_names(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model ready to use: the card, the front end, and `weight`, float32 [outputs, dimension]."""
+    """A model ready to use: the card, the public front end, and the learned module on what it gives."""
 
     card: Card
     front_end: FeatureMap
-    weight: Tensor
+    module: nn.Module
+
+    @property
+    def weight(self) -> Tensor:
+        """Of a linear layer on a feature vector, float32 [outputs, dimension]; ModelError for any other model."""
+        found = getattr(self.module, "weight", None)
+        if self.card.learned.kind != "linear" or not isinstance(found, Tensor) or found.ndim != 2:
+            raise ModelError(f"The model is a {self.card.learned.kind}, not one linear layer.", "Use `logits`.")
+        return found.detach()
 
     def logits(self, images: Tensor) -> Tensor:
-        """Float32 [n, classes] of images [n, channels, size, size] in [0, 1]; two classes give [0, z]."""
-        return logits_of(self.front_end.features(images) @ self.weight.T)
+        """Float32 [n, classes], for masks [n, classes, size, size], of images [n, channels, size, size] in [0, 1].
+
+        Two classes give [0, z].
+        """
+        with torch.no_grad():
+            return logits_of(self.module(self.front_end.features(images)))
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Float32 [n, classes]: softmax of the logits."""
+        """The same shape: softmax of the logits over the classes."""
         return torch.softmax(self.logits(images), dim=1)
 
 
-def save_model(folder: Path, weight: Tensor, card: Card) -> None:
+def save_model(folder: Path, tensors: dict[str, Tensor], card: Card) -> None:
     """Write `model.safetensors` and `card.json` into `folder` (made if missing), each whole or not at all.
 
-    The digest in the card is set here. `weight`: float32 [outputs, dimension]; another shape is a ModelError.
+    `tensors`: the learned module's, float32, by name; `weight` [outputs, dimension] for a linear layer. Others than the
+    card asks for are a ModelError. The digest in the card is set here.
     """
-    weight = weight.detach().to("cpu", torch.float32).contiguous()
-    front_end = _front_end(card, folder)
-    _check_weight(weight, card, front_end, folder)
-    data = save({"weight": weight})
+    kept = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()}
+    _loaded(kept, card, _front_end(card, folder), folder)
+    data = save(kept)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / WEIGHTS, data)
@@ -133,29 +150,34 @@ def load_model(path: Path) -> TrainedModel:
             "Copy both files again from the run that made them.",
         )
     front_end = _front_end(card, folder)
-    return TrainedModel(card, front_end, _read_weight(data, card, front_end, weights))
+    return TrainedModel(card, front_end, _loaded(_tensors(data, weights), card, front_end, weights))
 
 
-def _read_weight(data: bytes, card: Card, front_end: FeatureMap, path: Path) -> Tensor:
+def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
-        tensors = load(data)
+        return load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a safetensors file", "Copy it again from the run that made it.") from error
-    if set(tensors) != {"weight"}:
-        raise ModelError(f"{path} holds other tensors than `weight`", "It was not saved by Primum.")
-    _check_weight(tensors["weight"], card, front_end, path)
-    return tensors["weight"]
 
 
-def _check_weight(weight: Tensor, card: Card, front_end: FeatureMap, path: Path) -> None:
-    expected = (outputs_for(len(card.classes)), front_end.dimension)
-    if weight.dtype != torch.float32 or tuple(weight.shape) != expected:
-        raise ModelError(
-            f"{path}: `weight` is {weight.dtype} {tuple(weight.shape)}, but its card asks for float32 {expected}",
-            "Card and weights are of two different models.",
-        )
-    if not torch.isfinite(weight).all():
-        raise ModelError(f"{path}: `weight` has values that are not finite", "Train the model again.")
+def _loaded(tensors: dict[str, Tensor], card: Card, front_end: FeatureMap, path: Path) -> nn.Module:
+    """The module of the card with these tensors; ModelError where names, shapes or values are not its own."""
+    module = card.learned.module(front_end.shape, outputs_for(len(card.classes)))
+    own = module.state_dict()
+    if set(tensors) != set(own):
+        named = ", ".join(f"`{name}`" for name in sorted(set(tensors) ^ set(own))[:4])
+        raise ModelError(f"{path} holds other tensors than its card asks for: {named}", "It was not saved by Primum.")
+    for name, value in tensors.items():
+        if value.dtype != torch.float32 or value.shape != own[name].shape:
+            raise ModelError(
+                f"{path}: `{name}` is {value.dtype} {tuple(value.shape)}, but its card asks for float32 "
+                f"{tuple(own[name].shape)}",
+                "Card and weights are of two different models.",
+            )
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{path}: `{name}` has values that are not finite", "Train the model again.")
+    module.load_state_dict(tensors)
+    return module.eval().requires_grad_(False)
 
 
 def _front_end(card: Card, path: Path) -> FeatureMap:

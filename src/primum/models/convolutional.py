@@ -24,33 +24,14 @@ from typing import Final, Literal, get_args
 from torch import Tensor, nn
 
 from primum.errors import ModelError
-from primum.models.normfree import ScaledStdConv2d
+from primum.models.normfree import RELU_GAIN, ScaledConvolution
 
 Pooling = Literal["max", "average"]
-RELU_GAIN: Final = math.sqrt(2 / (1 - 1 / math.pi))
 _MOST_PLACES: Final = 4  # a side, that the linear layer of the small network sees
 _BEFORE: Final = {
     "max": 1.0,
     "average": math.sqrt(2),
 }  # neighbours of correlation 1/3: their mean has half the variance
-
-
-class _Convolution(ScaledStdConv2d):
-    """Odd kernel, edges padded with zeros; the result times a fixed `scale`, bias too."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, scale: float = 1.0) -> None:
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2)
-        self.scale = scale
-        assert self.bias is not None
-        nn.init.zeros_(self.bias)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Float [n, outputs, ...]."""
-        return super().forward(input) * self.scale
-
-    def extra_repr(self) -> str:
-        """With the scale, for print(model)."""
-        return f"{super().extra_repr()}, scale={self.scale:.3g}"  # type: ignore[no-untyped-call]
 
 
 class SmallNetwork(nn.Sequential):
@@ -76,7 +57,7 @@ class SmallNetwork(nn.Sequential):
         layers: list[nn.Module] = []
         for inputs, width in zip((channels, *widths), widths, strict=False):
             scale = (RELU_GAIN if layers else 1.0) * _BEFORE[pooling]
-            layers += [_Convolution(inputs, width, kernel, scale=scale), _pool(pooling), nn.ReLU()]
+            layers += [ScaledConvolution(inputs, width, kernel, scale=scale), _pool(pooling), nn.ReLU()]
         side = size >> len(widths)
         window = max(1, side // _MOST_PLACES)
         super().__init__(
@@ -109,7 +90,7 @@ class ResidualNetwork(nn.Module):
                 "Take one block or more, and alpha above 0, at most 1.",
             )
         super().__init__()
-        self.stem = nn.Sequential(_Convolution(channels, widths[0], 7, 2, _BEFORE[pooling]), _pool(pooling))
+        self.stem = nn.Sequential(ScaledConvolution(channels, widths[0], 7, 2, _BEFORE[pooling]), _pool(pooling))
         self.body = nn.Sequential(*_stages(widths, blocks, alpha))
         self.head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], outputs))
 
@@ -125,10 +106,10 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, alpha: float, beta: float) -> None:
         super().__init__()
         self.relu, self.between = nn.ReLU(), nn.ReLU()
-        self.first = _Convolution(inputs, outputs, 3, stride, RELU_GAIN / beta)
-        self.second = _Convolution(outputs, outputs, 3, 1, RELU_GAIN * alpha)
+        self.first = ScaledConvolution(inputs, outputs, 3, stride, RELU_GAIN / beta)
+        self.second = ScaledConvolution(outputs, outputs, 3, 1, RELU_GAIN * alpha)
         same = stride == 1 and inputs == outputs
-        self.shortcut = None if same else _Convolution(inputs, outputs, 1, stride, RELU_GAIN / beta)
+        self.shortcut = None if same else ScaledConvolution(inputs, outputs, 1, stride, RELU_GAIN / beta)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [n, outputs, height / stride, width / stride]."""

@@ -6,6 +6,8 @@
 | multiscale | several, whitened by drawn noise, averaged over views | every epsilon from 0.5 on |
 | random | random convolutions, as a public stream draws them | a baseline; colour and texture |
 | backbone | a frozen network from a safetensors file | where a public network has seen such images |
+| pixels | the pixels themselves, standardised | a network that learns all by itself |
+| pixel-features | blurs, slopes and places at every pixel | masks from few patients, small epsilon |
 """
 
 from typing import Annotated, Any, Literal, Protocol
@@ -15,12 +17,17 @@ from torch import Tensor
 
 from primum.models.backbone import Backbone, Name
 from primum.models.multiscale import MultiScale, Views
+from primum.models.pixel_features import PixelFeatures
+from primum.models.pixels import Pixels
 from primum.models.random_features import RandomFeatures
 from primum.models.scattering import FrontEnd
 
 
 class FeatureMap(Protocol):
-    """Images [n, channels, size, size] in [0, 1] -> feature vectors of length at most 1. Fixed and public."""
+    """Images [n, channels, size, size] in [0, 1] -> what is learned from. Fixed and public.
+
+    Vectors of length at most 1, or maps with a vector a pixel, of any length.
+    """
 
     @property
     def size(self) -> int:
@@ -32,10 +39,14 @@ class FeatureMap(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Length of a feature vector."""
+        """How many values one image gives."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(dimension,) for a vector; [depth, size, size] for a map."""
 
     def features(self, images: Tensor) -> Tensor:
-        """Float32 [n, dimension], each row of L2 norm at most 1."""
+        """Float32 [n, *shape]."""
 
 
 class _Settings(BaseModel):
@@ -95,6 +106,28 @@ class BackboneCard(_Settings):
         return Backbone(self.size, self.channels, self.backbone, self.weights)
 
 
+class PixelsCard(_Settings):
+    """`pixels.Pixels`."""
+
+    kind: Literal["pixels"] = "pixels"
+
+    def feature_map(self) -> FeatureMap:
+        """ModelError where the numbers do not fit each other."""
+        return Pixels(self.size, self.channels)
+
+
+class PixelFeaturesCard(_Settings):
+    """`pixel_features.PixelFeatures`."""
+
+    kind: Literal["pixel-features"] = "pixel-features"
+    scales: int = 4
+    places: int = 8
+
+    def feature_map(self) -> FeatureMap:
+        """ModelError where the numbers do not fit each other."""
+        return PixelFeatures(self.size, self.channels, self.scales, self.places)
+
+
 def _kind_of(card: Any) -> Any:
     return card.get("kind", "scattering") if isinstance(card, dict) else getattr(card, "kind", None)
 
@@ -103,6 +136,8 @@ FrontEndCard = Annotated[
     Annotated[ScatteringCard, Tag("scattering")]
     | Annotated[MultiScaleCard, Tag("multiscale")]
     | Annotated[RandomCard, Tag("random")]
-    | Annotated[BackboneCard, Tag("backbone")],
+    | Annotated[BackboneCard, Tag("backbone")]
+    | Annotated[PixelsCard, Tag("pixels")]
+    | Annotated[PixelFeaturesCard, Tag("pixel-features")],
     Discriminator(_kind_of),
 ]

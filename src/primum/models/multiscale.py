@@ -99,6 +99,11 @@ class MultiScale:
         """Length of a feature vector: all parts' together."""
         return sum(part.dimension for part in self.parts)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what one image gives."""
+        return (self.dimension,)
+
     def features(self, images: Tensor) -> Tensor:
         """Float32 [n, dimension], each row of L2 norm at most 1; a flat image gives a row of zeros.
 

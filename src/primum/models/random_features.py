@@ -69,6 +69,11 @@ class RandomFeatures:
         """Length of a feature vector: both sides of every filter, at every place and their mean."""
         return 2 * self.filters * (self.pools**2 + 1)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what one image gives."""
+        return (self.dimension,)
+
     def features(self, images: Tensor) -> Tensor:
         """Float32 [n, dimension], each row of L2 norm at most 1; a flat image gives a row of zeros.
 

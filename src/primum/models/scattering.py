@@ -217,6 +217,11 @@ class FrontEnd:
         places = (self.size >> self.scales) ** 2
         return self.channels * self.paths * (places + 1)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what one image gives."""
+        return (self.dimension,)
+
     def features(self, images: Tensor) -> Tensor:
         """Float32 [n, dimension], each row of L2 norm at most 1; a flat image gives a row of zeros.
 

@@ -126,6 +126,9 @@ def _figures(run: Run) -> list[str]:
     if test is None:
         return []
     tiles = []
+    if test.dice is not None:
+        note = "<br>".join(part for part in (between(test.dice_low, test.dice_high), of_whom(test)) if part)
+        tiles.append(_tile("Test Dice, exact", f"{test.dice:.3f}", note))
     if test.auc is not None:
         note = "<br>".join(part for part in (between(test.auc_low, test.auc_high), of_whom(test)) if part)
         tiles.append(_tile("Test AUC, exact", f"{test.auc:.3f}", note))

@@ -72,8 +72,20 @@ class Diagnosis(_Open):
     bytes: float | None = None
 
 
+class OfClass(_Open):
+    """How good the masks of one class are."""
+
+    dice: float | None = None
+    volume_error: float | None = None
+
+
 class Figures(_Open):
-    """AUC and accuracy with intervals."""
+    """AUC and accuracy, or Dice, with intervals."""
+
+    dice: float | None = None
+    dice_low: float | None = None
+    dice_high: float | None = None
+    by_class: dict[str, OfClass] = {}
 
     auc: float | None = None
     auc_low: float | None = None

@@ -7,7 +7,19 @@ import numpy as np
 
 from primum.report import flow
 from primum.report.plots import Axis, Curve, bars, lines, matrix
-from primum.report.run import DIAGNOSES, METRICS, PREDICTIONS, Prediction, Role, Round, Run, Spent, Update, finite
+from primum.report.run import (
+    DIAGNOSES,
+    METRICS,
+    PREDICTIONS,
+    Figures,
+    Prediction,
+    Role,
+    Round,
+    Run,
+    Spent,
+    Update,
+    finite,
+)
 from primum.report.words import (
     DASH,
     absent,
@@ -133,9 +145,9 @@ def results(run: Run) -> str:
 
 def _exact(run: Run) -> str:
     test = run.summary.test
-    if test is None or (test.auc is None and test.accuracy is None):
+    if test is None or (test.auc is None and test.accuracy is None and test.dice is None):
         return absent("This run has no figures on test images.")
-    rows = []
+    rows = _of_masks(test)
     if test.auc is not None:
         rows.append(("AUC", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
     if test.accuracy is not None:
@@ -147,7 +159,20 @@ def _exact(run: Run) -> str:
     return pairs(rows)
 
 
+def _of_masks(test: Figures) -> list[tuple[str, str]]:
+    if test.dice is None:
+        return []
+    rows = [("Dice", f"<b>{test.dice:.3f}</b> &nbsp; {between(test.dice_low, test.dice_high)}, mean over patients")]
+    for name, figures in test.by_class.items():
+        if figures.dice is not None:
+            volume = "" if figures.volume_error is None else f", volume {100 * figures.volume_error:+.1f} % off"
+            rows.append((esc(name), f"Dice {figures.dice:.3f}{volume}"))
+    return rows
+
+
 def _plots_of_predictions(run: Run) -> str:
+    if run.summary.test is not None and run.summary.test.dice is not None:
+        return ""
     if not run.predictions:
         return absent(f"There is no {PREDICTIONS} in this run: no ROC curve and no confusion matrix.")
     labels = np.array([item.label for item in run.predictions], np.int64)
@@ -207,6 +232,9 @@ def _private(run: Run) -> str:
             + f"<p><b>{esc(words[:1].upper() + words[1:])}:</b> the interval would be wider than ±0.1, so no figure is shown.</p>"
         )
     rows = []
+    if figures.dice is not None:
+        told = between(figures.dice_low, figures.dice_high)
+        rows.append(("Dice", f"{figures.dice:.3f} &nbsp; {told}, noise included"))
     if figures.auc is not None:
         rows.append(("AUC", f"{figures.auc:.3f} &nbsp; {between(figures.auc_low, figures.auc_high)}, noise included"))
     if figures.accuracy is not None:

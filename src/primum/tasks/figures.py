@@ -1,4 +1,4 @@
-"""AUC and accuracy from a noisy table of counts, with intervals that add the known noise to the chance of the sample.
+"""AUC, accuracy and means from a noisy table of counts, with intervals that add the known noise to the chance of the sample.
 
 A table of few patients carries little at a strict epsilon: where an interval is wider than +-0.1 it says so.
 """
@@ -41,6 +41,18 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     figures = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
     half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
     return {**figures, **_verdict(counts, noise)} | _too_few([half])
+
+
+def mean_figures(counts: Counts, noise: float, name: str) -> dict[str, Any]:
+    """The mean of a figure between 0 and 1, from how many patients are in each of its bins, [bins]; noise as above."""
+    total = float(counts.sum())
+    if total < 1:
+        return _nothing()
+    centres = (np.arange(len(counts)) + 0.5) / len(counts)
+    mean = min(1.0, max(0.0, float(counts @ centres) / total))
+    spread = max(0.0, float(counts @ (centres - mean) ** 2) / total)
+    variance = spread / total + noise**2 * float(((centres - mean) ** 2).sum()) / total**2
+    return {**_figure(name, mean, variance), **_verdict(counts[None], noise)} | _too_few([_half_width(variance)])
 
 
 def _noise_variance(centred: Counts, negatives: Counts, positives: Counts, noise: float) -> float:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
+import torch
+from torch import nn
+
 from primum.dp import account, histogram
 from primum.dp.account import Budget, Steps
 from primum.dp.mechanism import Mechanism
@@ -15,13 +18,27 @@ from primum.models.feature_map import (
     FeatureMap,
     FrontEndCard,
     MultiScaleCard,
+    PixelFeaturesCard,
+    PixelsCard,
     RandomCard,
     ScatteringCard,
 )
+from primum.models.learned import Learned, Linear, Residual, Small, UNetSettings, Weights, first_weights, weight_count
 from primum.models.linear import outputs_for
 from primum.secagg.setup import Setup
-from primum.study import BackboneModel, MultiScaleModel, RandomModel, Study
+from primum.study import (
+    BackboneModel,
+    MultiScaleModel,
+    PixelModel,
+    RandomModel,
+    ResidualModel,
+    SmallNetworkModel,
+    Study,
+    UNetModel,
+)
+from primum.tasks.classification import Classification
 from primum.tasks.narrow import Narrow
+from primum.tasks.segmentation import Segmentation
 from primum.tasks.update import (
     GradientSum,
     LocalStep,
@@ -59,7 +76,38 @@ class Plan:
             return RandomCard(size=size, channels=channels, filters=model.filters, patch=model.patch, pools=model.pools)
         if isinstance(model, BackboneModel):
             return BackboneCard(size=size, channels=channels, backbone=model.backbone, weights=model.weights)
+        if isinstance(model, PixelModel):
+            return PixelFeaturesCard(size=size, channels=channels, scales=model.scales, places=model.places)
+        if isinstance(model, SmallNetworkModel | ResidualModel | UNetModel):
+            return PixelsCard(size=size, channels=channels)
         return ScatteringCard(size=size, channels=channels, scales=model.scales, angles=model.angles)
+
+    @property
+    def learned(self) -> Learned:
+        """What is learned on the front end, as a card names it."""
+        match self.study.model:
+            case SmallNetworkModel(widths=widths, pooling=pooling):
+                return Small(widths=widths, pooling=pooling)
+            case ResidualModel(widths=widths, blocks=blocks, pooling=pooling):
+                return Residual(widths=widths, blocks=blocks, pooling=pooling)
+            case UNetModel(widths=widths):
+                return UNetSettings(widths=widths)
+            case _:
+                return Linear()
+
+    @cached_property
+    def task(self) -> Classification | Segmentation:
+        """What is asked of an image."""
+        about = self.study.study
+        return Segmentation(len(about.classes)) if about.task == "segmentation" else Classification(len(about.classes))
+
+    def module(self) -> nn.Module:
+        """A new module to learn, whatever its weights; ModelError where the settings do not fit each other."""
+        return self.learned.module(self.front_end.shape, self.outputs)
+
+    def first_weights(self) -> Weights:
+        """Where the study begins: float32 [dimension], the same for everybody."""
+        return first_weights(self.module(), f"{self.study.study.name} {self.learned.model_dump_json()}")
 
     @cached_property
     def front_end(self) -> FeatureMap:
@@ -68,13 +116,14 @@ class Plan:
 
     @property
     def outputs(self) -> int:
-        """Outputs of the linear layer."""
+        """Outputs of what is learned."""
         return outputs_for(len(self.study.study.classes))
 
-    @property
+    @cached_property
     def dimension(self) -> int:
         """Coordinates of an update."""
-        return self.front_end.dimension * self.outputs
+        with torch.device("meta"):
+            return weight_count(self.module())
 
     @property
     def hospitals(self) -> int:
@@ -177,7 +226,7 @@ class Plan:
         """The mechanism of one look at the evaluation patients."""
         privacy = self.study.privacy
         sigma = privacy.evaluation_noise_multiplier if privacy else 0.0
-        return histogram.mechanism(len(self.study.study.classes), sigma, self.k_min, self.hospitals, self.patients)
+        return histogram.mechanism(self.task.table, sigma, self.k_min, self.hospitals, self.patients)
 
     @property
     def looks(self) -> int:

@@ -15,13 +15,17 @@ import torch
 from torch import Tensor
 
 from primum import ring
+from primum.dp.sampling import group_by
 from primum.errors import StudyError
 from primum.imaging.dataset import Dataset
 from primum.imaging.split import split_patients
+from primum.models.learned import write_weights
 from primum.study import Study
 from primum.tasks import metrics
-from primum.tasks.classification import Cohort, Learner
+from primum.tasks.learner import Cohort, Learner
+from primum.tasks.look import outputs_of
 from primum.tasks.plan import Plan
+from primum.tasks.segmentation import Segmentation, dice, masks_of
 from primum.tasks.training import Optimiser
 from primum.tasks.update import GradientSum
 
@@ -76,7 +80,7 @@ def train_without_noise(
 
 
 def _optimise(plan: Plan, mean: Callable[[Weights], npt.NDArray[np.float64]], progress: Progress) -> Weights:
-    optimiser = Optimiser.start(plan.study.training, plan.dimension)
+    optimiser = Optimiser.start(plan.study.training, plan.first_weights())
     for done in range(plan.study.training.rounds):
         optimiser.step(mean(optimiser.weights.astype(np.float32)))
         progress(done + 1)
@@ -91,16 +95,24 @@ def _sum(plan: Plan) -> GradientSum:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good a model is on labelled images; `auc` for two classes."""
+    """How good a model is on labelled images; `auc` for two classes. Of masks: the mean Dice of all patients."""
 
     accuracy: float
     auc: float | None
 
 
-def quality(plan: Plan, weights: Weights, features: Tensor, labels: Tensor) -> Quality:
-    """Accuracy of the most probable class, and for two classes the area under the curve."""
-    logits = features.numpy() @ weights.reshape(plan.outputs, -1).T
-    truth = labels.numpy()
+def quality(plan: Plan, weights: Weights, features: Tensor, labels: Tensor, patients: tuple[str, ...] = ()) -> Quality:
+    """Accuracy of the most probable class, and for two classes the area under the curve; of masks the mean Dice.
+
+    `patients`: whose each image is; where they are not named each is its own.
+    """
+    module = plan.module()
+    write_weights(module, weights)
+    outputs = outputs_of(module, features)
+    if isinstance(plan.task, Segmentation):
+        groups = group_by(patients) if patients else [[place] for place in range(len(labels))]
+        return Quality(float(dice(masks_of(outputs), labels, plan.task.classes, groups).mean()), None)
+    logits, truth = outputs.numpy(), labels.numpy()
     if plan.outputs > 1:
         return Quality(float((logits.argmax(1) == truth).mean()), None)
     scores = logits[:, 0].astype(np.float64)
@@ -135,7 +147,7 @@ def ablate(
     units = training.patient_count if privacy.unit == "patient" else len(training)
 
     def measured(weights: Weights) -> Quality:
-        return quality(plan, weights, seen, test.labels)
+        return quality(plan, weights, seen, test.labels, test.patients)
 
     return Ablation(
         measured(train_without_noise(plan, cohorts, units, False, lambda done: progress("neither", done))),

@@ -8,11 +8,15 @@ mean difference of weights (`update.py`). Then, in this order,
 
 which with local steps is FedAvg for learning_rate = 1 and momentum = 0, and FedAvgM otherwise (Hsu, Qi, Brown 2019; FedOpt
 of Reddi et al. 2021 with the server's optimiser SGD). In the long run a steady g moves the weights by learning_rate /
-(1 - momentum) of it. The result is an average of the weights, in both cases: their mean over the last share of the rounds (tail), or a
+(1 - momentum) of it. Adam (Kingma and Ba, ICLR 2015, algorithm 1, beta_1 = momentum, beta_2 = 0.999) steps along the
+running mean of g over the root of the running mean of its squares instead: for networks, whose layers have gradients of
+very different lengths. With a cosine the rate of round t of T is learning_rate (1 + cos(pi t / T)) / 2. The result is an average of the weights, in both cases: their mean over the last share of the rounds (tail), or a
 running mean that forgets, whose weights are as old on average (exponential).
 """
 
+import math
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +24,8 @@ import numpy.typing as npt
 from primum.study import Training
 
 Weights = npt.NDArray[np.float64]
+_FORGETS: Final = 0.999  # beta_2 of Adam
+_TINY: Final = 1e-8
 
 
 @dataclass
@@ -30,18 +36,20 @@ class Optimiser:
     weights: Weights = field(repr=False)
     velocity: Weights = field(repr=False)
     average: Weights = field(repr=False)
+    squares: Weights = field(repr=False)
     rounds: int = 0
     averaged: int = 0
 
     @classmethod
-    def start(cls, settings: Training, dimension: int) -> "Optimiser":
-        """Weights at zero."""
-        return cls(settings, np.zeros(dimension), np.zeros(dimension), np.zeros(dimension))
+    def start(cls, settings: Training, first: npt.NDArray[np.floating]) -> "Optimiser":
+        """From the weights `first` [dimension]."""
+        weights = first.astype(np.float64)
+        squares = np.zeros(len(weights) if settings.optimiser == "adam" else 0)
+        return cls(settings, weights, np.zeros(len(weights)), np.zeros(len(weights)), squares)
 
     def step(self, mean: Weights) -> float:
         """One step along a (noisy) mean gradient; returns its length."""
-        self.velocity = self.settings.momentum * self.velocity + mean
-        self.weights = self.weights - self.settings.learning_rate * self.velocity
+        self.weights = self.weights - self._rate * self._direction(mean)
         self.rounds += 1
         window = self.settings.rounds * self.settings.average_last
         forgets = self.settings.averaging == "exponential"
@@ -52,6 +60,23 @@ class Optimiser:
         return float(np.linalg.norm(mean))
 
     @property
+    def _rate(self) -> float:
+        rate, done = self.settings.learning_rate, self.rounds / self.settings.rounds
+        return rate * (1 + math.cos(math.pi * min(1.0, done))) / 2 if self.settings.schedule == "cosine" else rate
+
+    def _direction(self, mean: Weights) -> Weights:
+        momentum = self.settings.momentum
+        if self.settings.optimiser == "momentum":
+            self.velocity = momentum * self.velocity + mean
+            return self.velocity
+        self.velocity = momentum * self.velocity + (1 - momentum) * mean
+        self.squares = _FORGETS * self.squares + (1 - _FORGETS) * mean**2
+        steps = self.rounds + 1
+        size = np.sqrt(self.squares / (1 - _FORGETS**steps))
+        direction: Weights = self.velocity / (1 - momentum**steps) / (size + _TINY)
+        return direction
+
+    @property
     def result(self) -> Weights:
         """The averaged weights; before averaging has begun, the last ones."""
         return self.average if self.averaged else self.weights
@@ -59,9 +84,11 @@ class Optimiser:
     def state(self) -> dict[str, npt.NDArray[np.float64]]:
         """Everything that a restart needs."""
         counts = np.array([self.rounds, self.averaged], np.float64)
-        return {"weights": self.weights, "velocity": self.velocity, "average": self.average, "counts": counts}
+        vectors = {"weights": self.weights, "velocity": self.velocity, "average": self.average, "squares": self.squares}
+        return {**vectors, "counts": counts}
 
     def restore(self, state: dict[str, npt.NDArray[np.float64]]) -> None:
         """Continue from `state()`."""
         self.weights, self.velocity, self.average = state["weights"], state["velocity"], state["average"]
+        self.squares = state.get("squares", self.squares)  # checkpoints of earlier versions have none
         self.rounds, self.averaged = int(state["counts"][0]), int(state["counts"][1])

@@ -1,0 +1,53 @@
+"""The plainest front end: pixels, each picture standardised by itself. What a network that learns all by itself sees.
+
+A pixel further than `FARTHEST` deviations from the mean is cut: a network under encryption is made for a range.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from primum.errors import ModelError
+from primum.models.scattering import refuse_other_images
+
+FARTHEST: Final = 6.0
+_FLAT: Final = 1e-6  # a picture with a smaller standard deviation than this is flat
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images -> the same with mean 0 and deviation 1 over all pixels and channels, cut; a flat one gives zeros."""
+
+    size: int
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 4096 or not 1 <= self.channels <= 64:
+            raise ModelError(f"images of {self.channels} x {self.size} pixels", "Take 8 to 4096 pixels a side.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[channels, size, size]."""
+        return self.channels, self.size, self.size
+
+    @property
+    def dimension(self) -> int:
+        """How many values one image gives."""
+        return math.prod(self.shape)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Float32 [n, channels, size, size]. ValueError on another shape or on values that are not finite."""
+        refuse_other_images(images, self.channels, self.size)
+        return standardised(images)
+
+
+def standardised(images: Tensor) -> Tensor:
+    """Float32: each image by itself at mean 0 and deviation 1, cut at `FARTHEST`."""
+    rows = images.flatten(1)
+    centred = rows - rows.mean(dim=1, keepdim=True)
+    deviation = centred.double().square().mean(dim=1, keepdim=True).sqrt().float()
+    scaled = centred / deviation.clamp(min=_FLAT)
+    return torch.where(deviation < _FLAT, 0.0, scaled).clamp(-FARTHEST, FARTHEST).view_as(images)

@@ -1,0 +1,101 @@
+"""One hospital's part in a round of training: whatever is learned, the same way from a sample to integers."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from primum.clipping import Automatic, Clipper, Flat
+from primum.dp.sampling import draw_several, group_by
+from primum.errors import DataError, MachineError
+from primum.models.learned import write_weights
+from primum.rng import Stream
+from primum.tasks.plan import Plan
+
+_AT_ONCE: Final = 1 << 21  # values of a linear layer's inputs that are clipped at a time: about a cache
+_ROWS: Final = 32  # pictures at a time through a network
+
+Integers = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Some patients' images as the learned module sees them: `features` float32 [n, *shape], pseudonyms [n].
+
+    `labels`: int64 [n], or masks uint8 [n, size, size].
+    """
+
+    features: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    patients: tuple[str, ...] = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Cohort({len(self.patients)} images)"
+
+    def groups(self, unit: str, most_images: int) -> list[list[int]]:
+        """What is drawn: patients with their images; or each image, at most `most_images` a patient."""
+        patients = group_by(self.patients)
+        if unit == "patient":
+            return patients
+        return [[index] for images in patients for index in images[:most_images]]
+
+
+class Learner:
+    """One hospital's training patients under one plan. Draws its own samples and its own noise."""
+
+    def __init__(self, plan: Plan, cohort: Cohort) -> None:
+        self._plan, self._cohort = plan, cohort
+        self._module = plan.module()
+        training = plan.study.training
+        self._clipper = Clipper(
+            self._module,
+            plan.task.loss,
+            training.clipping_norm,
+            clipping=Automatic() if training.clipping == "automatic" else Flat(),
+            images_per_unit=training.images_a_patient,
+            rows=_rows(plan),
+        )
+        self._stream = Stream.from_os()
+        privacy = plan.study.privacy
+        self._groups = cohort.groups(
+            privacy.unit if privacy else "image", privacy.images_per_patient if privacy else 10**9
+        )
+        if len(self._groups) > plan.patients:
+            raise DataError(
+                f"The study says {plan.patients} patients in all; this hospital alone has more.",
+                "Ask the scientist to correct privacy.patients.",
+            )
+
+    def step(self, weights: npt.NDArray[np.float32]) -> Integers:
+        """This hospital's integers for one round at these public weights [dimension]: never without its noise."""
+        return self._plan.update.integers(self, weights, self._stream)
+
+    @property
+    def images(self) -> int:
+        """How many units it trains on (without privacy: images); stays in the building."""
+        return len(self._groups)
+
+    def gradient(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """The clipped sum over a fresh Poisson sample, before noise: stays in the building."""
+        training = self._plan.study.training
+        sample = draw_several(self._groups, training.sampling, training.images_a_patient, self._stream)
+        if sample.patients > self._plan.largest_batch:
+            raise MachineError(
+                "This round's sample is larger than the public maximum; the round is not answered.",
+                "This happens with probability 1e-9 and is charged to delta; if it happens again, report it.",
+            )
+        write_weights(self._module, weights)
+        padded = self._plan.largest_batch * training.images_a_patient if self._plan.study.privacy else 0
+        chosen, factors = sample.placed(training.images_a_patient)
+        features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
+        self._clipper.add(features, labels, torch.from_numpy(factors), padded)
+        return self._clipper.take().double().numpy()
+
+
+def _rows(plan: Plan) -> int:
+    if plan.learned.kind == "linear" and len(plan.front_end.shape) == 1:
+        return max(16, _AT_ONCE // plan.front_end.dimension)
+    return _ROWS * plan.study.training.images_a_patient

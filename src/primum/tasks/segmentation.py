@@ -1,0 +1,121 @@
+r"""Learning a mask for each image: the loss, Dice, and what a private look counts.
+
+| symbol | meaning |
+|---|---|
+| p, y | probability of a class at a pixel; 1 where the mask has that class |
+| soft Dice | (2 sum p y + 1) / (sum p + sum y + 1) over the pixels of one picture, a class |
+| Dice | 2 \|A and B\| / (\|A\| + \|B\|) over all pixels of a patient (of a volume: of all its slices), a class |
+
+The background is class 0 and counts in no Dice. Source: Milletari, Navab and Ahmadi, "V-Net", 3DV 2016; Isensee et al.,
+"nnU-Net", Nature Methods 18, 2021 (cross entropy and Dice together).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from primum.dp.sampling import group_by
+from primum.models.linear import logits_of
+from primum.tasks.figures import mean_figures
+
+BINS: Final = 16  # of a patient's Dice
+_SMOOTH: Final = 1.0  # pixels
+
+Cells = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """One of so many classes for each pixel; the first is the background."""
+
+    classes: int
+
+    @property
+    def table(self) -> tuple[int, int]:
+        """Of a look: one row, bins of a patient's Dice."""
+        return 1, BINS
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy a pixel and 1 - soft Dice, both means, of each picture, [n].
+
+        Outputs [n, classes, size, size] (or [n, 1, ...] for two), target uint8 [n, size, size].
+        """
+        logits, masks = logits_of(outputs), target.long()
+        entropy = nn.functional.cross_entropy(logits, masks, reduction="none").flatten(1).mean(1)
+        truth = nn.functional.one_hot(masks, self.classes).movedim(-1, 1).to(logits.dtype)[:, 1:].flatten(2)
+        probability = torch.softmax(logits, 1)[:, 1:].flatten(2)
+        both, either = (probability * truth).sum(2), probability.sum(2) + truth.sum(2)
+        soft = (2 * both + _SMOOTH) / (either + _SMOOTH)
+        return entropy + 1 - soft.mean(1)
+
+    def cells(self, outputs: Tensor, labels: Tensor, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
+        """Row 0 and the bin of each patient's mean Dice."""
+        found = dice(masks_of(outputs), labels, self.classes, patients)
+        columns = np.clip((found.mean(axis=1) * BINS).astype(np.int64), 0, BINS - 1)
+        return np.zeros(len(patients), np.int64), columns
+
+    def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:
+        """Mean Dice with its interval; counts [1, bins] with noise of that deviation."""
+        return mean_figures(counts[0], noise, "dice")
+
+
+def mask_figures(found: Tensor, truth: Tensor, classes: Sequence[str], patients: Sequence[str]) -> dict[str, Any]:
+    """What a report tells of test masks: mean Dice of a patient with its interval, and of each class but the background.
+
+    `found`, `truth`: uint8 [n, size, size]; `patients`: whose each image is. Keys: dice, dice_low, dice_high (Student's t
+    over patients), images, patients, and `by_class`: dice and volume_error (mean of the difference over the true volume,
+    of the patients who have the class).
+    """
+    groups = group_by(patients)
+    each = dice(found, truth, len(classes), groups)
+    means = each.mean(axis=1)
+    half = float(_t(len(means)) * means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else 1.0
+    mean = float(means.mean())
+    errors = volume_errors(found, truth, len(classes), groups)
+    by_class = {
+        name: {"dice": float(each[:, place].mean()), "volume_error": errors[place]}
+        for place, name in enumerate(classes[1:])
+    }
+    bounds = {"dice_low": max(0.0, mean - half), "dice_high": min(1.0, mean + half)}
+    return {"dice": mean, **bounds, "images": len(found), "patients": len(groups), "by_class": by_class}
+
+
+def volume_errors(found: Tensor, truth: Tensor, classes: int, patients: Sequence[Sequence[int]]) -> list[float | None]:
+    """Per class but the background: mean of (found - true) / true pixels over the patients who have it; None: nobody."""
+    result: list[float | None] = []
+    for kind in range(1, classes):
+        sizes = [(int((found[images] == kind).sum()), int((truth[images] == kind).sum())) for images in patients]
+        errors = [(ours - theirs) / theirs for ours, theirs in sizes if theirs]
+        result.append(float(np.mean(errors)) if errors else None)
+    return result
+
+
+def _t(patients: int) -> float:
+    return float(stats.t.ppf(0.975, patients - 1))
+
+
+def masks_of(outputs: Tensor) -> Tensor:
+    """The most probable class of each pixel, uint8 [n, size, size]."""
+    return logits_of(outputs).argmax(1).to(torch.uint8)
+
+
+def dice(found: Tensor, truth: Tensor, classes: int, patients: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """Dice of each patient and class but the background, [patients, classes - 1].
+
+    `found`, `truth`: uint8 [n, size, size]. A class that neither mask has at a patient is found rightly: 1.
+    """
+    result = np.ones((len(patients), classes - 1))
+    for place, images in enumerate(patients):
+        ours, theirs = found[images], truth[images]
+        for kind in range(1, classes):
+            a, b = ours == kind, theirs == kind
+            size = int(a.sum() + b.sum())
+            if size:
+                result[place, kind - 1] = 2 * int((a & b).sum()) / size
+    return result
