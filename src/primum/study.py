@@ -41,12 +41,17 @@ class About(_Section):
 
 
 class Images(_Section):
-    """What an image file becomes."""
+    """What an image file, or each slice of a volume, becomes (imaging/prepare.py). With `context` so many slices on each
+    side of one are channels too: `channels` is 2 context + 1."""
 
     size: Annotated[int, Field(ge=16, le=1024)] = 64
-    channels: Literal[1, 3] = 1
+    channels: Annotated[int, Field(ge=1, le=7)] = 1
     fit: Literal["squash", "crop", "pad"] = "squash"
-    intensity: Literal["display", "stretch"] = "display"
+    intensity: Literal["display", "stretch", "clahe"] = "display"
+    spacing: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    window: Literal["", "soft-tissue", "lung", "bone", "brain"] = ""
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    context: Annotated[int, Field(ge=0, le=3)] = 0
 
 
 class Model(_Section):
@@ -239,6 +244,7 @@ class Study(_Section):
     def _consistent(self) -> "Study":
         for broken, message in (
             *_of_task(self),
+            *_of_images(self.images),
             *_of_privacy(self.privacy),
             *_of_patients(self),
             *_of_local_steps(self.training),
@@ -274,6 +280,18 @@ def _of_task(study: "Study") -> Rules:
             isinstance(study.model, MASK_MODELS) != masks,
             f'model.kind = "{kind}" does not go with task = "{study.study.task}": take {", ".join(fitting)}',
         ),
+    )
+
+
+def _of_images(images: Images) -> Rules:
+    channels, context = images.channels, images.context
+    return (
+        (
+            context > 0 and channels != 2 * context + 1,
+            f"images.channels = {channels} does not go with context = {context}: a slice and its neighbours are "
+            f"{2 * context + 1} channels",
+        ),
+        (context == 0 and channels not in (1, 3), f"images.channels = {channels}: 1 is grey, 3 is colour"),
     )
 
 

@@ -52,6 +52,7 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
         "node",
         "train",
         "inspect",
+        "data",
         "new",
         "demo",
         "report",

@@ -1,11 +1,16 @@
 """`primum inspect`, as its users run it."""
 
 import json
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+from click.testing import CliRunner
 from tests.imaging.samples import WHEEL, two_classes
+
+from primum.cli.inspect import command
+from primum.errors import DataError
 
 
 def _inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -35,3 +40,13 @@ def test_an_unusable_folder_ends_with_2_and_two_lines(tmp_path: Path) -> None:
         assert ended.returncode == 2 and ended.stdout == ""
         assert ended.stderr.startswith("Error: ") and len(ended.stderr.splitlines()) == 2
         assert "Traceback" not in ended.stderr
+
+
+def test_a_page_for_this_hospital_alone(tmp_path: Path) -> None:
+    folder, page = two_classes(tmp_path / "data"), tmp_path / "page.html"
+    arguments = [str(folder), "--patient", r"(\w+)_", "--html"]
+    ended = CliRunner().invoke(command, [*arguments, str(page)])
+    assert ended.exit_code == 0 and str(page) in ended.output
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600 and "stays in this hospital" in page.read_text()
+    ended = CliRunner().invoke(command, [*arguments, str(tmp_path / "gone" / "page.html"), "--json"])
+    assert isinstance(ended.exception, DataError) and "Make it first" in str(ended.exception)

@@ -1,4 +1,4 @@
-"""JPEG and PNG: depth, colour, transparency, orientation, and what is refused."""
+"""JPEG, PNG, TIFF, BMP and WebP: depth, colour, transparency, orientation, and what is refused."""
 
 import io
 import struct
@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 from tests.imaging.samples import grey, png
+from tests.imaging.volumes import flips
 
 from primum.errors import DataError
 from primum.imaging import Preparation, read_image
@@ -16,7 +19,7 @@ from primum.imaging.reader import LARGEST_PICTURE, decode, formats
 
 
 def test_the_readers() -> None:
-    assert formats() == ("DICOM", "JPEG", "PNG")
+    assert formats() == ("DICOM", "JPEG", "PNG", "TIFF", "BMP", "WebP")
 
 
 def test_grey_png_is_its_values(tmp_path: Path) -> None:
@@ -99,12 +102,78 @@ def test_a_mask_is_refused(real_data: Path | None, tmp_path: Path) -> None:
             decode(path)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
+@pytest.mark.parametrize("kind", ["png", "tiff", "bmp", "webp"])
+def test_formats_without_loss_give_one_picture(tmp_path: Path, kind: str) -> None:
+    values = grey("kinds").astype(np.uint8)
+    colours = np.stack([values, values[::-1], values[:, ::-1]], -1)
+    Pillow.fromarray(values).convert("RGB" if kind == "webp" else "L").save(tmp_path / "grey", kind, lossless=True)
+    Pillow.fromarray(colours).save(tmp_path / "colour", kind, lossless=True)
+    shown = decode(tmp_path / "colour")
+    assert np.allclose(shown.values, colours.transpose(2, 0, 1) / 255) and shown.format.lower() == kind
+    plain = read_image(tmp_path / "grey", Preparation(24)).pixels
+    assert np.allclose(plain, read_image(png(tmp_path / "a.png", "kinds"), Preparation(24)).pixels, atol=1e-6)
+
+
+@pytest.mark.parametrize("stored", ["uint16", ">u2", "int32", "float32"])
+@pytest.mark.parametrize("packed", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_deep_tiff_is_stretched(tmp_path: Path, stored: str, packed: str | None) -> None:
+    deep = grey("deep", top=4095)
+    if stored == ">u2":
+        (tmp_path / "a").write_bytes(_deep_tiff(deep))
+    else:
+        Pillow.fromarray(deep.astype(stored)).save(tmp_path / "a", "tiff", compression=packed)
+    picture = decode(tmp_path / "a")
+    assert np.corrcoef(picture.values.ravel(), deep.ravel())[0, 1] > 0.99 and picture.values.max() == 1
+    assert picture.notices == (f"{16 if stored in ('uint16', '>u2') else 32} bit: darkest and brightest 0.5 % cut",)
+
+
+def _deep_tiff(values: np.ndarray, order: str = ">", photometric: int = 1) -> bytes:
+    """An uncompressed TIFF of 16 bits, as some detectors write it."""
+    rows, columns = values.shape
+    tags = [(256, columns), (257, rows), (258, 16), (259, 1), (262, photometric), (273, 8), (277, 1), (278, rows)]
+    data = values.astype(f"{order}u2").tobytes()
+    entries = b"".join(struct.pack(f"{order}HHIHxx", tag, 3, 1, value) for tag, value in tags)
+    entries += struct.pack(f"{order}HHII", 279, 4, 1, len(data))
+    head = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(f"{order}I", 8 + len(data))
+    return head + data + struct.pack(f"{order}H", len(tags) + 1) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_zero_is_white_is_its_twin(tmp_path: Path, bits: int) -> None:
+    values = grey("white", top=2**bits - 1)
+    if bits == 8:
+        Pillow.fromarray(values.astype(np.uint8)).save(tmp_path / "a", "tiff")
+        Pillow.fromarray(values.astype(np.uint8)).save(tmp_path / "b", "tiff", tiffinfo={262: 0})
+    else:
+        (tmp_path / "a").write_bytes(_deep_tiff(values, "<"))
+        (tmp_path / "b").write_bytes(_deep_tiff(2**bits - 1 - values, "<", photometric=0))
+    assert np.allclose(decode(tmp_path / "a").values, decode(tmp_path / "b").values, atol=1e-6)
+
+
+def test_pages_turns_and_masks_of_tiff(tmp_path: Path) -> None:
+    shown = [Pillow.fromarray(grey(name, 40, 24).astype(np.uint8)) for name in "ab"]
+    shown[0].save(tmp_path / "pages", "tiff", save_all=True, append_images=shown[1:])
+    picture = decode(tmp_path / "pages")
+    assert picture.notices == ("first of 2 frames",) and np.allclose(picture.values[0], np.asarray(shown[0]) / 255)
+    shown[0].save(tmp_path / "turned", "tiff", tiffinfo={274: 3})
+    turned = decode(tmp_path / "turned")
+    assert np.allclose(turned.values[0], np.asarray(shown[0])[::-1, ::-1] / 255)
+    assert turned.notices == ("turned as EXIF says",)
+    shown[0].save(tmp_path / "lying", "tiff", tiffinfo={274: 6})
+    with pytest.raises(DataError, match="turned by its Orientation tag"):
+        decode(tmp_path / "lying")
+    for kind in ("tiff", "bmp"):
+        Pillow.fromarray(grey("a").astype(np.uint8) > 99).save(tmp_path / "mask", kind)
+        with pytest.raises(DataError, match="mask"):
+            decode(tmp_path / "mask")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "bmp", "webp"])
 def test_every_cut_is_refused(tmp_path: Path, kind: str) -> None:
     buffer = io.BytesIO()
     Pillow.fromarray(grey("cut", 64, 64).astype(np.uint8)).save(buffer, kind)
     whole = buffer.getvalue()
-    for length in (0, 3, 8, 20, 40, len(whole) // 2, len(whole) - 40):
+    for length in (0, 3, 8, 20, 40, len(whole) // 2, len(whole) - 60):
         (tmp_path / "cut").write_bytes(whole[:length])
         with pytest.raises(DataError):
             decode(tmp_path / "cut")
@@ -120,11 +189,15 @@ def test_every_cut_is_refused(tmp_path: Path, kind: str) -> None:
         (b"%PDF-1.7", "PDF"),
         (b"II*\0" + bytes(50), "TIFF"),
         (b"\x1f\x8b" + bytes(50), "gzip"),
+        (b"BM" + bytes(12) + b"\x28" + bytes(50), "BMP"),
+        (b"RIFF\x40\0\0\0WEBP" + bytes(50), "WebP"),
+        (b"RIFF\x40\0\0\0WAVE" + bytes(50), "sound"),
+        (b"NRRD0004\n", "NRRD"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "PNG"),
         (b"\xff\xd8\xff" + bytes(50), "JPEG"),
         (bytes(200), "not an image"),
     ],
-    ids=["empty", "csv", "gif", "zip", "pdf", "tiff", "gzip", "png", "jpeg", "zeros"],
+    ids=["empty", "csv", "gif", "zip", "pdf", "tiff", "gzip", "bmp", "webp", "wav", "nrrd", "png", "jpeg", "zeros"],
 )
 def test_what_is_no_picture_is_refused_by_name(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "thing").write_bytes(data)
@@ -150,6 +223,23 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     assert LARGEST_PICTURE < (1 << 31)
     with pytest.raises(DataError):
         decode(tmp_path / "bomb.png")
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 1 << 30), st.integers(1, 8), st.sampled_from(["png", "jpeg", "tiff", "bmp", "webp"]))
+def test_changed_bytes_give_a_picture_or_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, kind: str
+) -> None:
+    buffer = io.BytesIO()
+    Pillow.fromarray(grey("fuzz").astype(np.uint8)).save(buffer, kind)
+    path = tmp_path_factory.getbasetemp() / "changed picture"
+    path.write_bytes(flips(buffer.getvalue(), seed, count))
+    try:
+        values = decode(path).values
+    except DataError as error:
+        assert error.hint and "\n" not in error.message
+    else:
+        assert np.isfinite(values).all() and 0 <= values.min() < values.max() <= 1
 
 
 def test_missing_file_folder_and_dangling_link(tmp_path: Path) -> None:

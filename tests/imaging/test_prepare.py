@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from tests.imaging.samples import KEY, png, two_classes
+from tests.imaging.samples import KEY, dicom, png, two_classes
+from tests.imaging.volumes import CT_IMAGE, body
 
 from primum.errors import DataError, ModelError
 from primum.imaging import CHEST_XRAY_PATIENT, PatientSource, Picture, Preparation, read_folder, read_image
 from primum.imaging.prepare import prepare
+from primum.rng import Stream
 
 
 def _picture(rows: int, columns: int, channels: int = 1) -> Picture:
@@ -26,7 +28,7 @@ def _picture(rows: int, columns: int, channels: int = 1) -> Picture:
     size=st.integers(8, 40),
     channels=st.sampled_from([1, 3]),
     fit=st.sampled_from(["squash", "crop", "pad"]),
-    intensity=st.sampled_from(["display", "stretch"]),
+    intensity=st.sampled_from(["display", "stretch", "clahe"]),
 )
 def test_any_picture_becomes_the_asked_shape(
     rows: int, columns: int, size: int, channels: int, fit: Any, intensity: Any
@@ -81,9 +83,102 @@ def test_card_round_trip() -> None:
     assert Preparation.from_card(preparation.to_card()) == preparation
 
 
+def test_a_card_keeps_its_old_shape_and_old_cards_are_read() -> None:
+    """A card without the newer keys is one of an older Primum; one with their standard values is written like it."""
+    old = {"size": 64, "channels": 1, "fit": "crop", "intensity": "stretch"}
+    assert Preparation.from_card(old) == Preparation(64, 1, "crop", "stretch")
+    assert Preparation(64, 1, "crop", "stretch").to_card() == old
+    new = Preparation(32, 5, spacing=1.5, window="lung", axis="coronal", context=2)
+    card = new.to_card()
+    assert {name: card[name] for name in ("spacing", "window", "axis", "context")} == {
+        "spacing": 1.5, "window": "lung", "axis": "coronal", "context": 2,
+    }  # fmt: skip
+    assert Preparation.from_card(card) == new
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"context": 4}, "0 to 3 neighbouring"),
+        ({"context": 1}, "has 3 channels, not 1"),
+        ({"context": 1, "channels": 5}, "has 3 channels, not 5"),
+        ({"channels": 5}, "1 channel"),
+        ({"spacing": 0.0}, "not 0.0"),
+        ({"spacing": float("nan")}, "not nan"),
+        ({"window": "liver"}, "unknown preparation"),
+        ({"axis": "oblique"}, "unknown preparation"),
+    ],
+    ids=str,
+)
+def test_a_preparation_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        Preparation(**change)
+    assert caught.value.hint
+
+
+def test_windows_are_for_pictures_of_ct(tmp_path: Path) -> None:
+    values = (body(shape=(3, 40, 40))[1] + 1024).astype(np.uint16)
+    ct = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
+    shown = read_image(dicom(tmp_path / "ct", values, **ct), Preparation(40, window="soft-tissue")).pixels
+    assert np.allclose(shown[0], np.clip((values - 1024.0 - 40) / 400 + 0.5, 0, 1), atol=1e-6)
+    inverted = read_image(
+        dicom(tmp_path / "twin", values, PhotometricInterpretation="MONOCHROME1", SOPClassUID=CT_IMAGE, **ct),
+        Preparation(40, window="soft-tissue"),
+    )
+    assert np.array_equal(inverted.pixels, shown)
+    others = {"mr": {**ct, "Modality": "MR"}, "bare": {"Modality": "CT"}, "unit": {**ct, "RescaleType": "US"}}
+    for name, elements in others.items():
+        with pytest.raises(DataError, match=f"{name} has no Hounsfield values, which the window 'lung' needs"):
+            read_image(dicom(tmp_path / name, values, **elements), Preparation(window="lung"))
+    with pytest.raises(DataError, match="has no Hounsfield values"):
+        read_image(png(tmp_path / "a.png"), Preparation(window="bone"))
+
+
+def test_millimetres_of_pictures(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a", np.arange(40 * 60, dtype=np.uint16).reshape(40, 60), PixelSpacing=[1.0, 0.5])
+    image = read_image(path, Preparation(64, fit="crop", spacing=1.0))
+    assert image.spacing == (1.0, 1.0)
+    assert (image.pixels[0] > 0).any(axis=1).sum() == 40 and (image.pixels[0] > 0).any(axis=0).sum() == 30
+    with pytest.raises(DataError, match=r"a\.png does not say how many mm"):
+        read_image(png(tmp_path / "a.png"), Preparation(64, spacing=1.0))
+
+
+def test_a_single_picture_has_no_neighbours(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="without neighbouring slices"):
+        read_image(png(tmp_path / "a.png"), Preparation(64, 3, context=1))
+
+
+def test_equalised_pictures_keep_their_colours(tmp_path: Path) -> None:
+    faint = 80 + 40 * Stream.public("faint").uniform((64, 64))
+    colours = np.stack([faint, faint / 2, faint / 4], -1).astype(np.uint8)
+    Pillow.fromarray(colours).save(tmp_path / "a.png")
+    Pillow.fromarray(colours[..., 0]).save(tmp_path / "b.png")
+    shown, plain = (
+        read_image(tmp_path / "a.png", Preparation(64, 3, intensity=how)).pixels for how in ("clahe", "display")
+    )  # type: ignore[arg-type]
+    assert shown[0].std() > 1.5 * plain[0].std()
+    assert np.allclose(shown[1] / shown[0], plain[1] / plain[0], atol=0.03)
+    grey = read_image(tmp_path / "b.png", Preparation(64, 3, intensity="clahe")).pixels
+    assert np.array_equal(grey[0], grey[2]) and grey.std() > 1.5 * plain[0].std()
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"fit": "stretch"}, {"size": 0}, {"size": "64"}, {"channels": 2}, {"extra": 1}, {"intensity": None}],
+    [
+        {"fit": "stretch"},
+        {"size": 0},
+        {"size": "64"},
+        {"channels": 2},
+        {"extra": 1},
+        {"intensity": None},
+        {"context": "1"},
+        {"spacing": "1"},
+        {"spacing": True},
+        {"window": "liver"},
+        {"context": 1},
+        {"axis": None},
+        {"size": True},
+    ],
     ids=str,
 )
 def test_a_wrong_card_is_refused(change: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ VERBS: Final = {
     "coordinator": "Data scientist's side: run the hub; `invite NAME` makes a join file for a hospital.",
     "node": "Data owner: join with your images, decide on each study.",
     "inspect": "Data owner: what a node would offer, and every file it cannot use.",
+    "data": "Public data sets by name: list, get, unpack into folders that a node can read.",
     "new": "Data scientist: `new study` writes a commented study.toml.",
     "train": "Data scientist: train what study.toml says; --check only explains it.",
     "secagg": "Data scientist: `secagg plan N` says what secure aggregation of N hospitals needs and costs.",

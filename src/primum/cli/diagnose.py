@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 @click.option("--deployment", required=True, type=click.Path(path_type=Path), help="The model owner's public.json.")
 @click.option("--token", type=click.Path(path_type=Path), help="Your token, where the deployment asks for one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write masks and reports there: DICOM, NIfTI, PNG, FHIR.",
+)
 @click.option("--save-request", type=click.Path(path_type=Path), metavar="DIR", help="Write requests, send nothing.")
 @click.option("--carry", type=click.Path(path_type=Path), metavar="DIR", help="Send saved requests, keep the answers.")
 @click.option("--from-answers", type=click.Path(path_type=Path), metavar="DIR", help="Open the answers.")
@@ -25,14 +32,17 @@ def command(
     deployment: Path,
     token: Path | None,
     as_json: bool,
+    out: Path | None,
     save_request: Path | None,
     carry: Path | None,
     from_answers: Path | None,
 ) -> None:
-    """Clinician or patient: probabilities per class, without any server reading the image.
+    """Clinician or patient: probabilities per class, or a mask, without any server reading the image.
+
+    IMAGES are pictures, and for a model that draws masks volumes too: NIfTI, NRRD, a folder of one DICOM series.
 
     \b
-    Online:      primum diagnose xray.dcm --deployment public.json
+    Online:      primum diagnose xray.dcm --deployment public.json --out results
     By file:     primum diagnose xray.dcm --deployment public.json --save-request DIR     where the image is
                  primum diagnose --deployment public.json --carry DIR                     where there is a network:
                      copy request-a.json and request-b.json there, and both answers back; reply.key stays
@@ -43,6 +53,8 @@ def command(
     modes = [mode for mode in (save_request, carry, from_answers) if mode is not None]
     if len(modes) > 1 or bool(images) == (carry is not None or from_answers is not None):
         raise click.UsageError("Give IMAGES (perhaps with --save-request), or --carry, or --from-answers.")
+    if out is not None and (save_request is not None or carry is not None):
+        raise click.UsageError("--out goes with a diagnosis, not with --save-request or --carry.")
     public = load_public(deployment)
     if carry is not None:
         from primum.diagnosis.client import carry as send
@@ -50,17 +62,29 @@ def command(
         send(carry, public)
         print(f"{carry}: both answers are there; they open where the request was made.")
         return
-    from primum.diagnosis.data_owner import diagnose_files, open_saved, save_requests
+    from primum.diagnosis.data_owner import ImagePath, diagnose_sources, open_saved, save_requests
     from primum.diagnosis.tokens import load_token
 
     permit = load_token(token, public.deployment) if token is not None else None
     if save_request is not None:
         save_requests(images, public, save_request, permit)
         print(f"{save_request}: request-a.json and request-b.json may travel; reply.key must stay here.")
-    elif from_answers is not None:
-        _show(*open_saved(from_answers, public), as_json)
+        return
+    names = [str(path) for path in images]
+    if from_answers is not None:
+        told, diagnoses = open_saved(from_answers, public)
+        names = list(told)
+        sources = ImagePath.of(public).read([Path(name) for name in names]) if out else []
     else:
-        _show([str(path) for path in images], diagnose_files(images, public, permit=permit), as_json)
+        sources = ImagePath.of(public).read(images)
+        diagnoses = diagnose_sources(sources, public, permit=permit)
+    _show(names, diagnoses, as_json)
+    if out is not None:
+        from primum.diagnosis.results import write_results
+
+        for source, diagnosis in zip(sources, diagnoses, strict=True):
+            for path in write_results(source, diagnosis, public.card, out):
+                print(path, file=sys.stderr)
 
 
 def _show(names: Sequence[str], diagnoses: Sequence["Diagnosis"], as_json: bool) -> None:
@@ -72,8 +96,7 @@ def _print_json(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None:
         {
             "image": name,
             "diagnosis": one.best,
-            "probabilities": dict(zip(one.classes, one.probabilities, strict=True)),
-            "logits": dict(zip(one.classes, one.logits, strict=True)),
+            **_figures(one),
             "number": one.number,
             "seconds": None if math.isnan(one.seconds) else one.seconds,
             "bytes": one.bytes,
@@ -82,6 +105,15 @@ def _print_json(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None:
         for name, one in zip(names, diagnoses, strict=True)
     ]
     print(json.dumps(rows, indent=1))
+
+
+def _figures(one: "Diagnosis") -> dict[str, dict[str, float]]:
+    if one.mask is not None:
+        return {"shares": dict(zip(one.classes, one.probabilities, strict=True))}
+    return {
+        "probabilities": dict(zip(one.classes, one.probabilities, strict=True)),
+        "logits": dict(zip(one.classes, one.logits, strict=True)),
+    }
 
 
 def _print_table(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None:
@@ -101,6 +133,7 @@ def _print_table(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None
     size = sum(one.bytes for one in diagnoses) / len(diagnoses)
     seconds = sum(one.seconds for one in diagnoses) / len(diagnoses)
     took = "" if math.isnan(seconds) else f"{seconds:.2f} s and "
+    what = "share of the picture" if diagnoses[0].mask is not None else "probability"
     console.print(
-        f"{took}{size / 1e6:.2f} MB an image. A probability is the model's opinion, not a finding.", soft_wrap=True
+        f"{took}{size / 1e6:.2f} MB an image. A {what} is the model's opinion, not a finding.", soft_wrap=True
     )

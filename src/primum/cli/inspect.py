@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from primum.imaging import Intake, PatientSource, Preparation, Problem, read_folder
+from primum.imaging import Intake, PatientSource, Preparation, Problem, holds_masks, read_folder, read_masked_folder
+from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.folder import Progress as Report
 
 
@@ -26,24 +28,50 @@ from primum.imaging.folder import Progress as Report
 @click.option("--size", default=64, show_default=True, help="Pixels a side at which images are compared.")
 @click.option("--channels", default=1, show_default=True, help="1 for grey, 3 for colour.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def command(folder: Path, pattern: str | None, single: bool, size: int, channels: int, as_json: bool) -> None:
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails and suspects, for you alone."
+)
+def command(
+    folder: Path, pattern: str | None, single: bool, size: int, channels: int, as_json: bool, page: Path | None
+) -> None:
     """Show what a node would offer from FOLDER, and every file that it could not use, with the reason.
 
-    FOLDER holds one folder per class, or a labels.csv (file,label,patient). Nothing is sent anywhere. Ends with 0 if a
-    node could use the folder, else with 2.
+    FOLDER holds one folder per class, or a labels.csv (file,label,patient); or images with masks (images/ beside masks/,
+    or dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
     """
-    with _bar(quiet=as_json) as report:
-        intake = read_folder(
-            folder,
-            preparation=Preparation(size=size, channels=channels),
-            patients=PatientSource(pattern, single),
+    with unpacked(folder) as opened:
+        preparation, patients = Preparation(size=size, channels=channels), PatientSource(pattern, single)
+        intake = _read(opened, preparation, patients, quiet=as_json)
+        if as_json:
+            print(json.dumps(summary(intake), indent=2, ensure_ascii=False))
+        else:
+            show(intake, Console())
+        if page is not None:
+            _write_page(intake, opened.folder, page, folder.resolve().name, quiet=as_json)
+
+
+def _read(opened: Unpacked, preparation: Preparation, patients: PatientSource, *, quiet: bool) -> Intake:
+    """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
+    read = read_masked_folder if holds_masks(opened.folder) else read_folder
+    with _bar("reading", quiet=quiet) as report:
+        intake = read(
+            opened.folder,
+            preparation=preparation,
+            patients=patients,
             pseudonym_key=os.urandom(32),
             progress=report,
         )
-    if as_json:
-        print(json.dumps(summary(intake), indent=2, ensure_ascii=False))
-    else:
-        show(intake, Console())
+    problems, notices = (*opened.problems, *intake.problems), (*opened.notices, *intake.notices)
+    return replace(intake, problems=problems, notices=notices)
+
+
+def _write_page(intake: Intake, folder: Path, page: Path, title: str, *, quiet: bool) -> None:
+    from primum.report.inspection import write_inspection
+
+    with _bar("looking", quiet=quiet) as report:
+        write_inspection(intake, folder, page, title, progress=report)
+    if not quiet:
+        print(f"\nPage  {page.resolve()}\nIt shows images of patients, and stays in this hospital.")
 
 
 def summary(intake: Intake) -> dict[str, object]:
@@ -92,11 +120,11 @@ def _by_reason(problems: tuple[Problem, ...]) -> dict[tuple[str, str], list[str]
 
 
 @contextmanager
-def _bar(*, quiet: bool) -> Iterator[Report | None]:
+def _bar(what: str, *, quiet: bool) -> Iterator[Report | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading", total=None)
+        task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -9,7 +9,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +24,10 @@ from primum.diagnosis.files import read_message, write_message
 from primum.diagnosis.messages import Answer, Request, answer_limit, most_images, request_limit
 from primum.diagnosis.requests import make_requests, open_answers
 from primum.diagnosis.roles import open_folder
+from primum.diagnosis.sources import Source, open_source
 from primum.diagnosis.tokens import Permit
 from primum.errors import InputError, ModelError, PeerError
-from primum.imaging import Preparation, read_image
+from primum.imaging import Preparation
 from primum.keys.sealing import SealingKey
 from primum.models.card import Card, NetworkCard
 from primum.models.linear import outputs_for
@@ -49,8 +50,8 @@ Progress = Callable[[int], None]
 class Diagnosis:
     """What the data owner learns of one image: a probability and a logit per class, or a mask.
 
-    `mask`: uint8 [size, size] at the prepared size, the most probable class of each pixel; then `probabilities` are the
-    classes' shares of the image, and there are no logits. `seconds` and `bytes` (sent and received, both servers) are its part of the request it was in; `number` is the
+    `mask`: uint8 [size, size] at the prepared size, of a volume [slices, size, size], the most probable class of each
+    pixel; then `probabilities` are the classes' shares of the image, and there are no logits. `seconds` and `bytes` (sent and received, both servers) are its part of the request it was in; `number` is the
     request number that it used; `model` is the digest of the model's card, program and weights, in hex. Prints neither
     probabilities nor logits nor mask.
     """
@@ -72,9 +73,10 @@ class Diagnosis:
 
 
 class Names(Message, frozen=True):
-    """Which images a saved request is about, in order; stays with the data owner."""
+    """Which images a saved request is about, in order, and how many slices each has; stays with the data owner."""
 
     names: tuple[str, ...]
+    slices: tuple[int, ...] = ()
 
 
 class ImagePath(ABC):
@@ -101,9 +103,9 @@ class ImagePath(ABC):
                 "The card in the deployment file is not one.", "Ask the model owner for it again."
             ) from error
 
-    def read(self, paths: Sequence[Path]) -> torch.Tensor:
-        """Float32 [n, channels, size, size] of image files; DataError that names the file."""
-        return torch.from_numpy(np.stack([read_image(path, self.preparation).pixels for path in paths]))
+    def read(self, paths: Sequence[Path]) -> list[Source]:
+        """Pictures, and where the model draws masks volumes too; DataError that names the file."""
+        return [open_source(path, self.preparation, self.masks) for path in paths]
 
     @abstractmethod
     def inputs(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
@@ -215,8 +217,45 @@ def diagnose(
 def diagnose_files(
     paths: Sequence[Path], public: PublicFile, *, permit: Permit | None = None, progress: Progress = lambda done: None
 ) -> list[Diagnosis]:
-    """`diagnose` for image files (DICOM, JPEG, PNG); all are read before anything is sent."""
-    return diagnose(ImagePath.of(public).read(paths), public, permit=permit, progress=progress)
+    """`diagnose` for image files, one answer each; all are read before anything is sent.
+
+    A model that draws masks takes volumes too: NIfTI, NRRD, or a folder of one DICOM series.
+    """
+    return diagnose_sources(ImagePath.of(public).read(paths), public, permit=permit, progress=progress)
+
+
+def diagnose_sources(
+    sources: Sequence[Source],
+    public: PublicFile,
+    *,
+    permit: Permit | None = None,
+    progress: Progress = lambda done: None,
+) -> list[Diagnosis]:
+    """`diagnose_files` for what `ImagePath.read` opened."""
+    images = torch.cat([source.images for source in sources])
+    return _joined(
+        diagnose(images, public, permit=permit, progress=progress), [len(source.images) for source in sources]
+    )
+
+
+def _joined(diagnoses: Sequence[Diagnosis], slices: Sequence[int]) -> list[Diagnosis]:
+    """One diagnosis for each source: the slices of a volume together."""
+    result, start = [], 0
+    for count in slices:
+        result.append(_volume(diagnoses[start : start + count]) if count > 1 else diagnoses[start])
+        start += count
+    return result
+
+
+def _volume(slices: Sequence[Diagnosis]) -> Diagnosis:
+    masks = np.stack([one.mask for one in slices if one.mask is not None])
+    return replace(
+        slices[0],
+        probabilities=_areas(masks, len(slices[0].classes)),
+        seconds=sum(one.seconds for one in slices),
+        bytes=sum(one.bytes for one in slices),
+        mask=masks,
+    )
 
 
 async def _diagnose(
@@ -296,15 +335,19 @@ def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permi
     most = most_images(public.deployment.program)
     if not 1 <= len(paths) <= most:
         raise InputError(f"A saved request has 1 to {most} images, not {len(paths)}.", "Use several folders.")
+    way = ImagePath.of(public)
     names = [*REQUEST_NAMES.values(), *ANSWER_NAMES.values(), _KEY, _NAMES]
     present = [name for name in names if (folder / name).exists()]
     if present:
         raise InputError(f"{folder} already holds {present[0]}.", "Use a new folder for every request.")
-    way = ImagePath.of(public)
-    inputs = way.inputs(way.read(paths))
+    sources = way.read(paths)
+    slices = tuple(len(source.images) for source in sources)
+    if sum(slices) > most:
+        raise InputError(f"A saved request has up to {most} slices, not {sum(slices)}.", "Use several folders.")
+    inputs = way.inputs(torch.cat([source.images for source in sources]))
     open_folder(folder)
     key = SealingKey.load_or_make(folder / _KEY)
-    write_message(folder / _NAMES, Names(tuple(str(path) for path in paths)), private=True)
+    write_message(folder / _NAMES, Names(tuple(str(path) for path in paths), slices), private=True)
     for request in make_requests(inputs, public.deployment, key.public, permit):
         write_message(folder / REQUEST_NAMES[request.server], request)
 
@@ -317,13 +360,15 @@ def open_saved(folder: Path, public: PublicFile) -> tuple[tuple[str, ...], list[
     limit = request_limit(public.deployment.program) * 2
     if not (folder / _KEY).exists():
         raise InputError(f"{folder} has no {_KEY}.", "The answers open only where the request was made.")
-    names = read_message(folder / _NAMES, Names, 1 << 20).names
+    about = read_message(folder / _NAMES, Names, 1 << 20)
+    slices = about.slices or (1,) * len(about.names)
     request = read_message(folder / REQUEST_NAMES["A"], Request, limit)
     a, b = (
         read_message(folder / ANSWER_NAMES[role], Answer, answer_limit(public.deployment.program)) for role in ROLES
     )
     outputs, first = open_answers((a, b), request, public.deployment, SealingKey.load_or_make(folder / _KEY))
-    if len(names) != len(outputs):
+    if sum(slices) != len(outputs) or len(slices) != len(about.names):
         raise InputError(f"{folder / _NAMES} names another number of images.", "Restore it from a copy.")
     size = sum((folder / name).stat().st_size for name in (*REQUEST_NAMES.values(), *ANSWER_NAMES.values()))
-    return names, _diagnoses(outputs, ImagePath.of(public), public, first, math.nan, size // len(names))
+    found = _diagnoses(outputs, ImagePath.of(public), public, first, math.nan, size // len(outputs))
+    return about.names, _joined(found, slices)

@@ -35,7 +35,16 @@ from primum.federation.policy import Policy
 from primum.federation.records import body_of, to_reply
 from primum.federation.scientist import Desk as CoordinatorDesk
 from primum.federation.scientist import Submitted, post
-from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_folder, split_patients
+from primum.imaging import (
+    Dataset,
+    Intake,
+    PatientSource,
+    Preparation,
+    holds_masks,
+    read_folder,
+    read_masked_folder,
+    split_patients,
+)
 from primum.journal import Journal
 from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
@@ -121,6 +130,11 @@ class Images:
     progress: Callable[[int, int], None] | None = None
     _read: dict[tuple[Preparation, tuple[str, ...] | None], Intake] = field(default_factory=dict, repr=False)
 
+    @property
+    def masked(self) -> bool:
+        """Whether the folder holds images with masks."""
+        return holds_masks(self.folder)
+
     def intake(self, preparation: Preparation, classes: tuple[str, ...] | None = None) -> Intake:
         """What the folder holds at that preparation."""
         found = self._read.get((preparation, None))
@@ -128,7 +142,8 @@ class Images:
             return found
         if (preparation, classes) not in self._read:
             source = PatientSource(self.settings.patient, self.settings.one_image_per_patient)
-            self._read[preparation, classes] = read_folder(
+            read = read_masked_folder if self.masked else read_folder
+            self._read[preparation, classes] = read(
                 self.folder,
                 classes,
                 preparation=preparation,
@@ -140,9 +155,11 @@ class Images:
 
     def cohorts(self, plan: Plan, share: float) -> Cohorts:
         """Features of the study's training and evaluation patients."""
-        images = plan.study.images
-        preparation = Preparation(images.size, images.channels, images.fit, images.intensity)
-        data = self.intake(preparation, plan.study.study.classes).dataset
+        about = plan.study.study
+        if self.masked != (about.task == "segmentation"):
+            holds = "images with masks" if self.masked else "images without masks"
+            raise DataError(f"{self.folder} holds {holds}, the study is a {about.task}.", "Start a node on other data.")
+        data = self.intake(plan.preparation, about.classes).dataset
         with torch.no_grad():
             features = plan.front_end.features(data.images)
         evaluation = torch.from_numpy(split_patients(data.patients, share, self.key))

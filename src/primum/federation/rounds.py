@@ -211,7 +211,7 @@ class Rounds:
             classes=study.study.classes,
             front_end=plan.front_end_card,
             learned=plan.learned,
-            preparation=study.images.model_dump(),
+            preparation=plan.preparation.to_card(),
             privacy=privacy,
             trained={
                 "study": study.study.name,

@@ -1,18 +1,34 @@
 """Imaging: files -> Image -> Dataset, by patient.
 
-In: a hospital's folder (one folder per class, or labels.csv) of DICOM, JPEG and PNG in any mixture. Out: `Intake`, with a
-`Dataset` of prepared images, labels and patient pseudonyms, and a `Problem` for every file that was set aside.
-Read `folder.py` first, then `prepare.py` (how a picture becomes pixels, the same for training and diagnosis),
-`dicom.py` and `photo.py` (one reader per format). Sources: DICOM PS3.3, PS3.5; pydicom; Pillow.
+In: a hospital's folder, or an archive of it, of DICOM, JPEG, PNG, TIFF, BMP and WebP in any mixture (one folder per
+class, or labels.csv); or of images with masks, pictures or volumes (DICOM series and SEG, NIfTI, NRRD). Out: `Intake`,
+with a `Dataset` of prepared images, labels or masks and patient pseudonyms, and a `Problem` for every file that was set
+aside. Read `folder.py` first, then `prepare.py` (how a picture becomes pixels, the same for training and diagnosis).
+
+| what | where |
+|---|---|
+| one reader per format of pictures | dicom.py on stored.py and decoder.py, photo.py; reader.py chooses |
+| volumes: LPS coordinates, one orientation | volume.py; series.py, nifti.py, nrrd.py read them, slices.py prepares them |
+| masks | cases.py finds them, masked.py reads the folder; mask_picture.py, segmentation_object.py read one |
+| grey levels and places | intensity.py, geometry.py |
+| who and which file | patient.py, listing.py, archive.py, split.py |
+
+Sources: DICOM PS3.3, PS3.5; NIfTI-1 and -2; NRRD; pydicom; nibabel; Pillow.
 """
 
+from primum.imaging.cases import holds_masks
 from primum.imaging.dataset import Dataset, assert_disjoint
 from primum.imaging.folder import FEWEST_PATIENTS, Intake, read_folder
 from primum.imaging.image import Image, Picture, Problem, Provenance
+from primum.imaging.masked import read_masked_folder
 from primum.imaging.medmnist import read_medmnist
 from primum.imaging.patient import CHEST_XRAY_PATIENT, PatientSource, pseudonym
 from primum.imaging.prepare import Preparation, read_image
+from primum.imaging.segmentation_object import read_segmentation
+from primum.imaging.series import read_volume
+from primum.imaging.slices import read_slices
 from primum.imaging.split import deal, split_patients
+from primum.imaging.volume import Volume
 
 __all__ = [
     "CHEST_XRAY_PATIENT",
@@ -25,11 +41,17 @@ __all__ = [
     "Preparation",
     "Problem",
     "Provenance",
+    "Volume",
     "assert_disjoint",
     "deal",
+    "holds_masks",
     "pseudonym",
     "read_folder",
     "read_image",
+    "read_masked_folder",
     "read_medmnist",
+    "read_segmentation",
+    "read_slices",
+    "read_volume",
     "split_patients",
 ]

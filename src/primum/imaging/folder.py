@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from primum.errors import DataError
+from primum.imaging.archive import unpacked
 from primum.imaging.dataset import Dataset
 from primum.imaging.image import Pixels, Problem
 from primum.imaging.listing import Listed, Listing, list_folder
-from primum.imaging.patient import PatientSource, pseudonym
+from primum.imaging.patient import NoPatient, PatientSource, whose
 from primum.imaging.prepare import Preparation, prepare
 from primum.imaging.reader import decode
 
@@ -42,10 +43,11 @@ class Intake:
 
     @property
     def patients(self) -> dict[str, int]:
-        """Patients per class."""
+        """Patients per class; with masks: patients of whom a pixel is of it."""
         seen = {name: set[str]() for name in self.dataset.classes}
-        for label, patient in zip(self.dataset.labels.tolist(), self.dataset.patients, strict=True):
-            seen[self.dataset.classes[label]].add(patient)
+        for labels, patient in zip(self.dataset.labels, self.dataset.patients, strict=True):
+            for label in labels.unique().tolist():
+                seen[self.dataset.classes[label]].add(patient)
         return {name: len(who) for name, who in seen.items()}
 
 
@@ -67,7 +69,7 @@ def read_folder(
     pseudonym_key: bytes,
     progress: Progress | None = None,
 ) -> Intake:
-    """Read every image of `folder` (class folders, or labels.csv) at the prepared size.
+    """Read every image of `folder` (class folders, or labels.csv) at the prepared size; archives are unpacked first.
 
     What cannot be used is set aside by name and reason, and the reading goes on: unreadable, empty, truncated or flat
     files, masks, colour where grey is asked, exact copies, images without a patient, and all images of a patient who is
@@ -76,53 +78,34 @@ def read_folder(
 
     Raises DataError where the folder, a class or the number of patients makes it unusable as a whole.
     """
-    listing = list_folder(folder, classes)
-    problems = list(listing.problems)
-    reads: list[_Read] = []
-    nameless = 0
-    for done, listed in enumerate(listing.entries, 1):
-        try:
-            reads.append(_read(folder, listed, preparation, patients, pseudonym_key))
-        except DataError as error:
-            nameless += isinstance(error, _NoPatient)
-            problems.append(Problem(listed.file, error.message, error.hint))
-        if progress is not None:
-            progress(done, len(listing.entries))
+    with unpacked(folder) as opened:
+        listing = list_folder(opened.folder, classes)
+        problems = [*opened.problems, *listing.problems]
+        reads: list[_Read] = []
+        nameless = 0
+        for done, listed in enumerate(listing.entries, 1):
+            try:
+                reads.append(_read(opened.folder, listed, preparation, patients, pseudonym_key))
+            except DataError as error:
+                nameless += isinstance(error, NoPatient)
+                problems.append(Problem(listed.file, error.message, error.hint))
+            if progress is not None:
+                progress(done, len(listing.entries))
     if nameless and not reads:
-        raise DataError(f"no image in {folder} says whose it is", _NoPatient().hint)
+        raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
     reads = _drop_copies(reads, problems)
     reads = _drop_two_classes(folder, reads, problems)
     _check_enough(folder, listing, reads, problems)
-    notices = (*listing.notices, *_count_notices(reads))
+    notices = (*opened.notices, *listing.notices, *_count_notices(reads))
     formats = dict(sorted(Counter(read.format for read in reads).items()))
     return Intake(_dataset(reads, listing.classes), tuple(problems), notices, formats)
 
 
-class _NoPatient(DataError):
-    def __init__(self) -> None:
-        super().__init__(
-            "does not say whose it is",
-            "Give a pattern for file names, a column `patient` in labels.csv, or say that each image is its own patient"
-            " (--patient REGEX or --one-image-per-patient).",
-        )
-
-
 def _read(folder: Path, listed: Listed, preparation: Preparation, patients: PatientSource, key: bytes) -> _Read:
     picture = decode(folder / listed.file)
-    who = patients.patient(listed.file, listed.patient, picture.patient)
-    if who is None:
-        raise _NoPatient
+    who, notices = whose(patients, listed.file, listed.patient, picture.patient, key)
     pixels, _ = prepare(picture, preparation)
-    notices = picture.notices
-    named = patients.named(listed.file)
-    if (
-        listed.patient is None
-        and named
-        and picture.patient
-        and pseudonym(named, key) != pseudonym(picture.patient, key)
-    ):
-        notices = (*notices, "the pattern names another patient than PatientID; the pattern was used")
-    return _Read(listed, pixels, picture.format, notices, pseudonym(who, key))
+    return _Read(listed, pixels, picture.format, picture.notices + notices, who)
 
 
 def _drop_copies(reads: list[_Read], problems: list[Problem]) -> list[_Read]:
@@ -164,7 +147,11 @@ def _check_enough(folder: Path, listing: Listing, reads: list[_Read], problems: 
             first = next((problem for problem in problems if labels.get(problem.file) == name), None)
             why = f": {first.file} {first.reason}" if first else ""
             raise DataError(f"no image of class {name} in {folder} can be used{why}", "See `primum inspect`.")
-    count = len({read.patient for read in reads})
+    require_patients(folder, len({read.patient for read in reads}))
+
+
+def require_patients(folder: Path, count: int) -> None:
+    """Raise DataError where `folder` has fewer than `FEWEST_PATIENTS` patients."""
     if count < FEWEST_PATIENTS:
         raise DataError(
             f"{folder} has usable images of {count} patient{'' if count == 1 else 's'}; at least {FEWEST_PATIENTS} are"

@@ -14,7 +14,8 @@ class Picture:
 
     `values`: float32 [1 or 3, rows, columns] in [0, 1]. `spacing`: (row, column) distance in mm, or None where the file
     does not say. `patient`: the patient as the file names it, or None; never printed. `notices`: what the reader had to
-    decide (first frame of several, ...), in words that name no patient.
+    decide (first frame of several, ...), in words that name no patient. `hounsfield`: the same pixels in Hounsfield
+    units, for a CT that says so, else None.
     """
 
     values: Pixels = field(repr=False)
@@ -22,6 +23,7 @@ class Picture:
     spacing: tuple[float, float] | None = None
     patient: str | None = field(default=None, repr=False)
     notices: tuple[str, ...] = ()
+    hounsfield: Pixels | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def list_folder(folder: Path, classes: tuple[str, ...] | None = None) -> Listing
     `classes`: those of a study; None takes what is there, sorted. Raises DataError where the folder cannot be listed,
     a class is missing or empty, or fewer than two classes are there.
     """
-    top = _listdir(folder)
+    top = listdir(folder)
     if any(entry.name.lower() == LABELS for entry in top):
         name = next(entry.name for entry in top if entry.name.lower() == LABELS)
         listing = _from_csv(folder, folder / name, classes)
@@ -59,14 +59,15 @@ def walk(folder: Path) -> Iterator[str]:
 
     Raises DataError where a folder cannot be listed. Links to folders are not followed (they may go in circles).
     """
-    for entry in _listdir(folder):
+    for entry in listdir(folder):
         if entry.is_dir() and not entry.is_symlink():
             yield from (f"{entry.name}/{below}" for below in walk(entry))
         else:
             yield entry.name
 
 
-def _listdir(folder: Path) -> list[Path]:
+def listdir(folder: Path) -> list[Path]:
+    """What lies in `folder`, by name, without hidden and system files; raises DataError where it cannot be listed."""
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except FileNotFoundError as error:

@@ -59,6 +59,33 @@ class PatientSource:
         return f"the only image {file}" if self.one_image_per_patient else None
 
 
+class NoPatient(DataError):
+    """An image of which nobody says whose it is."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "does not say whose it is",
+            "Give a pattern for file names, a column `patient` in labels.csv, or say that each image is its own patient"
+            " (--patient REGEX or --one-image-per-patient).",
+        )
+
+
+def whose(
+    patients: PatientSource, file: str, listed: str | None, inside: str | None, key: bytes
+) -> tuple[str, tuple[str, ...]]:
+    """The pseudonym of the patient of `file`, and what had to be decided; raises NoPatient.
+
+    `listed`: the patient in a csv, `inside`: the one that the file names; None where there is none.
+    """
+    who = patients.patient(file, listed, inside)
+    if who is None:
+        raise NoPatient
+    named = patients.named(file)
+    if listed is None and named and inside and pseudonym(named, key) != pseudonym(inside, key):
+        return pseudonym(who, key), ("the pattern names another patient than PatientID; the pattern was used",)
+    return pseudonym(who, key), ()
+
+
 def canonical(patient: str) -> str:
     """One spelling of one patient: Unicode NFKC, no padding (DICOM pads with spaces and zeros), case kept."""
     return unicodedata.normalize("NFKC", patient).strip(" \t\r\n\0")

@@ -1,4 +1,7 @@
-"""JPEG and PNG, by Pillow: 8 and 16 bit, grey, colour, palettes, transparency, EXIF orientation."""
+"""JPEG, PNG, TIFF, BMP and WebP, by Pillow: 8, 16 and 32 bit, grey, colour, palettes, transparency, orientation.
+
+Colours of 16 bits a channel are read at 8 (Pillow has no more). Of several pages or frames the first is taken.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -12,8 +15,15 @@ from primum.imaging.image import Picture, Pixels
 from primum.imaging.intensity import stretch
 from primum.imaging.reader import check_size, reader
 
+TURNED: Final = "turned as EXIF says"
+
 _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BMP_HEADERS: Final = (12, 40, 52, 56, 64, 108, 124)
+_ORIENTATION: Final = 0x0112
+_LYING: Final = (5, 6, 7, 8)  # Pillow 13.0 mixes up rows and columns of such a TIFF if it is not compressed
+_PHOTOMETRIC: Final = 262
 _DEEP: Final = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -29,11 +39,35 @@ def read_png(path: Path) -> Picture:
     return _read(path, "PNG")
 
 
+@reader("TIFF", lambda head: head.startswith(_TIFF))
+def read_tiff(path: Path) -> Picture:
+    """The first page of a TIFF file; a picture of 1 bit per pixel is a mask and is refused."""
+    return _read(path, "TIFF")
+
+
+@reader("BMP", lambda head: head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS)
+def read_bmp(path: Path) -> Picture:
+    """A BMP file; a picture of 1 bit per pixel is a mask and is refused."""
+    return _read(path, "BMP")
+
+
+@reader("WebP", lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+def read_webp(path: Path) -> Picture:
+    """The first frame of a WebP file."""
+    return _read(path, "WebP")
+
+
 def _read(path: Path, kind: str) -> Picture:
     try:
         with Pillow.open(path, formats=[kind]) as opened:
             check_size(opened.height, opened.width)
             mode = opened.mode
+            orientation = opened.getexif().get(_ORIENTATION, 1)
+            if kind == "TIFF" and orientation in _LYING:
+                raise DataError("is a TIFF turned by its Orientation tag", "Save it upright.")
+            turned = (TURNED,) if orientation in range(2, 9) else ()
+            frames = int(getattr(opened, "n_frames", 1))
+            white_is_low = kind == "TIFF" and getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == 0
             opened.load()
             upright = ImageOps.exif_transpose(opened)
     except UnidentifiedImageError as error:
@@ -42,11 +76,14 @@ def _read(path: Path, kind: str) -> Picture:
         raise DataError(f"is damaged or cut off ({kind})", "Copy or export it again.") from error
     if mode == "1":
         raise DataError("is a mask (1 bit per pixel), not a picture", "Keep masks in another folder.")
-    turned = () if upright.size == opened.size and not opened.getexif().get(0x0112, 1) > 1 else ("turned as EXIF says",)
+    notices = (*turned, f"first of {frames} frames") if frames > 1 else turned
     if mode in _DEEP:
-        return Picture(_deep(upright), kind, notices=(*turned, "16 bit: darkest and brightest 0.5 % cut"))
-    values, notices = _shallow(upright)
-    return Picture(values, kind, notices=turned + notices)
+        bits = 32 if mode in ("I", "F") and kind == "TIFF" else 16
+        shown = _deep(upright)
+        shown = np.float32(1) - shown if white_is_low else shown
+        return Picture(shown, kind, notices=(*notices, f"{bits} bit: darkest and brightest 0.5 % cut"))
+    values, more = _shallow(upright)
+    return Picture(values, kind, notices=notices + more)
 
 
 def _deep(opened: Pillow.Image) -> Pixels:

@@ -1,67 +1,102 @@
 """The one way from a file to the pixels that a model sees: the same code for training and for diagnosis."""
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
-from PIL import Image as Pillow
 
 from primum.errors import DataError, ModelError
 from primum.imaging import dicom as _dicom  # noqa: F401 - registers its reader
 from primum.imaging import photo as _photo  # noqa: F401 - registers its readers
+from primum.imaging.geometry import Fit, Placement, place, placement
 from primum.imaging.image import Image, Picture, Pixels, Provenance
-from primum.imaging.intensity import stretch
+from primum.imaging.intensity import Preset, clahe, preset_window, stretch
 from primum.imaging.reader import decode
+from primum.imaging.volume import Axis
 
-Fit = Literal["squash", "crop", "pad"]
-Intensity = Literal["display", "stretch"]
+Intensity = Literal["display", "stretch", "clahe"]
 
 COLOUR_NOISE: Final = 8 / 255
 """A picture whose channels differ by no more is grey: JPEG stores grey as colour with such errors."""
 
 
+_CHOICES: Final = {"fit": Fit, "intensity": Intensity, "window": Preset, "axis": Axis}
+_MOST_CONTEXT: Final = 3
+_FIRST_KEYS: Final = ("size", "channels", "fit", "intensity")
+
+
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes `channels` x `size` x `size` pixels.
+    """How a picture, or each slice of a volume, becomes `channels` x `size` x `size` pixels.
 
     `fit`: "squash" changes the aspect to a square, "crop" takes the central square, "pad" adds black to the shorter
     side. `intensity`: "display" keeps the grey levels that a screen would show, "stretch" cuts the darkest and
-    brightest 0.5 % of every picture.
+    brightest 0.5 % of every picture, "clahe" equalises what a screen would show, tile by tile; for a volume each is
+    decided over the whole volume. `spacing`: mm; the picture is sampled to pixels of this side before the square is
+    made, and with "crop" and "pad" they keep it (geometry.py); images that do not say their mm are refused. `window`:
+    a radiologist's window on Hounsfield values, before `intensity`; images without such values are refused. `axis`:
+    how volumes are cut. `context`: so many neighbouring slices on each side become channels of their own, the slice
+    itself in the middle, the last slice repeated at the ends; then `channels` is 2 x context + 1, of grey volumes.
     """
 
     size: int = 64
     channels: int = 1
     fit: Fit = "squash"
     intensity: Intensity = "display"
+    spacing: float | None = None
+    window: Preset = ""
+    axis: Axis = "axial"
+    context: int = 0
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:
             raise DataError(f"images are prepared at 8 to 4096 pixels a side, not {self.size}", "Change `size`.")
-        if self.channels not in (1, 3):
-            raise DataError(f"images have 1 channel (grey) or 3 (colour), not {self.channels}", "Change `channels`.")
-        if self.fit not in get_args(Fit) or self.intensity not in get_args(Intensity):
+        if not 0 <= self.context <= _MOST_CONTEXT:
+            raise DataError(f"0 to {_MOST_CONTEXT} neighbouring slices, not {self.context}", "Change `context`.")
+        if self.context and self.channels != 2 * self.context + 1:
             raise DataError(
-                "unknown preparation", f"`fit` is one of {get_args(Fit)}, `intensity` one of {get_args(Intensity)}."
+                f"with context {self.context} an image has {2 * self.context + 1} channels, not {self.channels}",
+                f"Set `channels` to {2 * self.context + 1}.",
             )
+        if not self.context and self.channels not in (1, 3):
+            raise DataError(f"images have 1 channel (grey) or 3 (colour), not {self.channels}", "Change `channels`.")
+        if self.spacing is not None and not (isfinite(self.spacing) and 0.001 <= self.spacing <= 1000):
+            raise DataError(f"pixels of 0.001 to 1000 mm, not {self.spacing}", "Change `spacing`.")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                raise DataError("unknown preparation", f"`{name}` is one of {get_args(kind)}.")
+
+    def placement(self, rows: int, columns: int, spacing: tuple[float, float] | None) -> Placement:
+        """Where a picture of `rows` x `columns` pixels of `spacing` mm lies in the square; raises DataError."""
+        return placement(rows, columns, spacing, size=self.size, fit=self.fit, target=self.spacing)
 
     def to_card(self) -> dict[str, Any]:
-        """For a model card: plain values."""
-        return asdict(self)
+        """For a model card: plain values; of the keys that first cards did not have, those that are set."""
+        standard = Preparation()
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name in _FIRST_KEYS or value != getattr(standard, name)
+        }
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> "Preparation":
         """From a model card; a missing or an unknown key is a ModelError that names it."""
-        names = set(cls.__dataclass_fields__)
-        if set(card) != names:
-            wrong = ", ".join(sorted(set(card) ^ names))
-            raise ModelError(f"the card's preparation has missing or unknown keys: {wrong}", "Use its own Primum.")
-        if not isinstance(card["size"], int) or not isinstance(card["channels"], int):
-            raise ModelError("the card's `size` and `channels` must be whole numbers", "Copy the card again.")
+        wrong = {*_FIRST_KEYS} - set(card) | set(card) - set(cls.__dataclass_fields__)
+        if wrong:
+            named = ", ".join(sorted(wrong))
+            raise ModelError(f"the card's preparation has missing or unknown keys: {named}", "Use its own Primum.")
+        for name in ("size", "channels", "context"):
+            if type(card.get(name, 0)) is not int:
+                raise ModelError(f"the card's `{name}` must be a whole number", "Copy the card again.")
+        if type(card.get("spacing", 1.0)) not in (int, float):
+            raise ModelError("the card's `spacing` must be a number", "Copy the card again.")
         try:
             return cls(**card)
         except DataError as error:
-            raise ModelError(f"the card's preparation is wrong: {error.message}", error.hint) from error
+            raise ModelError(f"the card's preparation is wrong: {error.message} {error.hint}", error.hint) from error
 
 
 def read_image(path: Path, preparation: Preparation) -> Image:
@@ -77,20 +112,41 @@ def read_image(path: Path, preparation: Preparation) -> Image:
 def prepare(picture: Picture, preparation: Preparation) -> tuple[Pixels, tuple[float, float] | None]:
     """Float32 [channels, size, size] in [0, 1], and mm per prepared pixel (or None).
 
-    Raises DataError where colour meets a model of grey, or where nothing is left to see.
+    Raises DataError where colour meets a model of grey, where nothing is left to see, or where the picture lacks what
+    the preparation needs (mm, Hounsfield values, neighbouring slices).
     """
-    values = _channels(picture.values, preparation.channels)
+    if preparation.context:
+        raise DataError("is a single picture without neighbouring slices", "Give volumes, or ask for context 0.")
+    values = _channels(_shown(picture, preparation.window), preparation.channels)
     if preparation.intensity == "stretch":
         values = stretch(values.astype(np.float64))
-    values = _square(values, preparation.fit)
-    rows, columns = values.shape[1:]
-    pixels = np.stack([_resize(channel, preparation.size) for channel in values])
+    elif preparation.intensity == "clahe":
+        values = _equalised(values)
+    where = preparation.placement(values.shape[1], values.shape[2], picture.spacing)
+    pixels = np.stack([place(channel, where) for channel in values])
     if float(pixels.max()) - float(pixels.min()) < 1e-4:
         raise DataError("shows nothing at this size: all its pixels are equal", "Check the picture.")
-    if picture.spacing is None:
-        return pixels, None
-    row, column = picture.spacing
-    return pixels, (row * rows / preparation.size, column * columns / preparation.size)
+    return pixels, where.spacing
+
+
+def _shown(picture: Picture, preset: str) -> Pixels:
+    if not preset:
+        return picture.values
+    if picture.hounsfield is None:
+        raise DataError(
+            f"has no Hounsfield values, which the window {preset!r} needs", "Only CT has them: leave `window` empty."
+        )
+    return preset_window(picture.hounsfield, preset)
+
+
+def _equalised(values: Pixels) -> Pixels:
+    """Each channel alike: the mean of the channels is equalised, and the colours are kept."""
+    grey: Pixels = values.mean(axis=0, dtype=np.float32)
+    equal = clahe(grey)
+    if len(values) == 1:
+        return equal[None]
+    coloured: Pixels = np.clip(values * (equal / np.maximum(grey, np.float32(1e-6))), 0, 1)
+    return coloured
 
 
 def _channels(values: Pixels, channels: int) -> Pixels:
@@ -102,22 +158,3 @@ def _channels(values: Pixels, channels: int) -> Pixels:
         raise DataError("is in colour, grey is asked", "Export it in grey, or make a study with 3 channels.")
     grey: Pixels = values.mean(axis=0, keepdims=True, dtype=np.float32)
     return grey
-
-
-def _square(values: Pixels, fit: Fit) -> Pixels:
-    rows, columns = values.shape[1:]
-    if fit == "crop":
-        side = min(rows, columns)
-        top, left = (rows - side) // 2, (columns - side) // 2
-        return values[:, top : top + side, left : left + side]
-    if fit == "pad":
-        side = max(rows, columns)
-        top, left = (side - rows) // 2, (side - columns) // 2
-        return np.pad(values, ((0, 0), (top, side - rows - top), (left, side - columns - left)))
-    return values
-
-
-def _resize(channel: Pixels, size: int) -> Pixels:
-    """Triangle filter over the area that a new pixel covers (no aliasing); bilinear where it enlarges."""
-    resized = Pillow.fromarray(np.ascontiguousarray(channel)).resize((size, size), Pillow.Resampling.BILINEAR)
-    return np.clip(np.asarray(resized, np.float32), 0, 1)

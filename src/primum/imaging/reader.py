@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,10 @@ _HEAD: Final = 132
 _READERS: Final[dict[str, tuple[Recognise, Read, Patient]]] = {}
 _KNOWN: Final = (
     (b"GIF8", "a GIF picture"),
-    (b"BM", "a BMP picture"),
-    (b"II*\0", "a TIFF picture"),
-    (b"MM\0*", "a TIFF picture"),
-    (b"RIFF", "a WebP picture or a sound"),
+    (b"RIFF", "a sound or a film"),
     (b"PK\3\4", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive (perhaps NIfTI)"),
+    (b"NRRD000", "a volume (NRRD), not a picture"),
     (b"%PDF", "a PDF document"),
     (b"\0\0\0\x0cjP  ", "a bare JPEG 2000 picture"),
 )
@@ -58,10 +57,18 @@ def formats() -> tuple[str, ...]:
 def decode(path: Path) -> Picture:
     """The picture in a file of any known format; raises DataError with reason and hint, whatever is in the file."""
     name, (_, read, _) = _reader_of(path)
+    with decoding(name):
+        picture = read(path)
+    return _checked(picture)
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Whatever a decoder of format `name` raises in the block becomes a DataError; its warnings and logs are silent."""
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
-            picture = read(path)
+            yield
     except DataError:
         raise
     except MemoryError as error:
@@ -70,7 +77,6 @@ def decode(path: Path) -> Picture:
         raise DataError(
             f"cannot be decoded as {name} ({type(error).__name__})", "Export it again; it may be damaged or cut off."
         ) from error
-    return _checked(picture)
 
 
 def patient_inside(path: Path) -> str | None:
@@ -84,7 +90,7 @@ def patient_inside(path: Path) -> str | None:
 
 
 def _reader_of(path: Path) -> tuple[str, tuple[Recognise, Read, Patient]]:
-    head = _head(path)
+    head = read_head(path)
     for name, entry in _READERS.items():
         if entry[0](head):
             return name, entry
@@ -93,13 +99,14 @@ def _reader_of(path: Path) -> tuple[str, tuple[Recognise, Read, Patient]]:
     raise DataError(f"is {kind}" if kind else "is not an image", hint)
 
 
-def _head(path: Path) -> bytes:
+def read_head(path: Path, length: int = _HEAD) -> bytes:
+    """The first bytes of a regular file that is neither empty nor too large, else a DataError that says why."""
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise DataError("is not a regular file", "Give the image file itself.")
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(length)
     except FileNotFoundError as error:
         missing = "is a link to a file that is not there" if path.is_symlink() else "does not exist"
         raise DataError(missing, "Check the name, or copy the file itself.") from error

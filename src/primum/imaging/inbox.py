@@ -1,0 +1,204 @@
+"""DICOM objects from elsewhere -> files in a folder that a node can read: checked, de-identified, whole or not there.
+
+A file lies at class/patient/series/instance.dcm; patient, series and instance are pseudonyms under the node's key. The
+class is `incoming`, or the value of an attribute (before it is removed), or `unlabelled` where that is empty or names
+somebody. Nothing that names a patient touches the disk. Used by `receive.py` (C-STORE) and `dicomweb.py`.
+"""
+
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from primum.disk import write
+from primum.errors import DataError, InputError, MachineError
+from primum.imaging.blank import Box
+from primum.imaging.deidentify import NOTHING, Removed, deidentify, identifying_words, pseudonymous_uid
+from primum.imaging.image import Pixels
+from primum.imaging.patient import canonical
+from primum.imaging.reader import decoding
+from primum.imaging.results_files import encode
+from primum.imaging.stored import LABEL_MAP, SEGMENTATION, frame, kind_of, refuse_what_is_no_picture
+
+FindText = Callable[[Pixels], list[Box]]
+"""Where text stands in a picture, float32 [1 or 3, rows, columns] in [0, 1]: (top, left, bottom, right) of each."""
+
+SYNTAXES: Final = (
+    ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit,
+    JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000, HTJ2KLossless,
+    HTJ2KLosslessRPCL, HTJ2K, RLELossless,
+)  # fmt: skip
+"""Transfer syntaxes whose pixels can be read."""
+INCOMING: Final = "incoming"
+UNLABELLED: Final = "unlabelled"
+LEAST_FREE: Final = 1 << 30
+"""Bytes that are left free on the disk: whoever may send could fill it."""
+
+_CLASS_VRS: Final = frozenset({"CS", "IS", "LO", "LT", "SH", "ST", "UC", "UT"})
+_PERSONAL: Final = frozenset({0x0010, 0x0012, 0x0038})
+_NO_CLASS: Final = frozenset({"AccessionNumber", "StudyID"})
+_LONGEST_CLASS: Final = 60
+_FRAMES_LOOKED_AT: Final = 4
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What becomes of an object. `class_from`: keyword of the attribute that names its class. `boxes`: rectangles that are
+    always blanked; `find_text`: finds more of them in each picture. InputError where `class_from` cannot be used."""
+
+    class_from: str | None = None
+    keep_characteristics: bool = False
+    boxes: tuple[Box, ...] = ()
+    find_text: FindText | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        name = self.class_from
+        if name is None:
+            return
+        tag = tag_for_keyword(name)
+        if tag is None:
+            raise InputError(f"{name} is no attribute of DICOM.", "Give its keyword, as in StudyDescription.")
+        if dictionary_VR(tag) not in _CLASS_VRS or tag >> 16 in _PERSONAL - {0x0010} or name in _NO_CLASS:
+            raise InputError(f"{name} cannot name a class.", "Give a short text that is about the image.")
+        if tag >> 16 == 0x0010 and name != "PatientSex":
+            raise InputError(f"{name} cannot name a class: it is about a person.", "Give a text about the image.")
+
+
+@dataclass
+class Inbox:
+    """A folder that takes objects in, one at a time whoever calls. Counts what it did; prints no name of anybody.
+
+    `new`: written now; `there`: were there already; `aside`: why the others were not written -> how many.
+    """
+
+    folder: Path
+    key: bytes = field(repr=False)
+    rules: Rules = field(default_factory=Rules)
+    new: int = 0
+    there: int = 0
+    aside: Counter[str] = field(default_factory=Counter)
+    removed: Removed = NOTHING
+    _names: set[str] | None = field(default=None, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def take(self, data: bytes) -> Path:
+        """Take in one DICOM file (PS3.10), and say where it lies now.
+
+        Raises DataError with the reason where it is set aside, MachineError where it cannot be written.
+        """
+        with self._lock:
+            try:
+                return self._take(data)
+            except DataError as error:
+                self.aside[error.message] += 1
+                raise
+
+    def has(self, instance: str) -> bool:
+        """Whether the instance (its UID as the sender knows it) lies in the folder, in whichever class."""
+        with self._lock:
+            if self._names is None:
+                self._names = {path.stem for path in self.folder.glob("*/*/*/*.dcm")}
+            return pseudonymous_uid(instance, self.key) in self._names
+
+    def _take(self, data: bytes) -> Path:
+        with decoding("DICOM"):
+            dataset = dcmread(BytesIO(data))
+            _refuse(dataset)
+            label = _class_of(dataset, self.rules.class_from)
+            boxes = self._boxes(dataset)
+        removed = deidentify(dataset, self.key, keep_characteristics=self.rules.keep_characteristics, boxes=boxes)
+        with decoding("DICOM"):
+            series = str(dataset.get("SeriesInstanceUID") or "") or "series"
+            path = self.folder / label / str(dataset.PatientID) / series / f"{dataset.SOPInstanceUID}.dcm"
+            cleaned = encode(dataset)
+        if path.exists():
+            self.there += 1
+            return path
+        _make(path.parent, self.folder)
+        write(path, cleaned, private=True)
+        self.new += 1
+        if self._names is not None:
+            self._names.add(path.stem)
+        self.removed = self.removed + removed
+        return path
+
+    def _boxes(self, dataset: Dataset) -> tuple[Box, ...]:
+        found = set(self.rules.boxes)
+        if self.rules.find_text is not None:
+            frames = int(dataset.get("NumberOfFrames") or 1)
+            for index in sorted({round(step * (frames - 1) / 3) for step in range(_FRAMES_LOOKED_AT)}):
+                found.update(self.rules.find_text(_shown(dataset, index)))
+        return tuple(sorted(found))
+
+
+def _refuse(dataset: Dataset) -> None:
+    """Raise DataError where no reader of this room could use the object."""
+    syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
+    if syntax not in SYNTAXES:
+        raise DataError("has a transfer syntax that cannot be read", "Send it uncompressed or as JPEG 2000.")
+    if kind_of(dataset) not in (SEGMENTATION, LABEL_MAP):
+        refuse_what_is_no_picture(dataset)
+    elif "PixelData" not in dataset:
+        raise DataError("is a mask without pixels", "Export it again.")
+
+
+def _class_of(dataset: Dataset, name: str | None) -> str:
+    if name is None:
+        return INCOMING
+    value = dataset.get(name)
+    text = unicodedata.normalize("NFKC", canonical(str(value if value is not None else "")))
+    words = identifying_words(dataset)
+    if words is not None and words.search(text):
+        return UNLABELLED
+    kept = re.sub(r"[^\w .+-]", "_", text)[:_LONGEST_CLASS].strip(" .")
+    return kept or UNLABELLED
+
+
+def _shown(dataset: Dataset, index: int) -> Pixels:
+    """One frame for the eye of a detector: float32 [1 or 3, rows, columns] in [0, 1]."""
+    values = frame(dataset, index).astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    values = (values - low) / (high - low if high > low else 1.0)
+    return values[None] if values.ndim == 2 else np.ascontiguousarray(values[..., :3].transpose(2, 0, 1))
+
+
+def _make(folder: Path, top: Path) -> None:
+    """`folder` below `top`, each level for this user alone; MachineError where there is no room."""
+    try:
+        missing: Sequence[Path] = [folder, *folder.parents]
+        for level in reversed([level for level in missing if level == top or top in level.parents]):
+            level.mkdir(mode=0o700, exist_ok=True, parents=level == top)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise MachineError(f"{folder} cannot be made: {error.strerror}.", "Choose another folder.") from error
+    if free < LEAST_FREE:
+        raise MachineError(f"the disk of {top} is nearly full.", "Free some space; what is there is whole.")

@@ -1,0 +1,46 @@
+"""From the square that a model sees back to the picture or volume itself: a mask on the pixels that the file has."""
+
+import numpy as np
+import numpy.typing as npt
+
+from primum.imaging.geometry import Placement, offset
+from primum.imaging.prepare import Preparation
+from primum.imaging.volume import Volume, cut, cut_spacing
+
+Mask = npt.NDArray[np.uint8]
+
+
+def restore_mask(mask: Mask, rows: int, columns: int, where: Placement) -> Mask:
+    """Uint8 [size, size] -> [rows, columns]: what the square says nearest to each pixel; 0 where it shows none.
+
+    The inverse of `place_mask` as far as there is one: pixels that were cut away are background.
+    """
+    down, right = (_positions(side, where, axis) for axis, side in enumerate((rows, columns)))
+    inside = (down >= 0)[:, None] & (right >= 0)[None, :]
+    found: Mask = np.where(inside, mask[np.maximum(down, 0)[:, None], np.maximum(right, 0)[None, :]], 0).astype(
+        np.uint8
+    )
+    return found
+
+
+def _positions(side: int, where: Placement, axis: int) -> npt.NDArray[np.int64]:
+    """For each pixel of one side of the picture, the place in the square that shows it; -1 where none does."""
+    middles = np.arange(side) + 0.5 - where.cut[axis]
+    length = where.cut[2 + axis]
+    there = (middles > 0) & (middles < length)
+    for sampling in where.samplings:
+        low, high = sampling.box[1 - axis], sampling.box[3 - axis]
+        length = sampling.columns if axis else sampling.rows
+        middles = (middles - low) / (high - low) * length
+        there &= (middles > 0) & (middles < length)
+    places = np.floor(middles).astype(np.int64) - offset(length, where.size)
+    return np.where(there & (places >= 0) & (places < where.size), places, -1)
+
+
+def restore_volume(masks: Mask, volume: Volume, preparation: Preparation) -> Mask:
+    """Masks [n, size, size] of the slices of `volume`, in order -> uint8 on its grid, [slices, rows, columns]."""
+    rows, columns = cut(volume.values, preparation.axis).shape[1:]
+    where = preparation.placement(rows, columns, cut_spacing(volume, preparation.axis))
+    restored = np.zeros(volume.values.shape, np.uint8)
+    cut(restored, preparation.axis)[...] = np.stack([restore_mask(mask, rows, columns, where) for mask in masks])
+    return restored
