@@ -61,6 +61,7 @@ class Setting:
     training: dict[str, Any]
     images: dict[str, Any]
     privacy: dict[str, Any] | None = None
+    augmentation: dict[str, Any] | None = None
     pooled: bool = False
 
 
@@ -69,9 +70,10 @@ SETTINGS = {
     "hippocampus_dice": Setting(
         "hippocampus",
         0.82,
-        {"kind": "u-net", "widths": (16, 32, 64)},
-        {**_ADAM, "rounds": 800, "sampling": 0.02, "learning_rate": 0.004},
+        {"kind": "u-net", "widths": (24, 48, 96)},
+        {**_ADAM, "rounds": 500, "sampling": 0.02, "learning_rate": 0.003, "clipping": "automatic"},
         {"size": 48, "channels": 3, "context": 1, "fit": "crop", "spacing": 1.0, "axis": "coronal"},
+        augmentation={"rotation": 12, "scale": 0.15, "shift": 0.06, "elastic": 1.0, "gamma": 0.3, "noise": 0.1},
         pooled=True,
     ),
     "lungs_dice": Setting(
@@ -100,8 +102,8 @@ SETTINGS = {
     "mnist_skewed_eps3": Setting(
         "mnist",
         0.90,
-        {"kind": "scattering-linear", "scales": 2},
-        {"rounds": 60, "sampling": 1.0, "clipping_norm": 0.1, "learning_rate": 128.0, "momentum": 0.0},
+        {"kind": "multiscale-linear", "scales": (2,), "views": "one"},
+        {"rounds": 60, "sampling": 1.0, "clipping_norm": 0.1, "learning_rate": 256.0, "momentum": 0.0},
         {"size": 28},
         {"epsilon": 3.0, "delta": 1e-6, "patients": 10_000, "unit": "image", "images_per_patient": 1},
     ),
@@ -165,6 +167,8 @@ def study_of(key: str, setting: Setting, classes: Sequence[str], run: int) -> St
         "training": setting.training,
         "hospitals": {"members": MEMBERS},
     }
+    if setting.augmentation is not None:
+        data["augmentation"] = setting.augmentation
     if setting.privacy is not None:
         data["privacy"] = {"evaluation_share": 0.0, "looks": 0, **setting.privacy}
     return resolve(Study.model_validate(data))

@@ -124,6 +124,7 @@ class UNetModel(_Section):
 
 
 MASK_MODELS = (PixelModel, UNetModel)
+PIXEL_MODELS = (SmallNetworkModel, ResidualModel, UNetModel)
 
 
 def _kind_of(model: Any) -> Any:
@@ -174,6 +175,27 @@ class Training(_Section):
     local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     local_learning_rate: Positive | None = None
     proximal: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Augmentation(_Section):
+    """Training pictures changed at random each time they are drawn, for networks that learn from pixels
+    (tasks/augmentation.py). `share`: how often each change is made. `copies`: a drawn picture is seen in so many ways,
+    whose mean gradient is clipped once."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    shear: Annotated[float, Field(ge=0, le=1)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    elastic: Annotated[float, Field(ge=0, le=20)] = 0.0
+    grid: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    blur: Annotated[float, Field(ge=0, le=10)] = 0.0
+    gamma: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=2)] = 0.0
+    cutout: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    copies: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class Aggregation(_Section):
@@ -235,6 +257,7 @@ class Study(_Section):
     images: Images = Images()
     model: AnyModel = Model()
     training: Training = Training()
+    augmentation: Augmentation | None = None
     aggregation: Aggregation = Aggregation()
     privacy: Privacy | None = None
     hospitals: Hospitals
@@ -274,11 +297,17 @@ Rules = tuple[tuple[bool, str], ...]
 
 def _of_task(study: "Study") -> Rules:
     masks, kind = study.study.task == "segmentation", study.model.kind
+    learned = [name for name, model in _MODELS.items() if model in PIXEL_MODELS]
     fitting = [name for name, model in _MODELS.items() if (model in MASK_MODELS) == masks]
     return (
         (
             isinstance(study.model, MASK_MODELS) != masks,
             f'model.kind = "{kind}" does not go with task = "{study.study.task}": take {", ".join(fitting)}',
+        ),
+        (
+            study.augmentation is not None and not isinstance(study.model, PIXEL_MODELS),
+            f'[augmentation] does not go with model.kind = "{kind}", whose features are computed once: leave it out, or '
+            f"take {', '.join(learned)}",
         ),
     )
 

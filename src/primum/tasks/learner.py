@@ -13,6 +13,7 @@ from primum.dp.sampling import draw_several, group_by
 from primum.errors import DataError, MachineError
 from primum.models.learned import write_weights
 from primum.rng import Stream
+from primum.tasks.augmentation import Augmenter
 from primum.tasks.plan import Plan
 
 _AT_ONCE: Final = 1 << 21  # values of a linear layer's inputs that are clipped at a time: about a cache
@@ -49,16 +50,18 @@ class Learner:
     def __init__(self, plan: Plan, cohort: Cohort) -> None:
         self._plan, self._cohort = plan, cohort
         self._module = plan.module()
-        training = plan.study.training
+        self._stream = Stream.from_os()
+        training, asked = plan.study.training, plan.study.augmentation
+        self._copies = asked.copies if asked else 1
+        self._augmenter = Augmenter(asked, plan.front_end.size, cohort.labels.ndim > 1, self._stream) if asked else None
         self._clipper = Clipper(
             self._module,
             plan.task.loss,
             training.clipping_norm,
             clipping=Automatic() if training.clipping == "automatic" else Flat(),
-            images_per_unit=training.images_a_patient,
-            rows=_rows(plan),
+            images_per_unit=training.images_a_patient * self._copies,
+            rows=_rows(plan) * self._copies,
         )
-        self._stream = Stream.from_os()
         privacy = plan.study.privacy
         self._groups = cohort.groups(
             privacy.unit if privacy else "image", privacy.images_per_patient if privacy else 10**9
@@ -88,11 +91,23 @@ class Learner:
                 "This happens with probability 1e-9 and is charged to delta; if it happens again, report it.",
             )
         write_weights(self._module, weights)
-        padded = self._plan.largest_batch * training.images_a_patient if self._plan.study.privacy else 0
+        unit = training.images_a_patient * self._copies
+        padded = self._plan.largest_batch * unit if self._plan.study.privacy else 0
         chosen, factors = sample.placed(training.images_a_patient)
+        chosen, factors = np.repeat(chosen, self._copies), np.repeat(factors, self._copies) / np.float32(self._copies)
         features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
-        self._clipper.add(features, labels, torch.from_numpy(factors), padded)
+        weights_of = torch.from_numpy(factors)
+        if self._augmenter is not None:  # blank pictures too: time would show how many were drawn
+            features, labels, weights_of = (_filled(part, padded) for part in (features, labels, weights_of))
+            features, labels = self._augmenter(features, labels)
+        self._clipper.add(features, labels, weights_of, padded)
         return self._clipper.take().double().numpy()
+
+
+def _filled(part: Tensor, rows: int) -> Tensor:
+    """With zeros up to `rows` rows."""
+    missing = max(0, rows - len(part))
+    return torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
 
 
 def _rows(plan: Plan) -> int:

@@ -1,0 +1,94 @@
+"""Training images changed at random, each time they are drawn; never those of validation or test.
+
+By MONAI's transforms, on what a network sees (pixels of deviation 1), and on the mask alike: geometry moves both, masks
+by the nearest pixel. Each image of a round is changed by itself, with numbers that the hospital draws, so an example's
+gradient still depends on that example alone and privacy costs the same. With `copies` an image is drawn once and seen
+in so many ways, whose mean gradient is clipped once (Tramèr and Boneh 2021; De et al., "Unlocking high-accuracy
+differentially private image classification through scale", 2022, section 4.4). Mixup is not among them: it would make an
+example's gradient depend on another patient.
+"""
+
+import math
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from primum.models.pixels import FARTHEST
+from primum.rng import Stream
+from primum.study import Augmentation
+
+
+class Augmenter:
+    """The changes that a study names, for pictures of `size` pixels a side; `masked`: whether labels are masks."""
+
+    def __init__(self, settings: Augmentation, size: int, masked: bool, stream: Stream) -> None:
+        self._keys = ("image", "mask") if masked else ("image",)
+        self._masked, self._stream = masked, stream
+        self._change = _compose(settings, size, self._keys)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Float32 [n, channels, size, size] and labels [n, ...], changed; the same shapes and dtypes."""
+        if not len(images):
+            return images, labels
+        self._change.set_random_state(seed=int(self._stream.uint32()))
+        changed = [self._one(image, label) for image, label in zip(images, labels, strict=True)]
+        seen = torch.stack([image for image, _ in changed]).clamp(-FARTHEST, FARTHEST)
+        return seen, torch.stack([mask for _, mask in changed]) if self._masked else labels
+
+    def _one(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        entry = {"image": image.clone()}  # some changes write into what they are given
+        if self._masked:
+            entry["mask"] = label[None].clone()
+        done = self._change(entry)
+        mask = _plain(done["mask"])[0].to(label.dtype) if self._masked else label
+        return _plain(done["image"]).float(), mask
+
+
+def _plain(value: Any) -> Tensor:
+    """Without MONAI's record of what was done."""
+    found = value.as_tensor() if hasattr(value, "as_tensor") else torch.as_tensor(np.asarray(value))
+    plain: Tensor = found.detach()
+    return plain
+
+
+def _compose(settings: Augmentation, size: int, keys: tuple[str, ...]) -> Any:
+    m: Any = import_module("monai.transforms")  # seconds to import: only where a study asks for it
+    modes, edges = ("bilinear", "nearest")[: len(keys)], ("border", "zeros")[: len(keys)]
+    moved = {"keys": keys, "prob": settings.share, "mode": modes, "padding_mode": edges}
+    own = {"keys": "image", "prob": settings.share}
+    steps: list[Any] = []
+    if settings.rotation or settings.scale or settings.shear or settings.shift:
+        steps.append(
+            m.RandAffined(
+                rotate_range=math.radians(settings.rotation),
+                scale_range=(settings.scale, settings.scale),
+                shear_range=(settings.shear, settings.shear),
+                translate_range=(settings.shift * size, settings.shift * size),
+                **moved,
+            )
+        )
+    for axis, name in ((1, "horizontal"), (0, "vertical")):
+        if settings.flip in (name, "both"):
+            steps.append(m.RandFlipd(keys, prob=0.5, spatial_axis=axis))
+    if settings.elastic:
+        spacing = (max(2, size // 4),) * 2
+        steps.append(m.Rand2DElasticd(spacing=spacing, magnitude_range=(0, settings.elastic), **moved))
+    if settings.grid:
+        limits = (-settings.grid, settings.grid)
+        steps.append(m.RandGridDistortiond(num_cells=4, distort_limit=limits, **moved))
+    if settings.blur:
+        width = (0.1, settings.blur)
+        steps.append(m.RandGaussianSmoothd(sigma_x=width, sigma_y=width, **own))
+    if settings.gamma:
+        steps.append(m.RandAdjustContrastd(gamma=(1 - settings.gamma, 1 + settings.gamma), **own))
+    if settings.contrast:
+        steps.append(m.RandScaleIntensityd(factors=settings.contrast, **own))
+    if settings.noise:
+        steps.append(m.RandGaussianNoised(std=settings.noise, **own))
+    if settings.cutout:
+        hole = (max(1, round(settings.cutout * size)),) * 2
+        steps.append(m.RandCoarseDropoutd(holes=1, spatial_size=hole, fill_value=0.0, **own))
+    return m.Compose(steps)
