@@ -15,7 +15,7 @@ MEMBERS = [f"{place:064x}" for place in (3, 1, 2)]
 TEXT = study_template(MEMBERS)
 KEYS = [
     (section, key)
-    for section, fields in Study.parse(TEXT, "template").model_dump(mode="json").items()
+    for section, fields in Study.parse(TEXT, "template").model_dump(mode="json", exclude_none=True).items()
     for key in fields
 ]
 
@@ -33,6 +33,19 @@ def test_the_template_is_a_study_and_its_defaults_are_those_of_the_code() -> Non
     assert study.training == Training()
     assert study.privacy is not None
     assert study.privacy.epsilon == 3.0
+
+
+def test_the_template_of_masks_is_a_study_too() -> None:
+    study = parse(study_template(MEMBERS, task="segmentation"))
+    assert (study.study.task, study.model.kind) == ("segmentation", "pixel-linear")
+    assert study.training == Training()
+
+
+def test_channels_are_those_of_a_slice_and_its_neighbours() -> None:
+    assert parse(add("images", "context = 1").replace("channels = 1 ", "channels = 3 ")).images.context == 1
+    for line, channels in (("context = 1", 1), ("context = 0", 2)):
+        with pytest.raises(StudyError, match="channels"):
+            parse(add("images", line).replace("channels = 1 ", f"channels = {channels} "))
 
 
 def test_the_canonical_text_comes_back_and_does_not_depend_on_the_order_of_members() -> None:

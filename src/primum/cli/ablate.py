@@ -35,24 +35,22 @@ def run(study: "Study", folder: Path, test: Path | None, patient: str | None) ->
             os.urandom(32),
             lambda what, done: bar.update(task, completed=done, description=what),
         )
-    console.print(_table(result, len(held_back)))
+    console.print(_table(result, len(held_back), held_back.masked))
     console.print(_advice(result))
 
 
 def _images(study: "Study", folder: Path, test: Path | None, patient: str | None) -> tuple["Dataset", "Dataset"]:
     from primum.errors import DataError
-    from primum.imaging import PatientSource, Preparation, read_folder
+    from primum.imaging import PatientSource, Preparation, read_folder, read_masked_folder
     from primum.imaging.dataset import assert_disjoint
     from primum.imaging.split import split_patients
 
-    images, key = study.images, os.urandom(32)
-    preparation = Preparation(images.size, images.channels, images.fit, images.intensity)
+    key, preparation = os.urandom(32), Preparation(**study.images.model_dump())
+    reader = read_masked_folder if study.study.task == "segmentation" else read_folder
 
     def read(path: Path) -> "Dataset":
         source = PatientSource(patient, one_image_per_patient=patient is None)
-        return read_folder(
-            path, study.study.classes, preparation=preparation, patients=source, pseudonym_key=key
-        ).dataset
+        return reader(path, study.study.classes, preparation=preparation, patients=source, pseudonym_key=key).dataset
 
     data = read(folder)
     if test is not None:
@@ -65,11 +63,11 @@ def _images(study: "Study", folder: Path, test: Path | None, patient: str | None
     return data.select((~chosen).tolist()), data.select(chosen.tolist())
 
 
-def _table(result: "Ablation", count: int) -> object:
+def _table(result: "Ablation", count: int, masked: bool) -> object:
     from rich.table import Table
 
     drawn = Table(title=f"the same study three times; {count} images that none of them saw")
-    for column in ("", "accuracy", "AUC"):
+    for column in ("", "Dice" if masked else "accuracy", "AUC"):
         drawn.add_column(column, justify="left" if not column else "right")
 
     def row(name: str, quality: "Quality") -> None:

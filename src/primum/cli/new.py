@@ -1,8 +1,12 @@
 """`primum new study`: a commented study.toml."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from primum.federation.template import Task
 
 
 @click.group()
@@ -15,7 +19,14 @@ def command() -> None:
 @click.option(
     "--state", type=click.Path(path_type=Path), help="A coordinator's folder: its enrolled hospitals are filled in."
 )
-def study(path: Path, state: Path | None) -> None:
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "segmentation"]),
+    default="classification",
+    show_default=True,
+    help="A class for each image, or a mask.",
+)
+def study(path: Path, state: Path | None, task: "Task") -> None:
     """Write a commented study.toml."""
     from primum.disk import write
     from primum.errors import InputError
@@ -25,5 +36,5 @@ def study(path: Path, state: Path | None) -> None:
     if path.exists():
         raise InputError(f"{path} exists already.", "Give another name: primum new study NAME.toml")
     members = [member.identity.hex() for member in Register(state).members()] if state else []
-    write(path, study_template(members).encode())
+    write(path, study_template(members, task=task).encode())
     click.echo(f"Wrote {path}. Edit it, then: primum train {path} --check")

@@ -1,29 +1,27 @@
 """The commented study.toml that `primum new study` writes."""
 
 from collections.abc import Sequence
+from typing import Final, Literal
 
-_TEMPLATE = """\
+Task = Literal["classification", "segmentation"]
+_TEMPLATE: Final = """\
 # What is learned, from what, under which privacy. Every hospital sees this file before it says yes.
 
 [study]
-name = "pneumonia"
-purpose = "Find pneumonia on chest X-rays of children."   # hospitals read this
-task = "classification"
-classes = ["NORMAL", "PNEUMONIA"]     # the hospitals' folders have these names
+{about}
 
 [images]
 size = 64              # pixels a side
 channels = 1           # 1 grey, 3 colour
 fit = "squash"         # squash, crop or pad to a square
-intensity = "display"  # display: grey levels as a screen shows them; stretch: cut the extremes
+intensity = "display"  # display: grey levels as a screen shows them; stretch: cut the extremes; clahe: even them out
+# spacing = 1.0        # mm of a pixel, for images that say theirs: crop and pad then keep the millimetres
+# window = "lung"      # of CT: soft-tissue, lung, bone or brain
+# axis = "coronal"     # how volumes are cut into slices; "axial" where nothing is said
+# context = 1          # so many slices on each side of one are seen with it; then channels = 3
 
 [model]
-kind = "scattering-linear"   # a fixed wavelet transform and one learned layer: good at a small epsilon
-                       # "multiscale-linear": several at once, better at every epsilon, three times the bytes
-                       # (scales = [1, 2, 3]; views = "zoom" or "shift"). "random-linear": filters, patch, pools;
-                       # "backbone-linear": backbone, weights. docs/how-to/small-epsilon.md says when which helps
-scales = 3                   # J; features shrink by 4 with each
-angles = 8
+{model}
 
 [training]
 rounds = 40            # each costs privacy
@@ -33,6 +31,8 @@ clipping = "flat"      # "automatic": every gradient is brought to the norm; the
 images_a_patient = 1   # more: the mean gradient of so many images of a drawn patient is clipped once
 learning_rate = {learning_rate}
 momentum = {momentum}
+# optimiser = "adam"   # for networks; learning_rate = 0.003 is a good start
+# schedule = "cosine"  # the rate falls to nothing at the last round
 average_last = 0.667   # the model is the mean over this last share of the rounds
 averaging = "tail"     # "exponential": a running mean that forgets instead
 local_steps = 1        # more: each hospital takes so many steps by itself in a round; fewer rounds on a slow link, more noise
@@ -40,6 +40,12 @@ local_steps = 1        # more: each hospital takes so many steps by itself in a 
 #                      # learning_rate * velocity, velocity = momentum * velocity + mean difference of the hospitals' weights:
 #                      # FedAvg is learning_rate = 1.0 and momentum = 0.0
 # proximal = 0.01      # pulls local steps towards the global weights (FedProx)
+
+# Pictures changed at random each time they are drawn; for networks only (small-network, residual-network, u-net).
+# [augmentation]
+# rotation = 10        # degrees; scale, shear, shift = 0.1 (of the side), flip = "horizontal", elastic, grid, blur,
+#                      # gamma, contrast, noise, cutout; share = 0.5 of the pictures get each
+# copies = 1           # more: each drawn picture is seen in so many ways, whose mean gradient is clipped once
 
 [aggregation]
 weighting = "equal"    # "images", with local_steps above 1 and without privacy: by number of images. Two rounds whose sets
@@ -67,8 +73,44 @@ reply_grid = 0.05      # answers are sent at multiples of this, so that their ti
 """
 
 
-def study_template(members: Sequence[str], learning_rate: float = 4.0, momentum: float = 0.9) -> str:
+_ABOUT: Final[dict[Task, str]] = {
+    "classification": """\
+name = "pneumonia"
+purpose = "Find pneumonia on chest X-rays of children."   # hospitals read this
+task = "classification"               # or "segmentation": a mask for each image
+classes = ["NORMAL", "PNEUMONIA"]     # the hospitals' folders have these names""",
+    "segmentation": """\
+name = "lungs"
+purpose = "Draw the lungs on chest X-rays."   # hospitals read this
+task = "segmentation"                 # or "classification": a class for each image
+classes = ["background", "lung"]      # what 0, 1, ... mean in the hospitals' masks""",
+}
+_MODEL: Final[dict[Task, str]] = {
+    "classification": """\
+kind = "scattering-linear"   # a fixed wavelet transform and one learned layer: good at a small epsilon
+                       # "multiscale-linear": several at once, better at every epsilon, three times the bytes
+                       # (scales = [1, 2, 3]; views = "zoom" or "shift"). "random-linear": filters, patch, pools;
+                       # "backbone-linear": backbone, weights. docs/how-to/small-epsilon.md says when which helps.
+                       # "small-network" and "residual-network" (widths) learn all by themselves, from many images
+scales = 3                   # J; features shrink by 4 with each
+angles = 8""",
+    "segmentation": """\
+kind = "pixel-linear"  # fixed features of each pixel and one learned layer: good at a small epsilon
+                       # "u-net" (widths = [16, 32, 64]) learns all by itself, from many images and without [privacy]
+scales = 4
+places = 8             # a grid of so many by so many places, each with its own threshold""",
+}
+
+
+def study_template(
+    members: Sequence[str],
+    learning_rate: float = 4.0,
+    momentum: float = 0.9,
+    task: Task = "classification",
+) -> str:
     """A study file with comments, these hospitals filled in."""
     names = "".join(f'\n    "{member}",' for member in members)
     filled = names + "\n" if members else ""
-    return _TEMPLATE.format(members=filled, learning_rate=learning_rate, momentum=momentum)
+    return _TEMPLATE.format(
+        about=_ABOUT[task], model=_MODEL[task], members=filled, learning_rate=learning_rate, momentum=momentum
+    )
