@@ -53,6 +53,7 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
         "train",
         "inspect",
         "data",
+        "pacs",
         "new",
         "demo",
         "report",

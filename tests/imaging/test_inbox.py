@@ -59,7 +59,7 @@ def test_attributes_that_name_somebody_are_no_classes(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("rtdose.dcm", "dose"), ("test-SR.dcm", "without pixels"), ("image_dfl.dcm", "PatientID"), ("MR_truncated.dcm", "cut off"),
+    [("rtdose.dcm", "dose"), ("test-SR.dcm", "without pixels"), ("image_dfl.dcm", "transfer syntax"), ("SC_rgb_jpeg.dcm", "PatientID"), ("MR_truncated.dcm", "cut off"),
      ("zipMR.gz", "InvalidDicomError"), ("README.txt", "InvalidDicomError")],
 )  # fmt: skip
 def test_what_is_no_picture_is_set_aside_and_leaves_nothing(tmp_path: Path, name: str, reason: str) -> None:

@@ -18,6 +18,7 @@ VERBS: Final = {
     "node": "Data owner: join with your images, decide on each study.",
     "inspect": "Data owner: what a node would offer, and every file it cannot use.",
     "data": "Public data sets by name: list, get, unpack into folders that a node can read.",
+    "pacs": "Data owner: images from a PACS into a folder, de-identified: receive (C-STORE) or pull (DICOMweb).",
     "new": "Data scientist: `new study` writes a commented study.toml.",
     "train": "Data scientist: train what study.toml says; --check only explains it.",
     "secagg": "Data scientist: `secagg plan N` says what secure aggregation of N hospitals needs and costs.",

@@ -22,8 +22,8 @@ def blank(dataset: Dataset, boxes: Sequence[Box]) -> int:
     """Overwrite `boxes` with black in every frame, in place; how many boxes lie in the picture.
 
     Nothing of what stood there can be found again: the pixels are decoded, overwritten and stored without compression
-    (explicit VR, in the byte order of the file); colours become RGB. Raises DataError where a box is none, the picture cannot be decoded, has
-    pixels that are no integers of 8, 16 or 32 bits, or is too large to be unpacked.
+    (explicit VR, in the byte order of the file); colours become RGB. Raises DataError where a box is none, the
+    picture cannot be decoded, has pixels that are no integers of 8, 16 or 32 bits, or is too large to be unpacked.
     """
     rows, columns = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
     check_size(rows, columns)

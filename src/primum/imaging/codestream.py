@@ -1,8 +1,8 @@
 """Comments and application data taken out of compressed frames: a camera writes its name, a place or a text there.
 
-JPEG, JPEG Lossless and JPEG-LS: segments COM and APPn (ITU-T T.81 Table B.1; T.87 Annex C). JPEG 2000 and HTJ2K: COM of the
-main header (ITU-T T.800 Table A.2). JFIF (APP0), Adobe (APP14, says which colours) and JPEG-LS (APP8, which colours)
-stay where they are as short as their standards make them. The coded pixels are not touched.
+JPEG, JPEG Lossless and JPEG-LS: segments COM and APPn (ITU-T T.81 Table B.1; T.87 Annex C). JPEG 2000 and HTJ2K: COM of
+the main header (ITU-T T.800 Table A.2). JFIF (APP0), Adobe (APP14) and JPEG-LS (APP8), which
+say how colours are coded, stay where they are as short as their standards make them. The coded pixels are not touched.
 """
 
 from collections.abc import Callable

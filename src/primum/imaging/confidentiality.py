@@ -203,8 +203,8 @@ NEEDED: Final = frozenset({
 ALSO: Final = frozenset({
     "BreedRegistrationNumber", "CompletionFlagDescription", "ConfigurationName", "ContentDescription", "DeviceID",
     "FillerOrderNumberImagingServiceRequestRetired", "FillerOrderNumberProcedure", "FrameLabel",
-    "FrameOfInterestDescription", "GridID", "HardcopyCreationDeviceID", "ImageID", "InstructionText", "NTPSourceAddress",
-    "PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar",
+    "FrameOfInterestDescription", "GridID", "HardcopyCreationDeviceID", "ImageID", "InstructionText",
+    "NTPSourceAddress", "PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar",
     "PerformedProcedureTypeDescription", "PlacerOrderNumberImagingServiceRequestRetired", "PlacerOrderNumberProcedure",
     "RequestedProcedureDescriptionTrial", "ResourceDescription", "RouteOfAdmissions", "SecondaryCaptureDeviceID",
     "StorageMediaFileSetID", "StrainStockNumber", "SystemStatusComment", "TargetLabel", "TestResultComment",

@@ -19,11 +19,11 @@ from typing import Final
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -53,11 +53,12 @@ FindText = Callable[[Pixels], list[Box]]
 """Where text stands in a picture, float32 [1 or 3, rows, columns] in [0, 1]: (top, left, bottom, right) of each."""
 
 SYNTAXES: Final = (
-    ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit,
-    JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000, HTJ2KLossless,
+    ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, JPEGExtended12Bit,
+    JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000, HTJ2KLossless,
     HTJ2KLosslessRPCL, HTJ2K, RLELossless,
 )  # fmt: skip
-"""Transfer syntaxes whose pixels can be read."""
+"""Transfer syntaxes whose pixels can be read. Not the deflated one: few bytes could become more than memory holds, and
+every sender can send explicit little endian instead (PS3.5 section 10.1)."""
 INCOMING: Final = "incoming"
 UNLABELLED: Final = "unlabelled"
 LEAST_FREE: Final = 1 << 30
@@ -72,8 +73,11 @@ _FRAMES_LOOKED_AT: Final = 4
 
 @dataclass(frozen=True)
 class Rules:
-    """What becomes of an object. `class_from`: keyword of the attribute that names its class. `boxes`: rectangles that are
-    always blanked; `find_text`: finds more of them in each picture. InputError where `class_from` cannot be used."""
+    """What becomes of an object. `class_from`: keyword of the attribute that names its class. `boxes`: rectangles that
+    are always blanked; `find_text`: finds more of them in each picture. InputError where `class_from` cannot be used.
+
+    A node shows the names of its classes to others: choose an attribute whose values are few and name nobody.
+    """
 
     class_from: str | None = None
     keep_characteristics: bool = False
@@ -131,6 +135,8 @@ class Inbox:
 
     def _take(self, data: bytes) -> Path:
         with decoding("DICOM"):
+            if _syntax(data) not in SYNTAXES:
+                raise DataError("has a transfer syntax that cannot be read", "Send it uncompressed or as JPEG 2000.")
             dataset = dcmread(BytesIO(data))
             _refuse(dataset)
             label = _class_of(dataset, self.rules.class_from)
@@ -160,11 +166,16 @@ class Inbox:
         return tuple(sorted(found))
 
 
+def _syntax(data: bytes) -> UID:
+    """From the file meta information alone: a deflated data set would be inflated by reading further."""
+    file = BytesIO(data)
+    read_preamble(file, False)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, kind, length: tag >> 16 != 2)
+    return UID(str(meta.get("TransferSyntaxUID", "")))
+
+
 def _refuse(dataset: Dataset) -> None:
     """Raise DataError where no reader of this room could use the object."""
-    syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID", "")))
-    if syntax not in SYNTAXES:
-        raise DataError("has a transfer syntax that cannot be read", "Send it uncompressed or as JPEG 2000.")
     if kind_of(dataset) not in (SEGMENTATION, LABEL_MAP):
         refuse_what_is_no_picture(dataset)
     elif "PixelData" not in dataset:

@@ -1,4 +1,4 @@
-"""multipart/related bodies as DICOMweb servers send them (RFC 2046 section 5.1, RFC 2387; DICOM PS3.18 section 8.6.1.2).
+"""multipart/related bodies as DICOMweb servers send them (RFC 2046 section 5.1, RFC 2387; DICOM PS3.18, 8.6.1.2).
 
 Given whole; each part's content type and bytes come out. A body that does not follow the rules is a PeerError.
 """
@@ -21,8 +21,8 @@ def parts(content_type: str, body: bytes) -> list[tuple[str, bytes]]:
     if not boundary or len(boundary) > 70 or not boundary.isascii():
         raise PeerError("the server sent a multipart answer without a boundary.", _HINT)
     mark = b"\r\n--" + boundary.encode()
-    place, found = _after_boundary(b"\r\n" + body, 0, mark), []
-    whole = b"\r\n" + body
+    whole, found = b"\r\n" + body, list[tuple[str, bytes]]()
+    place = _after_boundary(whole, 0, mark)
     while place is not None:
         if len(found) >= MOST_PARTS:
             raise PeerError(f"the server sent an answer of more than {MOST_PARTS:,} parts.", _HINT)
