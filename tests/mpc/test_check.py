@@ -60,7 +60,7 @@ def test_cost_is_what_goes_over_the_wires(images: int, bits: int) -> None:
     assert counted.answer == packed_size(images * 3, program.answer_bits)
     sent, dealt = iter(stage.sent["A"]), iter(stage.dealt)
     for step in program.operations:
-        one = step_cost(program, step, images)
+        one = step_cost(Wires(program), step, images)
         assert one.rounds == len(RULES[type(step)].sent(step, wires))
         assert one.sent_each_way == sum(len(next(sent)) for _ in range(one.rounds))
         assert one.dealt_to_b == sum(len(next(dealt)) for _ in RULES[type(step)].dealt(step, wires))
@@ -89,7 +89,7 @@ def test_the_table_of_costs_is_the_one_in_the_docstring() -> None:
     }
     lines = ["| operation | rounds | bits each way | bits dealt to B |", "|---|---|---|---|"]
     for name, program in measured.items():
-        found = step_cost(program, program.operations[0])
+        found = step_cost(Wires(program), program.operations[0])
         lines.append(f"| {name} | {found.rounds} | {found.sent_each_way} | {found.dealt_to_b} |")
     assert "\n".join(lines) in (check_module.__doc__ or "")
 
@@ -98,7 +98,7 @@ def test_local_operations_cost_nothing() -> None:
     program = everything()
     local = (Add, Concatenate, Cut, Flatten, Interpolate, Pad, Repeat, Reshape, Scale, Slice, SumPool)
     for step in program.operations:
-        found = step_cost(program, step, 3)
+        found = step_cost(Wires(program), step, 3)
         assert (found.rounds == found.sent_each_way == found.dealt_to_b == 0) == isinstance(step, local)
 
 

@@ -49,7 +49,7 @@ class Deployable:
         return hashlib.sha256(header + np.ascontiguousarray(self.weights, "<u8").tobytes()).digest()
 
 
-def deployable_model(model: "TrainedModel", *, coarse: bool = False) -> Deployable:
+def deployable_model(model: TrainedModel, *, coarse: bool = False) -> Deployable:
     """A model that Primum trained: a front end, which the data owner computes in clear, and what was learned on it.
 
     `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. ModelError where its range
@@ -68,7 +68,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def _seen(model: "TrainedModel") -> npt.NDArray[np.float32]:
+def _seen(model: TrainedModel) -> npt.NDArray[np.float32]:
     """What the learned module sees of drawn images, and of two whose one pixel is as far out as the front end lets."""
     size, channels = model.front_end.size, model.front_end.channels
     spikes = np.zeros((2, channels, size, size), np.float32)
@@ -82,7 +82,7 @@ def _coarse(program: Program) -> Program:
     return msgspec.structs.replace(program, answer_fraction=min(COARSE_FRACTION, program.answer_fraction))
 
 
-def deployable_network(compiled: "Compiled", card: "NetworkCard", *, coarse: bool = False) -> Deployable:
+def deployable_network(compiled: Compiled, card: NetworkCard, *, coarse: bool = False) -> Deployable:
     """A compiled network, whose every layer runs encrypted. ModelError where card and network contradict each other."""
     program = compiled.program
     outputs = program.wire(program.output).size

@@ -13,8 +13,9 @@ import torch
 from primum.diagnosis.deployable import Deployable
 from primum.errors import InputError
 from primum.mpc.check import Cost, cost, step_cost
-from primum.mpc.program import Operation, Program
+from primum.mpc.program import Operation
 from primum.mpc.rehearsal import Rehearsal, Timing
+from primum.mpc.rule import Wires
 from primum.rng import Stream
 
 _SHARE: Final = 0.005
@@ -106,7 +107,8 @@ def plan_of(model: Deployable) -> Plan:
     with _one_thread():
         rehearsal.run(drawn)
         _, timing = rehearsal.run(drawn)
-    return Plan(tuple(_row(program, step, timing) for step in program.operations), cost(program))
+    wires = Wires(program)
+    return Plan(tuple(_row(wires, step, timing) for step in program.operations), cost(program))
 
 
 @contextlib.contextmanager
@@ -119,12 +121,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _row(program: Program, step: Operation, timing: Timing) -> Row:
-    price = step_cost(program, step)
+def _row(wires: Wires, step: Operation, timing: Timing) -> Row:
+    price = step_cost(wires, step)
     return Row(
         step.name,
         type(step).__name__,
-        program.wire(step.target).shape,
+        wires[step.target].shape,
         timing.running.get(step.name, 0.0),
         timing.preparing.get(step.name, 0.0),
         timing.dealing.get(step.name, 0.0),

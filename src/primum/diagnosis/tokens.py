@@ -6,9 +6,7 @@ that key, so a server that has seen a token cannot ask in its holder's name. It 
 learn by it which requests come from one holder, and nothing about an image.
 """
 
-import hashlib
 import os
-import struct
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Final
 
 from primum.diagnosis.deployment import Deployment
 from primum.diagnosis.files import read_message, write_message
-from primum.disk import append
-from primum.errors import InputError, MachineError, PeerError, Refused
+from primum.diagnosis.records import Records
+from primum.errors import InputError, PeerError, Refused
 from primum.keys.identity import Identity, verify
 from primum.mpc.share import Role
 from primum.wire import Message, decode, encode
@@ -27,7 +25,6 @@ _ASKING: Final = "request with a token"
 _LIMIT: Final = 4096
 _LONGEST_NAME: Final = 100
 MOST_IMAGES: Final = 1 << 32
-_RECORD: Final = struct.Struct(">16sQ8s")
 _DAY: Final = 86_400
 _ASK: Final = "Ask the model owner for a token."
 
@@ -137,9 +134,11 @@ class TokenBook:
     """How many images each token has had at this server: an append-only file, synced before an image is computed."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "tokens.bin"
+        damaged = "An older copy would give tokens back what they used: make a new deployment, with new tokens."
+        self._records = Records(folder / "tokens.bin", ">16sQ", damaged)
         self._used: dict[bytes, int] = {}
-        self._read()
+        for name, images in self._records.read():
+            self._used[name] = self._used.get(name, 0) + images
 
     def used(self, token: Token) -> int:
         """Images that the token has had, those of failed requests included."""
@@ -154,29 +153,5 @@ class TokenBook:
     def spend(self, token: Token, images: int) -> None:
         """Count `images`; Refused if that is more than the token is for. On disk when this returns."""
         self.check(token, images)
-        try:
-            append(self._path, _RECORD.pack(token.id, images, _check(token.id, images)))
-        except OSError as error:
-            raise MachineError(f"{self._path} cannot be written: {error.strerror}.", "Free some space.") from None
+        self._records.append(token.id, images)
         self._used[token.id] = self.used(token) + images
-
-    def _read(self) -> None:
-        data = self._path.read_bytes() if self._path.exists() else b""
-        whole = len(data) - len(data) % _RECORD.size
-        for start in range(0, whole, _RECORD.size):
-            name, images, check = _RECORD.unpack_from(data, start)
-            if check != _check(name, images):
-                if start + _RECORD.size == len(data):
-                    whole = start  # the last record, torn by a crash: nothing was computed for it
-                    break
-                raise MachineError(
-                    f"{self._path} is damaged at byte {start}.",
-                    "An older copy would give tokens back what they used: make a new deployment, with new tokens.",
-                )
-            self._used[name] = self._used.get(name, 0) + images
-        if whole < len(data):
-            os.truncate(self._path, whole)
-
-
-def _check(name: bytes, images: int) -> bytes:
-    return hashlib.sha256(struct.pack(">16sQ", name, images)).digest()[:8]

@@ -73,16 +73,17 @@ class Cost:
     answer: int = 0
 
 
-def step_cost(program: Program, step: Operation, images: int = 1) -> Cost:
-    """Rounds, sent_each_way and dealt_to_b of one operation."""
-    wires, found = Wires(program), RULES[type(step)]
+def step_cost(wires: Wires, step: Operation, images: int = 1) -> Cost:
+    """Rounds, sent_each_way and dealt_to_b of one operation of the program whose wires these are."""
+    found = RULES[type(step)]
     sent = found.sent(step, wires)
     return Cost(len(sent), _bytes(sent, images), _bytes(found.dealt(step, wires), images))
 
 
 def cost(program: Program, images: int = 1) -> Cost:
     """Rounds and bytes of one request of `images` images; a test counts them."""
-    steps = [step_cost(program, step, images) for step in program.operations]
+    wires = Wires(program)
+    steps = [step_cost(wires, step, images) for step in program.operations]
     inputs, outputs = program.wire(program.input), program.wire(program.output)
     return Cost(
         rounds=sum(step.rounds for step in steps),

@@ -69,7 +69,8 @@ class Rehearsal:
         return (answers["A"] + answers["B"]) & mask(self._program.answer_bits), timing
 
     def _deal(self, first: int, count: int, timing: Timing) -> list[Bytes]:
-        names = [step.name for step in self._program.operations for _ in RULES[type(step)].dealt(step, self._wires)]
+        wires = Wires(self._program)
+        names = [step.name for step in self._program.operations for _ in RULES[type(step)].dealt(step, wires)]
         messages, dealt = self._dealer.deal(first, count, self._dealers), []
         for name in names:
             start = self._clock()
@@ -78,10 +79,6 @@ class Rehearsal:
         for _ in messages:
             raise RuntimeError("the dealer has more than was due")
         return dealt
-
-    @property
-    def _wires(self) -> Wires:
-        return Wires(self._program)
 
     def _play(self, runs: dict[Role, Evaluation], shares: dict[Role, Ring], timing: Timing) -> dict[Role, Ring]:
         watches = {role: _Stopwatch(self._clock, timing.running) for role in ROLES}
