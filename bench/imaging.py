@@ -238,7 +238,7 @@ def mask_difference(result: Result, images: Tensor) -> float:
         classes=plan.study.study.classes,
         front_end=plan.front_end_card,
         learned=plan.learned,
-        preparation=plan.preparation.to_card(),
+        preparation=Preparation(**plan.study.images.model_dump()).to_card(),
         privacy={},
         trained={},
     )

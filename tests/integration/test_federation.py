@@ -85,23 +85,29 @@ def test_four_hospitals_train_a_model(trained: Run) -> None:
     assert load_model(trained.folder).card.trained["hospitals"] == 4
 
 
-def test_the_scientists_one_command_signs_trains_and_writes_a_report(
-    cluster: Cluster, trained: Run, tmp_path: Path
-) -> None:
-    path = tmp_path / "study.toml"
+@pytest.fixture(scope="session")
+def commanded(cluster: Cluster, trained: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A study of three of the four, by the scientist's one command: the fetched folder, and the coordinator's run."""
+    folder, before = tmp_path_factory.mktemp("scientist"), set(cluster.state.runs.iterdir())
+    path = folder / "study.toml"
     path.write_text(study(cluster, (1, 2, 3), rounds=1).text())
-    done = primum(
-        "train", str(path), "--state", str(cluster.state.folder), "--out", str(tmp_path / "runs"), timeout=150
-    )
+    done = primum("train", str(path), "--state", str(cluster.state.folder), "--out", str(folder / "runs"), timeout=150)
     assert done.returncode == 0, done
-    [folder] = (tmp_path / "runs").iterdir()
+    [fetched] = (folder / "runs").iterdir()
+    [made] = set(cluster.state.runs.iterdir()) - before
+    return fetched, Run(made)
+
+
+def test_the_scientists_one_command_signs_trains_and_writes_a_report(commanded: tuple[Path, Run]) -> None:
+    folder, _ = commanded
     assert load_model(folder)
     assert "<html" in (folder / "report.html").read_text()
 
 
-def test_who_is_enrolled_but_not_named_gets_nothing_and_answers_nothing(cluster: Cluster, trained: Run) -> None:
-    run = cluster.submit(study(cluster, (1, 2, 3), rounds=1))
-    cluster.finished(run)
+def test_who_is_enrolled_but_not_named_gets_nothing_and_answers_nothing(
+    cluster: Cluster, trained: Run, commanded: tuple[Path, Run]
+) -> None:
+    _, run = commanded
     kept = [entry["details"].get("run") for entry in read_journal(cluster.node_state(4).folder / "journal.jsonl")]
     assert trained.token.hex() in kept
     assert run.token.hex() not in kept
@@ -364,8 +370,7 @@ def test_more_epsilon_than_a_hospital_allows_is_refused_by_the_rule_and_hospital
         cluster.allow(2)
     refused(done, 4, "(epsilon_cap)", "epsilon = 9, at most 5 is allowed", "hospital ")
     assert not (tmp_path / "runs").exists()
-    assert all(node.child.poll() is None for node in cluster.nodes.values())
-    cluster.finished(cluster.submit(study(cluster, (1, 2, 3), rounds=1)))
+    assert all(node.child.poll() is None for node in cluster.nodes.values())  # and they train in the next tests
 
 
 def test_a_hospital_killed_in_the_middle_and_started_again_finishes_the_run(cluster: Cluster, trained: Run) -> None:

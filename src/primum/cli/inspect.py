@@ -53,7 +53,7 @@ def command(
 def _read(opened: Unpacked, preparation: Preparation, patients: PatientSource, *, quiet: bool) -> Intake:
     """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
     read = read_masked_folder if holds_masks(opened.folder) else read_folder
-    with _bar("reading", quiet=quiet) as report:
+    with bar("reading", quiet=quiet) as report:
         intake = read(
             opened.folder,
             preparation=preparation,
@@ -68,7 +68,7 @@ def _read(opened: Unpacked, preparation: Preparation, patients: PatientSource, *
 def _write_page(intake: Intake, folder: Path, page: Path, title: str, *, quiet: bool) -> None:
     from primum.report.inspection import write_inspection
 
-    with _bar("looking", quiet=quiet) as report:
+    with bar("looking", quiet=quiet) as report:
         write_inspection(intake, folder, page, title, progress=report)
     if not quiet:
         print(f"\nPage  {page.resolve()}\nIt shows images of patients, and stays in this hospital.")
@@ -120,7 +120,8 @@ def _by_reason(problems: tuple[Problem, ...]) -> dict[tuple[str, str], list[str]
 
 
 @contextmanager
-def _bar(what: str, *, quiet: bool) -> Iterator[Report | None]:
+def bar(what: str, *, quiet: bool) -> Iterator[Report | None]:
+    """A progress bar on standard error, where a person sees it; else None."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

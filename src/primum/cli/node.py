@@ -10,7 +10,10 @@ import click
     "--join", "join_file", type=click.Path(path_type=Path), required=True, help="The file from the coordinator."
 )
 @click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="Images: one folder per class, or labels.csv."
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Images: one folder per class, labels.csv, or images/ beside masks/.",
 )
 @click.option(
     "--state", type=click.Path(path_type=Path), default=Path("node-state"), help="Folder for keys, policy, ledger."
@@ -22,7 +25,7 @@ def command(join_file: Path, data: Path, state: Path, patient: str | None) -> No
 
     from rich.console import Console
 
-    from primum.cli.inspect import show
+    from primum.cli.inspect import bar, show
     from primum.federation.enrolment import JoinFile
     from primum.federation.node import NodeState, ResidentNode, check_folder
     from primum.federation.records import wait_briefly
@@ -35,7 +38,11 @@ def command(join_file: Path, data: Path, state: Path, patient: str | None) -> No
     if patient is not None:
         _remember(opened.folder / "node.toml", patient)
     node = ResidentNode(opened, join, data, click.echo)
-    show(node.images.intake(Preparation()), Console())
+    with bar("reading", quiet=False) as report:
+        node.images.progress = report
+        intake = node.images.intake(Preparation())
+    node.images.progress = None
+    show(intake, Console())
     signal.signal(signal.SIGTERM, lambda *_: node.stop.set())
     try:
         node.run()

@@ -2,7 +2,7 @@
 
 State folder (0700): identity.pem (Ed25519), transport.pem (P-384, for Flower), pseudonym.key, policy.toml (the
 hospital's own rules, read anew for each study), node.toml (where patients are named), ledger.sqlite, memory.sqlite,
-journal.jsonl.
+journal.jsonl, images (prepared images of patients in clear, and which file each came from: imaging/cache.py).
 """
 
 import getpass
@@ -45,6 +45,7 @@ from primum.imaging import (
     read_masked_folder,
     split_patients,
 )
+from primum.imaging.reading import usable_cores
 from primum.journal import Journal
 from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
@@ -122,12 +123,17 @@ class NodeState:
 
 @dataclass
 class Images:
-    """A hospital's folder, read once for each preparation that a study asks for."""
+    """A hospital's folder, read once for each preparation that a study asks for.
+
+    `cache`: a private folder for what was read, so that the next start and the next study of the same preparation
+    decode nothing; without it nothing is kept (imaging/cache.py).
+    """
 
     folder: Path
     settings: NodeSettings
     key: bytes = field(repr=False)
     progress: Callable[[int, int], None] | None = None
+    cache: Path | None = None
     _read: dict[tuple[Preparation, tuple[str, ...] | None], Intake] = field(default_factory=dict, repr=False)
 
     @property
@@ -150,6 +156,8 @@ class Images:
                 patients=source,
                 pseudonym_key=self.key,
                 progress=self.progress,
+                cache=self.cache,
+                cores=usable_cores(),
             )
         return self._read[preparation, classes]
 
@@ -159,7 +167,7 @@ class Images:
         if self.masked != (about.task == "segmentation"):
             holds = "images with masks" if self.masked else "images without masks"
             raise DataError(f"{self.folder} holds {holds}, the study is a {about.task}.", "Start a node on other data.")
-        data = self.intake(plan.preparation, about.classes).dataset
+        data = self.intake(Preparation(**plan.study.images.model_dump()), about.classes).dataset
         with torch.no_grad():
             features = plan.front_end.features(data.images)
         evaluation = torch.from_numpy(split_patients(data.patients, share, self.key))
@@ -238,7 +246,7 @@ class ResidentNode:
         self._identity = state.identity
         self._coordinator = bytes.fromhex(join.coordinator)
         settings = NodeSettings.read(state.folder / "node.toml")
-        self.images = Images(data, settings, state.pseudonym_key)
+        self.images = Images(data, settings, state.pseudonym_key, cache=state.folder / "images")
         self._journal = Journal(state.folder / "journal.jsonl", self._identity)
         if settings.one_image_per_patient:
             self._journal.write("setting", one_image_per_patient=True)

@@ -211,7 +211,7 @@ class Rounds:
             classes=study.study.classes,
             front_end=plan.front_end_card,
             learned=plan.learned,
-            preparation=plan.preparation.to_card(),
+            preparation=study.images.model_dump(exclude_none=True),
             privacy=privacy,
             trained={
                 "study": study.study.name,

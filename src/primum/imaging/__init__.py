@@ -11,6 +11,10 @@ aside. Read `folder.py` first, then `prepare.py` (how a picture becomes pixels, 
 | volumes: LPS coordinates, one orientation | volume.py; series.py, nifti.py, nrrd.py read them, slices.py prepares them |
 | masks | cases.py finds them, masked.py reads the folder; mask_picture.py, segmentation_object.py read one |
 | grey levels and places | intensity.py, geometry.py |
+| decoded once | reading.py, manifest.py, cache.py |
+| from a PACS, de-identified | receive.py, dicomweb.py; inbox.py, deidentify.py on confidentiality.py |
+| public data sets | named.py, medmnist.py, idx.py |
+| what the clinic gets | restore.py, results_mask.py, results_overlay.py, results_diagnosis.py |
 | who and which file | patient.py, listing.py, archive.py, split.py |
 
 Sources: DICOM PS3.3, PS3.5; NIfTI-1 and -2; NRRD; pydicom; nibabel; Pillow.

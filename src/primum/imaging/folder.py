@@ -1,23 +1,25 @@
 """A hospital's folder -> what its node offers: a data set by patient, and every file that it cannot use, by name."""
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from primum.errors import DataError
-from primum.imaging.archive import unpacked
+from primum.imaging.archive import Unpacked, unpacked
+from primum.imaging.cache import Found, Outcome
 from primum.imaging.dataset import Dataset
-from primum.imaging.image import Pixels, Problem
+from primum.imaging.image import Problem
 from primum.imaging.listing import Listed, Listing, list_folder
-from primum.imaging.patient import NoPatient, PatientSource, whose
+from primum.imaging.manifest import Manifest, Record
+from primum.imaging.patient import NoPatient, PatientSource, canonical, pseudonym, whose
 from primum.imaging.prepare import Preparation, prepare
 from primum.imaging.reader import decode
+from primum.imaging.reading import Job, Read, Reading, identifiers
 
 FEWEST_PATIENTS: Final = 5
 """A folder with fewer patients is refused: nothing can be hidden among so few."""
@@ -29,21 +31,39 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Intake:
-    """What was read from a folder. `formats`: images per format; `notices`: what readers decided, with counts."""
+    """What was read from a folder. `formats`: images per format; `notices`: what readers decided, with counts.
+
+    All counts are those of the manifest, from which the data set was made too.
+    """
 
     dataset: Dataset
     problems: tuple[Problem, ...] = field(repr=False)
     notices: tuple[str, ...]
     formats: dict[str, int]
+    manifest: Manifest | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, manifest: Manifest, images: Tensor, masks: Tensor | None = None) -> "Intake":
+        """`images`, and `masks` where they are the labels, in the order of the records that are used."""
+        used, classes = manifest.used, manifest.classes
+        labels = masks
+        if labels is None:
+            labels = torch.tensor([classes.index(record.label) for record in used], dtype=torch.int64)
+        patients = tuple(record.patient for record in used for _ in range(record.images))
+        files = tuple(record.file for record in used for _ in range(record.images))
+        dataset = Dataset(images, labels, patients, files, classes)
+        return cls(dataset, manifest.problems, manifest.notices, manifest.formats, manifest)
 
     @property
     def classes(self) -> dict[str, int]:
         """Images per class."""
-        return self.dataset.by_class()
+        return self.manifest.by_class if self.manifest else self.dataset.by_class()
 
     @property
     def patients(self) -> dict[str, int]:
         """Patients per class; with masks: patients of whom a pixel is of it."""
+        if self.manifest:
+            return self.manifest.patients
         seen = {name: set[str]() for name in self.dataset.classes}
         for labels, patient in zip(self.dataset.labels, self.dataset.patients, strict=True):
             for label in labels.unique().tolist():
@@ -52,12 +72,46 @@ class Intake:
 
 
 @dataclass(frozen=True)
+class _File(Job):
+    """One file with one picture."""
+
+    folder: Path
+    file: str
+    preparation: Preparation
+    meaning = ""
+
+    def parts(self) -> tuple[str, ...]:
+        return (self.file,)
+
+    def found(self) -> Found:
+        path = self.folder / self.file
+        try:
+            picture = decode(path)
+        except DataError as error:
+            return Found.aside(error)
+        known: dict[str, Any] = {"format": picture.format, "notices": picture.notices, "patient": picture.patient or ""}
+        known |= identifiers(path) if picture.format == "DICOM" else {}
+        try:
+            pixels, _ = prepare(picture, self.preparation)
+        except DataError as error:
+            return Found.aside(error, **known)
+        return Found(images=pixels[None], **known)
+
+
+@dataclass(frozen=True)
 class _Read:
     listed: Listed
-    pixels: Pixels = field(repr=False)
-    format: str
+    content: str = field(repr=False)
+    outcome: Outcome
     notices: tuple[str, ...]
     patient: str = field(repr=False)
+
+    def record(self) -> Record:
+        found = self.outcome
+        return Record(
+            self.listed.file, "used", self.listed.label, (self.listed.file,), self.content, self.patient, found.study,
+            found.series, found.format, self.notices, found.count,
+        )  # fmt: skip
 
 
 def read_folder(
@@ -68,6 +122,8 @@ def read_folder(
     patients: PatientSource,
     pseudonym_key: bytes,
     progress: Progress | None = None,
+    cache: Path | None = None,
+    cores: int = 1,
 ) -> Intake:
     """Read every image of `folder` (class folders, or labels.csv) at the prepared size; archives are unpacked first.
 
@@ -75,45 +131,94 @@ def read_folder(
     files, masks, colour where grey is asked, exact copies, images without a patient, and all images of a patient who is
     in two classes (each image is meant to show one class; such files have usually been sorted wrongly).
     `classes`: those of a study, else the ones found, sorted. `progress(done, total)` is called after each file.
+    `cache`: a private folder in which prepared images are kept, in clear (cache.py); what did not change is not decoded
+    again. `cores`: processes that decode, where there is much to decode.
 
-    Raises DataError where the folder, a class or the number of patients makes it unusable as a whole.
+    Raises DataError where the folder, a class or the number of patients makes it unusable as a whole, MachineError
+    where the cache cannot be written.
     """
-    with unpacked(folder) as opened:
+    with unpacked(folder) as opened, Reading(cache, preparation, "labels", pseudonym_key) as reading:
         listing = list_folder(opened.folder, classes)
         problems = [*opened.problems, *listing.problems]
         reads: list[_Read] = []
+        seen: dict[str, Read] = {}
         nameless = 0
-        for done, listed in enumerate(listing.entries, 1):
+        jobs = [_File(opened.folder, listed.file, preparation) for listed in listing.entries]
+        for done, (listed, read) in enumerate(zip(listing.entries, reading.each(jobs, cores), strict=True), 1):
+            seen[listed.file] = read
             try:
-                reads.append(_read(opened.folder, listed, preparation, patients, pseudonym_key))
+                reads.append(_usable(listed, read, patients, pseudonym_key))
             except DataError as error:
                 nameless += isinstance(error, NoPatient)
                 problems.append(Problem(listed.file, error.message, error.hint))
             if progress is not None:
                 progress(done, len(listing.entries))
+        reads = _checked(folder, listing, reads, problems, nameless)
+        records = (*(read.record() for read in reads), *set_aside(problems, seen, _labels(listing)))
+        manifest, images, _ = reading.finish(
+            opened.folder, listing.classes, records, _all_notices(opened, listing, reads)
+        )
+    return Intake.of(manifest, images)
+
+
+def _usable(listed: Listed, read: Read, patients: PatientSource, key: bytes) -> _Read:
+    outcome = read.outcome
+    if not outcome.format:
+        raise DataError(outcome.reason, outcome.hint)
+    who, notices = known_patient(patients, listed.file, listed.patient, outcome.patient, key)
+    if outcome.reason:
+        raise DataError(outcome.reason, outcome.hint)
+    return _Read(listed, read.content, outcome, outcome.notices + notices, who)
+
+
+def known_patient(
+    patients: PatientSource, file: str, listed: str | None, inside: str, key: bytes
+) -> tuple[str, tuple[str, ...]]:
+    """As `whose`, where of the patient that the file names only the pseudonym is kept (empty: it names none)."""
+    named = patients.named(file)
+    told = next((pseudonym(one, key) for one in (listed, named) if one is not None and canonical(one)), None)
+    if told is None:
+        return (inside, ()) if inside else whose(patients, file, listed, None, key)
+    if listed is None and named and inside and told != inside:
+        return told, ("the pattern names another patient than PatientID; the pattern was used",)
+    return told, ()
+
+
+def _labels(listing: Listing) -> dict[str, str]:
+    return {entry.file: entry.label for entry in listing.entries}
+
+
+def set_aside(problems: Sequence[Problem], seen: dict[str, Read], labels: dict[str, str]) -> tuple[Record, ...]:
+    """Records of what was set aside, with what is known of it: before it was opened, or after."""
+    records = []
+    for one in problems:
+        record = Record(one.file, "set aside", labels.get(one.file, ""), reason=one.reason, hint=one.hint)
+        if (read := seen.get(one.file)) is not None:
+            found = read.outcome
+            record = replace(
+                record, parts=tuple(read.stamps), content=read.content, format=found.format, patient=found.patient,
+                study=found.study, series=found.series,
+            )  # fmt: skip
+        records.append(record)
+    return tuple(records)
+
+
+def _checked(folder: Path, listing: Listing, reads: list[_Read], problems: list[Problem], nameless: int) -> list[_Read]:
+    """What is left without copies and patients in two classes; raises DataError where that is not enough."""
     if nameless and not reads:
         raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
     reads = _drop_copies(reads, problems)
     reads = _drop_two_classes(folder, reads, problems)
     _check_enough(folder, listing, reads, problems)
-    notices = (*opened.notices, *listing.notices, *_count_notices(reads))
-    formats = dict(sorted(Counter(read.format for read in reads).items()))
-    return Intake(_dataset(reads, listing.classes), tuple(problems), notices, formats)
-
-
-def _read(folder: Path, listed: Listed, preparation: Preparation, patients: PatientSource, key: bytes) -> _Read:
-    picture = decode(folder / listed.file)
-    who, notices = whose(patients, listed.file, listed.patient, picture.patient, key)
-    pixels, _ = prepare(picture, preparation)
-    return _Read(listed, pixels, picture.format, picture.notices + notices, who)
+    return reads
 
 
 def _drop_copies(reads: list[_Read], problems: list[Problem]) -> list[_Read]:
     """Set aside the same picture under a second name: one patient would count twice, or stand on both sides."""
-    first: dict[bytes, str] = {}
+    first: dict[str, str] = {}
     kept = []
     for read in reads:
-        digest = hashlib.sha256(read.pixels.tobytes()).digest()
+        digest = read.outcome.digest
         if digest in first:
             problems.append(Problem(read.listed.file, f"is the same picture as {first[digest]}", "Keep one of them."))
         else:
@@ -143,7 +248,7 @@ def _check_enough(folder: Path, listing: Listing, reads: list[_Read], problems: 
     used = {read.listed.label for read in reads}
     for name in listing.classes:
         if name not in used:
-            labels = {entry.file: entry.label for entry in listing.entries}
+            labels = _labels(listing)
             first = next((problem for problem in problems if labels.get(problem.file) == name), None)
             why = f": {first.file} {first.reason}" if first else ""
             raise DataError(f"no image of class {name} in {folder} can be used{why}", "See `primum inspect`.")
@@ -160,16 +265,7 @@ def require_patients(folder: Path, count: int) -> None:
         )
 
 
-def _count_notices(reads: list[_Read]) -> list[str]:
+def _all_notices(opened: Unpacked, listing: Listing, reads: list[_Read]) -> tuple[str, ...]:
     counts = Counter(notice for read in reads for notice in read.notices)
-    return [f"{count} x {notice}" for notice, count in sorted(counts.items())]
-
-
-def _dataset(reads: list[_Read], classes: tuple[str, ...]) -> Dataset:
-    return Dataset(
-        torch.from_numpy(np.stack([read.pixels for read in reads])),
-        torch.tensor([classes.index(read.listed.label) for read in reads], dtype=torch.int64),
-        tuple(read.patient for read in reads),
-        tuple(read.listed.file for read in reads),
-        classes,
-    )
+    counted = (f"{count} x {notice}" for notice, count in sorted(counts.items()))
+    return (*opened.notices, *listing.notices, *counted)

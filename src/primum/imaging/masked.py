@@ -1,6 +1,6 @@
 """A folder of images with masks -> a data set whose labels are masks: pictures, or volumes cut into slices."""
 
-import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +10,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from primum.errors import DataError
-from primum.imaging.archive import unpacked
+from primum.imaging.archive import Unpacked, unpacked
+from primum.imaging.cache import Found, Outcome
 from primum.imaging.cases import DESCRIPTION, Case, Cases, list_cases
-from primum.imaging.dataset import Dataset
-from primum.imaging.folder import Intake, Progress, require_patients
+from primum.imaging.folder import Intake, Progress, known_patient, require_patients, set_aside
 from primum.imaging.geometry import place_mask
 from primum.imaging.image import Picture, Pixels, Problem
 from primum.imaging.listing import walk
+from primum.imaging.manifest import Record
 from primum.imaging.mask_picture import as_classes, class_numbers, class_places, is_picture, read_mask_picture
-from primum.imaging.patient import NoPatient, PatientSource, whose
+from primum.imaging.patient import NoPatient, PatientSource
 from primum.imaging.photo import TURNED
 from primum.imaging.prepare import Preparation, prepare
 from primum.imaging.reader import decode
+from primum.imaging.reading import Job, Read, Reading, identifiers
 from primum.imaging.segmentation_object import read_segmentation
 from primum.imaging.series import read_volume
 from primum.imaging.slices import prepare_mask, prepare_volume
@@ -35,14 +36,23 @@ Mask = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class _Read:
-    """One case, prepared: `images` [n, channels, size, size], `masks` [n, size, size]."""
+    """One case, prepared: so many slices with their masks."""
 
     case: Case
-    images: Pixels = field(repr=False)
-    masks: Mask = field(repr=False)
-    format: str
+    read: Read
     notices: tuple[str, ...]
     patient: str = field(repr=False)
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.read.outcome
+
+    def record(self) -> Record:
+        found = self.outcome
+        return Record(
+            self.case.image, "used", self.case.mask, tuple(self.read.stamps), self.read.content, self.patient,
+            found.study, found.series, found.format, self.notices, found.count, found.drawn,
+        )  # fmt: skip
 
 
 def read_masked_folder(
@@ -53,6 +63,8 @@ def read_masked_folder(
     patients: PatientSource,
     pseudonym_key: bytes,
     progress: Progress | None = None,
+    cache: Path | None = None,
+    cores: int = 1,
 ) -> Intake:
     """Read every image of `folder` with its mask (cases.py says which layouts), prepared; `labels` are the masks.
 
@@ -62,33 +74,49 @@ def read_masked_folder(
 
     Set aside by name and reason: an image without a mask and the reverse, a mask of another shape or place, values that
     are no class, exact copies, images without a patient, and what cannot be read. `progress(done, total)` is called
-    after each image. Raises DataError where the folder or the number of patients makes it unusable as a whole.
+    after each image. `cache`, `cores`: as in `read_folder`. Raises DataError where the folder or the number of patients
+    makes it unusable as a whole, MachineError where the cache cannot be written.
     """
-    with unpacked(folder) as opened:
+    with unpacked(folder) as opened, Reading(cache, preparation, "masks", pseudonym_key) as reading:
         cases = list_cases(opened.folder)
         problems = [*opened.problems, *cases.problems]
         numbering = _numbering(folder, cases.classes, classes)
         names = classes or cases.classes
+        jobs = [
+            _CaseJob(opened.folder, case, cases.tomography, names, numbering, preparation) for case in cases.entries
+        ]
         reads: list[_Read] = []
+        seen: dict[str, Read] = {}
         nameless = 0
-        for done, case in enumerate(cases.entries, 1):
+        for done, (case, read) in enumerate(zip(cases.entries, reading.each(jobs, cores), strict=True), 1):
+            seen[case.image] = read
             try:
-                reads.append(_read(opened.folder, case, cases, names, numbering, preparation, patients, pseudonym_key))
+                reads.append(_usable(case, read, patients, pseudonym_key))
             except DataError as error:
                 nameless += isinstance(error, NoPatient)
                 problems.append(Problem(case.image, error.message, error.hint))
             if progress is not None:
                 progress(done, len(cases.entries))
-    if nameless and not reads:
-        raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
-    reads = _without_copies(reads, problems)
-    _require_reads(folder, reads, problems)
-    names = names or _numbered(reads)
-    notices = (*opened.notices, *_notices(reads, names, preparation))
-    formats = Counter[str]()
-    for read in reads:
-        formats[read.format] += len(read.images)
-    return Intake(_dataset(reads, names), tuple(problems), notices, dict(sorted(formats.items())))
+        if nameless and not reads:
+            raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
+        reads = _without_copies(reads, problems)
+        _require_reads(folder, reads, problems)
+        names = names or _numbered(reads)
+        records = (*(read.record() for read in reads), *set_aside(problems, seen, _masks(cases)))
+        notices = _notices(opened, reads, names, preparation)
+        manifest, images, masks = reading.finish(opened.folder, names, records, notices)
+    return Intake.of(manifest, images, masks)
+
+
+def _usable(case: Case, read: Read, patients: PatientSource, key: bytes) -> _Read:
+    if read.outcome.reason:
+        raise DataError(read.outcome.reason, read.outcome.hint)
+    who, notices = known_patient(patients, case.image, None, read.outcome.patient, key)
+    return _Read(case, read, read.outcome.notices + notices, who)
+
+
+def _masks(cases: Cases) -> dict[str, str]:
+    return {case.image: case.mask for case in cases.entries}
 
 
 @dataclass(frozen=True)
@@ -117,31 +145,54 @@ def _numbering(folder: Path, described: tuple[str, ...] | None, classes: tuple[s
     return _Numbering(None if own is None else len(own), table)
 
 
-def _read(
-    folder: Path,
-    case: Case,
-    cases: Cases,
-    classes: tuple[str, ...] | None,
-    numbering: _Numbering,
-    preparation: Preparation,
-    patients: PatientSource,
-    key: bytes,
-) -> _Read:
-    with _of_mask(case):
-        files = _files(folder / case.mask)
-    if files is None:
-        picture = decode(folder / case.image)
-        images, masks = _picture(folder, case, picture, numbering, preparation)
-        found: Picture | Volume = picture
-    else:
-        volume = _volume(folder / case.image, cases)
-        with _of_mask(case):
-            drawn = _drawn(files, volume, classes, numbering)
-        images, _ = prepare_volume(volume, preparation)
-        masks = prepare_mask(drawn, volume, preparation)
-        found = volume
-    who, more = whose(patients, case.image, None, found.patient, key)
-    return _Read(case, images, masks, found.format, found.notices + more, who)
+@dataclass(frozen=True)
+class _CaseJob(Job):
+    """One image with its mask. `tomography`: whether the folder says that it is CT; `classes`: of DICOM SEG files."""
+
+    folder: Path
+    case: Case
+    tomography: bool | None
+    classes: tuple[str, ...] | None
+    numbering: _Numbering
+    preparation: Preparation
+
+    @property
+    def meaning(self) -> str:
+        numbers = self.numbering.count, self.numbering.table.tolist()
+        return json.dumps([self.case.image, self.case.mask, self.tomography, self.classes, numbers])
+
+    def parts(self) -> tuple[str, ...]:
+        found: list[str] = []
+        for name in (self.case.image, self.case.mask):
+            path = self.folder / name
+            found += [f"{name}/{below}" for below in walk(path)] if path.is_dir() else [name]
+        return tuple(found)
+
+    def found(self) -> Found:
+        try:
+            return self._read()
+        except DataError as error:
+            return Found.aside(error)
+
+    def _read(self) -> Found:
+        path = self.folder / self.case.image
+        with _of_mask(self.case):
+            files = _files(self.folder / self.case.mask)
+        if files is None:
+            picture = decode(path)
+            images, masks = _picture(self.folder, self.case, picture, self.numbering, self.preparation)
+            found: Picture | Volume = picture
+        else:
+            volume = _volume(path, self.tomography)
+            with _of_mask(self.case):
+                drawn = _drawn(files, volume, self.classes, self.numbering)
+            images, _ = prepare_volume(volume, self.preparation)
+            masks = prepare_mask(drawn, volume, self.preparation)
+            found = volume
+        known = identifiers(self.folder / self.parts()[0]) if found.format.startswith("DICOM") else {}
+        return Found(
+            format=found.format, notices=found.notices, patient=found.patient or "", images=images, masks=masks, **known
+        )
 
 
 def _files(mask: Path) -> list[Path] | None:
@@ -179,12 +230,12 @@ def _picture(
     return images[None], place_mask(values, where)[None]
 
 
-def _volume(path: Path, cases: Cases) -> Volume:
+def _volume(path: Path, tomography: bool | None) -> Volume:
     """The volume; of a format that names no unit, in Hounsfield values if the folder says so."""
     volume = read_volume(path)
-    if cases.tomography is None or volume.format.startswith("DICOM"):
+    if tomography is None or volume.format.startswith("DICOM"):
         return volume
-    return replace(volume, hounsfield=cases.tomography)
+    return replace(volume, hounsfield=tomography)
 
 
 def _drawn(files: list[Path], volume: Volume, classes: tuple[str, ...] | None, numbering: _Numbering) -> Mask:
@@ -220,16 +271,16 @@ def _require_reads(folder: Path, reads: list[_Read], problems: list[Problem]) ->
         first = problems[0]
         raise DataError(f"no image in {folder} can be used: {first.file} {first.reason}", first.hint)
     require_patients(folder, len({read.patient for read in reads}))
-    if not any(read.masks.any() for read in reads):
+    if not any(sum(read.outcome.drawn[1:]) for read in reads):
         raise DataError(f"no mask in {folder} marks anything", "Every pixel is background: check the masks.")
 
 
 def _without_copies(reads: list[_Read], problems: list[Problem]) -> list[_Read]:
     """Set aside the same image under a second name: one patient would count twice, or stand on both sides."""
-    first: dict[bytes, str] = {}
+    first: dict[str, str] = {}
     kept = []
     for read in reads:
-        digest = hashlib.sha256(read.images.tobytes()).digest()
+        digest = read.outcome.digest
         if digest in first:
             problems.append(Problem(read.case.image, f"is the same image as {first[digest]}", "Keep one of them."))
         else:
@@ -240,26 +291,17 @@ def _without_copies(reads: list[_Read], problems: list[Problem]) -> list[_Read]:
 
 def _numbered(reads: list[_Read]) -> tuple[str, ...]:
     """Names where nobody gave some; at least one class beside the background."""
-    top = max(1, *(int(read.masks.max()) for read in reads))
+    top = max(1, *(len(read.outcome.drawn) - 1 for read in reads))
     return ("background", *(f"class {number}" for number in range(1, top + 1)))
 
 
-def _notices(reads: list[_Read], classes: tuple[str, ...], preparation: Preparation) -> list[str]:
+def _notices(
+    opened: Unpacked, reads: list[_Read], classes: tuple[str, ...], preparation: Preparation
+) -> tuple[str, ...]:
     counts = Counter(notice for read in reads for notice in read.notices)
-    notices = [f"{count} x {notice}" for notice, count in sorted(counts.items())]
-    volumes = [len(read.images) for read in reads if len(read.images) > 1]
+    notices = [*opened.notices, *(f"{count} x {notice}" for notice, count in sorted(counts.items()))]
+    volumes = [read.outcome.count for read in reads if read.outcome.count > 1]
     if volumes:
         notices.append(f"{len(volumes)} volumes cut into {sum(volumes)} {preparation.axis} slices")
-    drawn = np.unique(np.concatenate([np.unique(read.masks) for read in reads])).tolist()
-    return notices + [f"no pixel of class {name}" for place, name in enumerate(classes) if place not in drawn]
-
-
-def _dataset(reads: list[_Read], classes: tuple[str, ...]) -> Dataset:
-    counts = [len(read.images) for read in reads]
-    return Dataset(
-        torch.from_numpy(np.concatenate([read.images for read in reads])),
-        torch.from_numpy(np.concatenate([read.masks for read in reads])),
-        tuple(read.patient for read, count in zip(reads, counts, strict=True) for _ in range(count)),
-        tuple(read.case.image for read, count in zip(reads, counts, strict=True) for _ in range(count)),
-        classes,
-    )
+    seen = {place for read in reads for place, images in enumerate(read.outcome.drawn) if images}
+    return (*notices, *(f"no pixel of class {name}" for place, name in enumerate(classes) if place not in seen))

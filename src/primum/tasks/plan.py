@@ -13,7 +13,6 @@ from primum.dp.account import Budget, Steps
 from primum.dp.mechanism import Mechanism
 from primum.dp.sampling import public_maximum
 from primum.errors import StudyError
-from primum.imaging import Preparation
 from primum.models.feature_map import (
     BackboneCard,
     FeatureMap,
@@ -64,11 +63,6 @@ class Plan:
     """A study and what follows from it. StudyError where the settings contradict each other."""
 
     study: Study
-
-    @property
-    def preparation(self) -> Preparation:
-        """How a file becomes pixels."""
-        return Preparation(**self.study.images.model_dump())
 
     @property
     def front_end_card(self) -> FrontEndCard:
