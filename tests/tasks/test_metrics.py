@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
+from sklearn.metrics import confusion_matrix, f1_score, matthews_corrcoef, recall_score, roc_auc_score, roc_curve
 
 from primum.rng import Stream
-from primum.tasks.metrics import accuracy_interval, auc, auc_interval, classification_figures, confusion, roc, wilson
+from primum.tasks.metrics import (
+    accuracy_interval,
+    auc,
+    auc_interval,
+    calibration_figures,
+    classification_figures,
+    confusion,
+    roc,
+    wilson,
+)
 
 SCORED = st.lists(st.tuples(st.integers(0, 1), st.integers(-5, 5)), min_size=2, max_size=60).filter(
     lambda rows: len({label for label, _ in rows}) == 2
@@ -135,3 +144,28 @@ def test_figures_of_test_images() -> None:
     assert (told["images"], told["patients"]) == (5, 4) and told["auc_low"] < told["auc"] < told["auc_high"]
     assert "auc" not in classification_figures(np.array([0, 1, 2]), np.eye(3))
     assert "auc" not in classification_figures(labels * 0, chances)
+
+
+@given(st.integers(2, 4), st.integers(0, 2**31))
+def test_what_is_called_and_how_sure_agree_with_scikit_learn(classes: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), generator.integers(0, classes, 40)])
+    chances = generator.dirichlet(np.ones(classes), len(labels))
+    told = classification_figures(labels, chances)
+    called = chances.argmax(1)
+    assert told["f1"] == pytest.approx(f1_score(labels, called, average="macro", zero_division=0))
+    assert told["mcc"] == pytest.approx(matthews_corrcoef(labels, called))
+    truth = np.eye(classes)[labels]
+    assert told["brier"] == pytest.approx(((chances - truth) ** 2).sum(1).mean())
+    if classes == 2:
+        assert told["sensitivity"] == pytest.approx(recall_score(labels, called))
+        assert told["specificity"] == pytest.approx(recall_score(labels, called, pos_label=0))
+        assert told["sensitivity_low"] <= told["sensitivity"] <= told["sensitivity_high"]
+    else:
+        assert "sensitivity" not in told
+
+
+def test_a_model_that_is_right_as_often_as_it_says_is_calibrated() -> None:
+    chances = np.array([[0.25, 0.75]] * 4)
+    assert calibration_figures(np.array([1, 1, 1, 0]), chances)["calibration_error"] == pytest.approx(0)
+    assert calibration_figures(np.array([0, 0, 0, 0]), chances)["calibration_error"] == pytest.approx(0.75)

@@ -93,6 +93,16 @@ class Figures(_Open):
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
+    sensitivity: float | None = None
+    sensitivity_low: float | None = None
+    sensitivity_high: float | None = None
+    specificity: float | None = None
+    specificity_low: float | None = None
+    specificity_high: float | None = None
+    f1: float | None = None
+    mcc: float | None = None
+    calibration_error: float | None = None
+    brier: float | None = None
     images: int | None = None
     patients: int | None = None
     too_few: bool | None = None

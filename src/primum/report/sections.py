@@ -153,10 +153,30 @@ def _exact(run: Run) -> str:
     if test.accuracy is not None:
         low, high = (None if bound is None else 100 * bound for bound in (test.accuracy_low, test.accuracy_high))
         rows.append(("Accuracy", f"<b>{percent(test.accuracy)}</b> &nbsp; {between(low, high, '{:.1f} %')}"))
+    rows += _of_classes(test, run.classes)
     rows.append(
         ("Measured on", f"{of_whom(test) or 'test images'} of the scientist, exact, outside the privacy promise")
     )
     return pairs(rows)
+
+
+def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Figures of the most probable class; of two classes that is a threshold of one half."""
+    rows = []
+    for name, of, low, high, place in (
+        ("Sensitivity", test.sensitivity, test.sensitivity_low, test.sensitivity_high, 1),
+        ("Specificity", test.specificity, test.specificity_low, test.specificity_high, 0),
+    ):
+        if of is not None:
+            kind = f"of {esc(classes[place])}, " if len(classes) == _BINARY else ""
+            lower, upper = (None if bound is None else 100 * bound for bound in (low, high))
+            bounds = between(lower, upper, "{:.1f} %")
+            rows.append((name, f"<b>{percent(of)}</b> &nbsp; {kind}{bounds}"))
+    if test.f1 is not None and test.mcc is not None:
+        rows.append(("F1, MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
+    if test.calibration_error is not None and test.brier is not None:
+        rows.append(("Calibration", f"expected error {test.calibration_error:.3f}, Brier score {test.brier:.3f}"))
+    return rows
 
 
 def _of_masks(test: Figures) -> list[tuple[str, str]]:

@@ -162,8 +162,8 @@ def classification_figures(
 ) -> dict[str, float]:
     """What a report tells of test images: AUC (two classes) and accuracy with intervals, images and patients.
 
-    `probabilities`: [n, classes]. Keys: accuracy, accuracy_low, accuracy_high, images, patients (if given), and
-    auc, auc_low, auc_high where there are two classes and images of both.
+    `probabilities`: [n, classes]. Keys: accuracy, accuracy_low, accuracy_high, images, patients (if given), those of
+    `calibration_figures` and `called_figures`, and auc, auc_low, auc_high where there are two classes and images of both.
     """
     right = accuracy_interval(probabilities.argmax(axis=1) == labels, patients)
     told: dict[str, float] = {
@@ -174,9 +174,48 @@ def classification_figures(
     }
     if patients is not None:
         told["patients"] = len(set(patients))
+    told |= calibration_figures(labels, probabilities.astype(np.float64))
+    told |= called_figures(labels, probabilities.argmax(axis=1), probabilities.shape[1], patients)
     if probabilities.shape[1] == 2 and len(np.unique(labels)) == 2:
         area = auc_interval(labels, probabilities[:, 1].astype(np.float64), patients)
         told |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+    return told
+
+
+def calibration_figures(labels: Labels, probabilities: Floats, bins: int = 10) -> dict[str, float]:
+    """How far probabilities [n, classes] may be taken at their word.
+
+    `calibration_error`: of the most probable class, the mean distance of its probability from how often it is right, over
+    bins of probability (Guo et al., ICML 2017, section 2). `brier`: mean squared distance from the truth (Brier 1950).
+    """
+    chance, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((chance * bins).astype(np.int64), bins - 1)
+    gaps = [abs(float(right[place == b].mean() - chance[place == b].mean())) * np.mean(place == b) for b in set(place)]
+    truth = np.eye(probabilities.shape[1])[labels]
+    return {"calibration_error": float(sum(gaps)), "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean())}
+
+
+def called_figures(
+    labels: Labels, called: Labels, classes: int, patients: tuple[str, ...] | None = None
+) -> dict[str, float]:
+    """Of the classes that a model calls: `f1` (mean over classes) and `mcc` (Gorodkin, Comput. Biol. Chem. 28, 2004).
+
+    For two classes also `sensitivity` (of class 1) and `specificity` (of class 0) with their intervals, each where there
+    are images of it.
+    """
+    counts = confusion(labels, called, classes).astype(np.float64)
+    right, true, said, total = np.diag(counts), counts.sum(1), counts.sum(0), counts.sum()
+    seen = true + said > 0
+    told = {"f1": float((2 * right[seen] / (true + said)[seen]).mean())}
+    spread = math.sqrt(float(total**2 - said @ said) * float(total**2 - true @ true))
+    told["mcc"] = float(right.sum() * total - true @ said) / spread if spread else 0.0
+    if classes == 2:
+        names = np.array(patients) if patients is not None else None
+        for name, kind in (("sensitivity", 1), ("specificity", 0)):
+            of = labels == kind
+            if of.any():
+                share = accuracy_interval((called == labels)[of], tuple(names[of]) if names is not None else None)
+                told |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
     return told
 
 
