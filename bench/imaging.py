@@ -6,6 +6,8 @@ Drives the parts of the federation in one process as `bench/accuracy.py` does: t
 | key | what |
 |---|---|
 | hippocampus_dice | 30 volumes of the Medical Segmentation Decathlon train, 10 others test; mean Dice of both structures, a volume |
+| hippocampus_dice_eps8 | the same patients, epsilon 8 for each of the 30: all slices of one are one unit |
+| hippocampus_dice_eps8_slice | epsilon 8 for each slice: NO promise to a patient, who has about 50 of them |
 | lungs_dice, lungs_dice_eps8 | 100 of the 138 Montgomery X-rays train, 38 test; epsilon 8 per patient, delta 5e-5 |
 | federated_gap | the largest difference of a Dice to the same study on one hospital that holds everything |
 | mnist_skewed, mnist_skewed_eps3 | 10,000 digits, 0 to 3, 4 to 6, 7 to 9 at one hospital each; accuracy on the 10,000 of the test set |
@@ -66,6 +68,8 @@ class Setting:
 
 
 _ADAM = {"optimiser": "adam", "schedule": "cosine", "average_last": 0.1, "clipping_norm": 1.0}
+_FEW = {"clipping": "automatic", "clipping_norm": 0.15, "learning_rate": 40.0}
+_SMALL = {"size": 32, "channels": 1, "fit": "crop", "spacing": 1.0, "axis": "coronal"}
 SETTINGS = {
     "hippocampus_dice": Setting(
         "hippocampus",
@@ -75,6 +79,22 @@ SETTINGS = {
         {"size": 48, "channels": 3, "context": 1, "fit": "crop", "spacing": 1.0, "axis": "coronal"},
         augmentation={"rotation": 12, "scale": 0.15, "shift": 0.06, "elastic": 1.0, "gamma": 0.3, "noise": 0.1},
         pooled=True,
+    ),
+    "hippocampus_dice_eps8": Setting(
+        "hippocampus",
+        0.0,
+        {"kind": "pixel-linear", "scales": 3, "places": 4},
+        {**_FEW, "rounds": 30, "sampling": 1.0, "images_a_patient": 20},
+        _SMALL,
+        {"epsilon": 8.0, "delta": 3e-4, "patients": 30},
+    ),
+    "hippocampus_dice_eps8_slice": Setting(
+        "hippocampus",
+        0.0,
+        {"kind": "pixel-linear", "scales": 3, "places": 4},
+        {**_FEW, "rounds": 60, "sampling": 0.2},
+        _SMALL,
+        {"epsilon": 8.0, "delta": 6e-6, "patients": 1482, "unit": "image", "images_per_patient": 64},
     ),
     "lungs_dice": Setting(
         "lungs",

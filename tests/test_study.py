@@ -38,7 +38,7 @@ def test_the_template_is_a_study_and_its_defaults_are_those_of_the_code() -> Non
 def test_the_template_of_masks_is_a_study_too() -> None:
     study = parse(study_template(MEMBERS, task="segmentation"))
     assert (study.study.task, study.model.kind) == ("segmentation", "pixel-linear")
-    assert study.training == Training()
+    assert study.training.clipping == "automatic"
 
 
 def test_channels_are_those_of_a_slice_and_its_neighbours() -> None:

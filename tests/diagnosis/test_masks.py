@@ -1,5 +1,6 @@
 """Masks by three real processes: within half a percent of the pixels of those in clear, and as the clinic's files."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.diagnosis.networks import deployed
 
 from primum.diagnosis.data_owner import ImagePath, diagnose_sources
 from primum.diagnosis.deployable import deployable_model
+from primum.diagnosis.sources import open_source
 from primum.errors import DataError
 from primum.imaging import Preparation
 from primum.models.card import Card, TrainedModel, load_model, save_model
@@ -107,7 +109,18 @@ def test_masks_of_a_volume_travel_as_files(cluster, sources, tmp_path):
 
 
 def test_a_volume_is_refused_where_classes_are_told(sources):
-    from primum.diagnosis.sources import open_source
-
     with pytest.raises(DataError, match="is a volume"):
         open_source(sources[2], Preparation(SIZE), masks=False)
+
+
+def test_a_network_whose_logits_grew_large_is_deployed(model):
+    """Without privacy logits reach hundreds: what is allowed grows with them, and so does the lead that must hold."""
+    grown = copy.deepcopy(model.module)
+    with torch.no_grad():
+        grown.head.weight.mul_(300)
+    assert deployable_model(TrainedModel(model.card, model.front_end, grown)).program
+
+
+def test_a_missing_image_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nothere\.dcm does not exist"):
+        open_source(tmp_path / "nothere.dcm", Preparation(SIZE), masks=True)

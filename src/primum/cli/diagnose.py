@@ -77,6 +77,10 @@ def command(
         sources = ImagePath.of(public).read([Path(name) for name in names]) if out else []
     else:
         sources = ImagePath.of(public).read(images)
+        if out is not None:
+            from primum.diagnosis.results import refuse_existing_results
+
+            refuse_existing_results(sources, out)
         diagnoses = diagnose_sources(sources, public, permit=permit)
     _show(names, diagnoses, as_json)
     if out is not None:

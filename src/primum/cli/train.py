@@ -53,6 +53,10 @@ def command(
 
     from primum.federation.scientist import Scientist
 
+    if test is not None:
+        from primum.federation.scoring import read_test
+
+        read_test(test, study, patient)
     scientist = Scientist.at(state)
     run = follow or scientist.submit(study)
     click.echo(f"Run {run}")

@@ -179,11 +179,11 @@ def _in_ring(
     check(program)
     unproven = Agreement(0, 0.0, 0, 0)
     made = Compiled(program, flat_weights(program, weights), graph, ranges, graph.ending, unproven)
-    agreement = agreement_of(logits, made.fixed(images), wish.only_class)
+    agreement = agreement_of(logits, made.fixed(images), wish.only_class, 2 * wish.tolerance)
     if agreement.error > wish.tolerance or agreement.same < agreement.clear:
         raise Unfit(
             f"in a ring of {bits} bits a logit differs by {agreement.error:.3g} from the model in clear, "
-            f"where {wish.tolerance} is allowed; {agreement.same} of {agreement.clear} clear images keep their class.",
+            f"where {wish.tolerance:.3g} is allowed; {agreement.same} of {agreement.clear} clear images keep their class.",
             "Its weights or values span too many magnitudes: normalise its layers (batch norm), or allow more.",
         )
     return replace(made, agreement=agreement)
@@ -195,12 +195,15 @@ def _compared(graph: Graph) -> str:
     return last.sources[0] if isinstance(last, Winner) else graph.output
 
 
-def agreement_of(plain: Array, fixed: Array, only_class: bool = False) -> Agreement:
-    """How well `fixed` [n, classes, ...] agrees with `plain`; with `only_class`, fixed is 1 in the class and else 0."""
+def agreement_of(plain: Array, fixed: Array, only_class: bool = False, margin: float = CLEAR_MARGIN) -> Agreement:
+    """How well `fixed` [n, classes, ...] agrees with `plain`; with `only_class`, fixed is 1 in the class and else 0.
+
+    `margin`: the lead from which on a class is clear.
+    """
     error = 0.0 if only_class else float(np.abs(plain - fixed).max())
     if plain.shape[1] < 2:
         return Agreement(len(plain), error, 0, 0)
     ordered = np.sort(plain, 1)
-    clear = ordered[:, -1] - ordered[:, -2] > CLEAR_MARGIN
+    clear = ordered[:, -1] - ordered[:, -2] > margin
     same = plain.argmax(1) == fixed.argmax(1)
     return Agreement(len(plain), error, int(clear.sum()), int((clear & same).sum()))

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from primum.compiler import Compiled, Wish, compile_module, drawn_images
-from primum.compiler.compiled import compile_read
+from primum.compiler.compiled import TOLERANCE, compile_read
 from primum.compiler.from_onnx import graph_of_onnx
 from primum.compiler.linear import COARSE_FRACTION, linear_program
 from primum.errors import InputError, ModelError
@@ -29,6 +29,7 @@ from primum.ring import Ring
 from primum.wire import Message, encode
 
 _MOST_CALIBRATION: Final = 32
+_RELATIVE: Final = 1e-3
 Ending = Literal["softmax", "sigmoid", "argmax"]
 _ENDINGS: Final[dict[str, Ending]] = {"sigmoid": "sigmoid", "argmax": "argmax"}
 """Others are softmax: a network's logits."""
@@ -52,13 +53,18 @@ class Deployable:
 def deployable_model(model: TrainedModel, *, coarse: bool = False) -> Deployable:
     """A model that Primum trained: a front end, which the data owner computes in clear, and what was learned on it.
 
-    `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. ModelError where its range
-    does not fit.
+    `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. A network's logits may be off
+    by 0.01, or by a thousandth of the largest: without privacy they grow to hundreds. ModelError where its range does not
+    fit.
     """
     card = msgspec.json.decode(model.card.model_dump_json())
     if len(model.front_end.shape) == 1:
         return Deployable(*linear_program(model.weight.numpy(), coarse=coarse), card)
-    compiled = compile_module(model.module, _three(model.front_end.shape), Wish(images=_seen(model)))
+    seen = _seen(model)
+    with torch.no_grad():
+        largest = float(model.module(torch.from_numpy(seen)).abs().max())
+    wish = Wish(images=seen, tolerance=max(TOLERANCE, _RELATIVE * largest))
+    compiled = compile_module(model.module, _three(model.front_end.shape), wish)
     program = _coarse(compiled.program) if coarse else compiled.program
     return Deployable(program, compiled.weights, card)
 

@@ -1,7 +1,7 @@
 """Diagnoses as files that a clinic's systems read: DICOM SEG, secondary capture and SR, NIfTI, PNG, FHIR JSON."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,15 @@ from primum.imaging.results_mask import on_source_grid, write_nifti_mask, write_
 from primum.imaging.results_overlay import write_overlay_capture, write_overlay_png
 
 
+def refuse_existing_results(sources: Sequence[Source], folder: Path) -> None:
+    """InputError where `folder` holds a result of one of these images: said before a diagnosis is asked for."""
+    for source in sources:
+        stem = _stem(source, folder).name
+        found = next((path for path in sorted(folder.glob("*")) if path.name.startswith(f"{stem}.")), None)
+        if found is not None:
+            raise InputError(f"{found} exists.", "Name another folder with --out, or move it away.")
+
+
 def write_results(source: Source, diagnosis: Diagnosis, card: Mapping[str, Any], folder: Path) -> list[Path]:
     """The files of one diagnosis in `folder` (made if missing), named after the image; which they are.
 
@@ -34,8 +43,7 @@ def write_results(source: Source, diagnosis: Diagnosis, card: Mapping[str, Any],
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.strerror}.", "Name another folder.") from None
     algorithm = _algorithm(diagnosis, card)
-    name = source.path.name.removesuffix(".gz")
-    stem = folder / (name.rsplit(".", 1)[0] or name)
+    stem = _stem(source, folder)
     if diagnosis.mask is None:
         return _write_class(source, diagnosis, algorithm, stem)
     preparation = Preparation.from_card(card["preparation"])
@@ -43,6 +51,11 @@ def write_results(source: Source, diagnosis: Diagnosis, card: Mapping[str, Any],
     if source.volume is None:
         return _write_picture(source, mask, diagnosis, algorithm, stem)
     return _write_volume(source, mask, diagnosis, algorithm, stem)
+
+
+def _stem(source: Source, folder: Path) -> Path:
+    name = source.path.name.removesuffix(".gz")
+    return folder / (name.rsplit(".", 1)[0] or name)
 
 
 def _algorithm(diagnosis: Diagnosis, card: Mapping[str, Any]) -> Algorithm:

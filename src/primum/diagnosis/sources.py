@@ -34,16 +34,20 @@ def is_volume(path: Path) -> bool:
 
 def open_source(path: Path, preparation: Preparation, masks: bool) -> Source:
     """Prepared exactly as for training; DataError that names the path, also for a volume where no masks are drawn."""
-    if not is_volume(path):
+    try:
+        volume = is_volume(path)
+    except DataError as error:
+        raise DataError(f"{path} {error.message}", error.hint) from error
+    if not volume:
         return Source(path, torch.from_numpy(read_image(path, preparation).pixels)[None])
     if not masks:
         raise DataError(f"{path} is a volume, and the model tells classes of single pictures.", "Give it pictures.")
     try:
-        volume = read_volume(path)
-        pixels, _ = prepare_volume(volume, preparation)
+        found = read_volume(path)
+        pixels, _ = prepare_volume(found, preparation)
     except DataError as error:
         raise DataError(f"{path} {error.message}", error.hint) from error
-    return Source(path, torch.from_numpy(pixels), volume)
+    return Source(path, torch.from_numpy(pixels), found)
 
 
 def restored(source: Source, mask: Mask, preparation: Preparation) -> Mask:

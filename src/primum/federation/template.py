@@ -24,10 +24,10 @@ intensity = "display"  # display: grey levels as a screen shows them; stretch: c
 {model}
 
 [training]
-rounds = 40            # each costs privacy
-sampling = 0.5         # share of the patients in a round, drawn at random in each hospital
-clipping_norm = 0.25   # the most one patient can move a sum
-clipping = "flat"      # "automatic": every gradient is brought to the norm; then only the learning rate matters
+rounds = {rounds}            # each costs privacy
+sampling = {sampling}         # share of the patients in a round, drawn at random in each hospital
+clipping_norm = {clipping_norm}   # the most one patient can move a sum
+clipping = "{clipping}"      # "automatic": every gradient is brought to the norm; then only the learning rate matters
 images_a_patient = 1   # more: the mean gradient of so many images of a drawn patient is clipped once
 learning_rate = {learning_rate}
 momentum = {momentum}
@@ -102,15 +102,32 @@ places = 8             # a grid of so many by so many places, each with its own 
 }
 
 
+_TRAINING: Final[dict[Task, dict[str, float | str]]] = {
+    "classification": {
+        "rounds": 40,
+        "sampling": 0.5,
+        "clipping_norm": 0.25,
+        "clipping": "flat",
+        "learning_rate": 4.0,
+    },
+    "segmentation": {
+        "rounds": 60,
+        "sampling": 1.0,
+        "clipping_norm": 0.15,
+        "clipping": "automatic",
+        "learning_rate": 5.0,
+    },
+}
+
+
 def study_template(
     members: Sequence[str],
-    learning_rate: float = 4.0,
+    learning_rate: float | None = None,
     momentum: float = 0.9,
     task: Task = "classification",
 ) -> str:
     """A study file with comments, these hospitals filled in."""
     names = "".join(f'\n    "{member}",' for member in members)
     filled = names + "\n" if members else ""
-    return _TEMPLATE.format(
-        about=_ABOUT[task], model=_MODEL[task], members=filled, learning_rate=learning_rate, momentum=momentum
-    )
+    training = _TRAINING[task] if learning_rate is None else _TRAINING[task] | {"learning_rate": learning_rate}
+    return _TEMPLATE.format(about=_ABOUT[task], model=_MODEL[task], members=filled, momentum=momentum, **training)

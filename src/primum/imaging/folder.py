@@ -124,6 +124,7 @@ def read_folder(
     progress: Progress | None = None,
     cache: Path | None = None,
     cores: int = 1,
+    fewest: int = FEWEST_PATIENTS,
 ) -> Intake:
     """Read every image of `folder` (class folders, or labels.csv) at the prepared size; archives are unpacked first.
 
@@ -132,7 +133,7 @@ def read_folder(
     in two classes (each image is meant to show one class; such files have usually been sorted wrongly).
     `classes`: those of a study, else the ones found, sorted. `progress(done, total)` is called after each file.
     `cache`: a private folder in which prepared images are kept, in clear (cache.py); what did not change is not decoded
-    again. `cores`: processes that decode, where there is much to decode.
+    again. `cores`: processes that decode, where there is much to decode. `fewest`: patients that a hospital must have.
 
     Raises DataError where the folder, a class or the number of patients makes it unusable as a whole, MachineError
     where the cache cannot be written.
@@ -153,7 +154,7 @@ def read_folder(
                 problems.append(Problem(listed.file, error.message, error.hint))
             if progress is not None:
                 progress(done, len(listing.entries))
-        reads = _checked(folder, listing, reads, problems, nameless)
+        reads = _checked(folder, listing, reads, problems, nameless, fewest)
         records = (*(read.record() for read in reads), *set_aside(problems, seen, _labels(listing)))
         manifest, images, _ = reading.finish(
             opened.folder, listing.classes, records, _all_notices(opened, listing, reads)
@@ -203,13 +204,15 @@ def set_aside(problems: Sequence[Problem], seen: dict[str, Read], labels: dict[s
     return tuple(records)
 
 
-def _checked(folder: Path, listing: Listing, reads: list[_Read], problems: list[Problem], nameless: int) -> list[_Read]:
+def _checked(
+    folder: Path, listing: Listing, reads: list[_Read], problems: list[Problem], nameless: int, fewest: int
+) -> list[_Read]:
     """What is left without copies and patients in two classes; raises DataError where that is not enough."""
     if nameless and not reads:
         raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
     reads = _drop_copies(reads, problems)
     reads = _drop_two_classes(folder, reads, problems)
-    _check_enough(folder, listing, reads, problems)
+    _check_enough(folder, listing, reads, problems, fewest)
     return reads
 
 
@@ -244,7 +247,7 @@ def _drop_two_classes(folder: Path, reads: list[_Read], problems: list[Problem])
     return [read for read in reads if read.patient not in torn]
 
 
-def _check_enough(folder: Path, listing: Listing, reads: list[_Read], problems: list[Problem]) -> None:
+def _check_enough(folder: Path, listing: Listing, reads: list[_Read], problems: list[Problem], fewest: int) -> None:
     used = {read.listed.label for read in reads}
     for name in listing.classes:
         if name not in used:
@@ -252,15 +255,14 @@ def _check_enough(folder: Path, listing: Listing, reads: list[_Read], problems: 
             first = next((problem for problem in problems if labels.get(problem.file) == name), None)
             why = f": {first.file} {first.reason}" if first else ""
             raise DataError(f"no image of class {name} in {folder} can be used{why}", "See `primum inspect`.")
-    require_patients(folder, len({read.patient for read in reads}))
+    require_patients(folder, len({read.patient for read in reads}), fewest)
 
 
-def require_patients(folder: Path, count: int) -> None:
-    """Raise DataError where `folder` has fewer than `FEWEST_PATIENTS` patients."""
-    if count < FEWEST_PATIENTS:
+def require_patients(folder: Path, count: int, fewest: int) -> None:
+    """Raise DataError where `folder` has fewer than `fewest` patients."""
+    if count < fewest:
         raise DataError(
-            f"{folder} has usable images of {count} patient{'' if count == 1 else 's'}; at least {FEWEST_PATIENTS} are"
-            " needed",
+            f"{folder} has usable images of {count} patient{'' if count == 1 else 's'}; at least {fewest} are needed",
             "Nothing can be hidden among so few. If they should be more, check where patients are taken from.",
         )
 

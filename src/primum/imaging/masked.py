@@ -15,7 +15,7 @@ from primum.errors import DataError
 from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.cache import Found, Outcome
 from primum.imaging.cases import DESCRIPTION, Case, Cases, list_cases
-from primum.imaging.folder import Intake, Progress, known_patient, require_patients, set_aside
+from primum.imaging.folder import FEWEST_PATIENTS, Intake, Progress, known_patient, require_patients, set_aside
 from primum.imaging.geometry import place_mask
 from primum.imaging.image import Picture, Pixels, Problem
 from primum.imaging.listing import walk
@@ -65,6 +65,7 @@ def read_masked_folder(
     progress: Progress | None = None,
     cache: Path | None = None,
     cores: int = 1,
+    fewest: int = FEWEST_PATIENTS,
 ) -> Intake:
     """Read every image of `folder` with its mask (cases.py says which layouts), prepared; `labels` are the masks.
 
@@ -100,7 +101,7 @@ def read_masked_folder(
         if nameless and not reads:
             raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
         reads = _without_copies(reads, problems)
-        _require_reads(folder, reads, problems)
+        _require_reads(folder, reads, problems, fewest)
         names = names or _numbered(reads)
         records = (*(read.record() for read in reads), *set_aside(problems, seen, _masks(cases)))
         notices = _notices(opened, reads, names, preparation)
@@ -266,11 +267,11 @@ def _sides(volume: Volume) -> str:
     return " x ".join(map(str, volume.values.shape))
 
 
-def _require_reads(folder: Path, reads: list[_Read], problems: list[Problem]) -> None:
+def _require_reads(folder: Path, reads: list[_Read], problems: list[Problem], fewest: int) -> None:
     if not reads:
         first = problems[0]
         raise DataError(f"no image in {folder} can be used: {first.file} {first.reason}", first.hint)
-    require_patients(folder, len({read.patient for read in reads}))
+    require_patients(folder, len({read.patient for read in reads}), fewest)
     if not any(sum(read.outcome.drawn[1:]) for read in reads):
         raise DataError(f"no mask in {folder} marks anything", "Every pixel is background: check the masks.")
 
