@@ -1,10 +1,10 @@
 """`primum train --ablate` as its users run it, on drawn X-rays."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.command import run_command
 
 from primum.imaging.phantom import draw
 
@@ -37,8 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "primum", "train", str(folder / "study.toml"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return run_command("train", folder / "study.toml", *map(str, arguments))
 
 
 def test_three_models_are_compared(folder: Path) -> None:

@@ -5,14 +5,13 @@ import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tests.command import run_command
 
 from primum.cli import _group
 from primum.dp import account
@@ -202,8 +201,7 @@ def test_mistakes_are_said_in_two_lines(
 
 
 def test_as_its_users_run_it() -> None:
-    command = [sys.executable, "-c", "from primum.cli import main; main()", "budget"]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = run_command("budget")
     assert ended.returncode == 2 and ended.stdout == ""
     assert ended.stderr.startswith("Error: Neither a study nor a node") and len(ended.stderr.splitlines()) == 2
 

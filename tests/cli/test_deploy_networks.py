@@ -1,11 +1,11 @@
 """`primum mpc plan` and `primum deploy` with ONNX files: what is wrong is said in a line or two, and nothing is written."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 from onnx import helper
+from tests.command import run_command
 from tests.diagnosis.networks import CHANNELS, CLASSES, SIZE, drawn_weights, residual_onnx, save_onnx
 
 from primum.cli import main
@@ -139,8 +139,7 @@ def test_a_network_is_deployed_from_the_command_line(folder, tmp_path):
     """As a process of its own: four files, and a card that says all that a data owner needs."""
     names = ["--classes", ",".join(CLASSES), *NORMALISED, "--coarse"]
     arguments = deployment_of(folder, tmp_path / "out", "good.onnx", *names)
-    program = [sys.executable, "-c", "from primum.cli import main; main()"]
-    done = subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False)
+    done = run_command(*map(str, arguments))
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*NAMES.values(), PUBLIC])
     public = load_public(tmp_path / "out" / PUBLIC)

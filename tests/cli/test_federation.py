@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.command import run_command
 
 from primum.errors import InputError
 from primum.journal import Journal, read
@@ -21,15 +22,7 @@ HEAVY = ("torch", "numpy", "flwr", "pydicom", "matplotlib", "scipy", "numba", "p
 
 
 def primum(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "primum", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-    )
+    return run_command(*arguments, timeout=60, COLUMNS="200")
 
 
 def refused(done: "subprocess.CompletedProcess[str]", code: int, *words: str) -> None:

@@ -3,10 +3,10 @@
 import json
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 from click.testing import CliRunner
+from tests.command import run_command
 from tests.imaging.samples import WHEEL, two_classes
 
 from primum.cli.inspect import command
@@ -14,9 +14,7 @@ from primum.errors import DataError
 
 
 def _inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "from primum.cli import main; main()"
-    command = [sys.executable, "-c", code, "inspect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_command("inspect", *map(str, arguments))
 
 
 def test_what_a_node_would_offer_and_what_it_cannot_use(tmp_path: Path) -> None:

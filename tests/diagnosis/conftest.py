@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.command import run_command
 
 from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
 from primum.diagnosis.deployable import Deployable, deployable_model
@@ -189,7 +190,7 @@ def one_thread() -> Iterator[None]:
 
 def run_primum(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
     """The `primum` command with these arguments."""
-    return subprocess.run([*PRIMUM, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+    return run_command(*arguments)
 
 
 class Proxy:

@@ -6,7 +6,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
 import tomllib
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import tomli_w
+from tests.command import run_command
 from tests.federation.playing import make_study
 from tests.integration.cluster import Cluster, Process, alive, descendants, wait_for
 
@@ -51,15 +51,7 @@ def study(cluster: Cluster, numbers: tuple[int, ...] = (1, 2, 3, 4), **changes: 
 
 
 def primum(*arguments: str, timeout: float = 90) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "primum", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-    )
+    return run_command(*arguments, timeout=timeout, COLUMNS="200")
 
 
 def refused(done: "subprocess.CompletedProcess[str]", code: int, *words: str) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sklearn.metrics import confusion_matrix
+from tests.command import run_command
 from tests.report.sample import SUMMARY, write_run
 
 from primum.errors import InputError
@@ -228,11 +227,10 @@ def test_many_diagnoses_are_folded(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run1")
-    command = [sys.executable, "-c", "from primum.cli import main; main()", "report"]
-    ended = subprocess.run([*command, str(folder)], capture_output=True, text=True)
+    ended = run_command("report", folder)
     assert ended.returncode == 0 and ended.stdout.strip() == str(folder / "report.html")
     assert _Page((folder / "report.html").read_text()).text
-    ended = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    ended = run_command("report", tmp_path)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr and "holds nothing of a run" in ended.stderr
 
 

@@ -39,7 +39,7 @@ def discs(count: int, seed: int, images: int = 1) -> tuple[torch.Tensor, torch.T
 
 
 def masks_study(**changes: object) -> Study:
-    plain = study(**{"epsilon": 8.0, "patients": 300, **changes.pop("settings", {})})  # type: ignore[arg-type, dict-item]
+    plain = study(**{"epsilon": 8.0, "patients": 180, **changes.pop("settings", {})})  # type: ignore[arg-type, dict-item]
     about = {**plain.study.model_dump(), "task": "segmentation", "classes": ("background", "disc")}
     training = plain.training.model_dump() | changes.pop("training", {})  # type: ignore[operator]
     data = plain.model_dump() | {
@@ -63,10 +63,10 @@ def mean_dice(plan: Plan, weights: np.ndarray) -> float:
 
 
 def test_three_hospitals_learn_masks_with_privacy_and_look_at_them_privately() -> None:
-    training = {"rounds": 15, "sampling": 0.5, "clipping": "automatic", "clipping_norm": 0.2, "learning_rate": 3.0}
+    training = {"rounds": 12, "sampling": 0.5, "clipping": "automatic", "clipping_norm": 0.2, "learning_rate": 3.0}
     plan = Plan(resolve(masks_study(training=training)))
     plan.check()
-    weights = simulation.train(plan, cohorts(plan, 100), 300)
+    weights = simulation.train(plan, cohorts(plan, 60), 180)
     assert mean_dice(plan, weights) > 0.8
     looks = sum(look(plan, cohort, weights, Stream.from_os()) for cohort in cohorts(plan, 40))
     counts = plan.evaluation.restore(np.asarray(looks)).reshape(plan.task.table)
