@@ -51,9 +51,10 @@ class Diagnosis:
     """What the data owner learns of one image: a probability and a logit per class, or a mask.
 
     `mask`: uint8 [size, size] at the prepared size, of a volume [slices, size, size], the most probable class of each
-    pixel; then `probabilities` are the classes' shares of the image, and there are no logits. `seconds` and `bytes` (sent and received, both servers) are its part of the request it was in; `number` is the
-    request number that it used; `model` is the digest of the model's card, program and weights, in hex. Prints neither
-    probabilities nor logits nor mask.
+    pixel; then `probabilities` are the classes' shares of the image, and there are no logits. `seconds` and `bytes` (sent
+    and received, both servers) are its part of the request it was in; of a volume they are added up, though requests run
+    side by side. `number` is the request number that it used; `model` is the digest of the model's card, program and
+    weights, in hex. Prints neither probabilities nor logits nor mask.
     """
 
     classes: tuple[str, ...]

@@ -48,7 +48,8 @@ def run_dealer(
     """Deal for the deployment in `file` until SIGTERM or SIGINT; blocks.
 
     `state`: this dealer's folder. `listen`: HOST:PORT to bind where it differs from the card's address. `threads`: for
-    products; 0 is as many as this process may use. `ready` gets one line, `READY dealer HOST:PORT FINGERPRINT`, once connections are taken; `say` gets what happens, in words.
+    products; 0 is as many as this process may use. `ready` gets one line, `READY dealer HOST:PORT FINGERPRINT`, once
+    connections are taken; `say` gets what happens, in words.
     """
     use_cores(threads)
     keys = load_keys(state)

@@ -71,7 +71,8 @@ def read_masked_folder(
 
     Volumes become slices along `preparation.axis`, all of them and in order, each under the volume's name. A mask is
     placed as its image, by the nearest pixel. `classes`: those of a study, the background first; else those of
-    dataset.json, else "background", "class 1", ... Where both are given, names decide (`class_places`). A mask of 0 and 255 means background and class 1 of two.
+    dataset.json, else "background", "class 1", ... Where both are given, names decide (`class_places`). A mask of 0
+    and 255 means background and class 1 of two. `fewest`: patients that a hospital must have.
 
     Set aside by name and reason: an image without a mask and the reverse, a mask of another shape or place, values that
     are no class, exact copies, images without a patient, and what cannot be read. `progress(done, total)` is called

@@ -72,8 +72,8 @@ def write_segmentation(
 ) -> None:
     """Write `mask` as a DICOM SEG that refers to `source_files`.
 
-    `source_files`: the images of one series, in any order, or one image, or one file of several frames in one frame of reference. `mask`: uint8
-    [files or frames, rows, columns], or [rows, columns] for one image; a class for each pixel, slice i of the mask
+    `source_files`: the images of one series, in any order, or one image, or one file of several frames in one frame of
+    reference. `mask`: uint8 [files or frames, rows, columns], or [rows, columns] for one image; a class for each pixel, slice i of the mask
     belonging to file i. `classes[0]` is the background. Patient and study are those of the source, as DICOM requires.
 
     Raises DataError where mask and files do not belong together, a file is no DICOM image, or `out` exists.
