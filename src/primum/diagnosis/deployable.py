@@ -29,7 +29,8 @@ from primum.ring import Ring
 from primum.wire import Message, encode
 
 _MOST_CALIBRATION: Final = 32
-_RELATIVE: Final = 1e-3
+_RELATIVE: Final = {"classification": 1e-3, "segmentation": 5e-3}
+"""Of the largest logit. A pixel changes its class only where two classes are closer than twice that."""
 Ending = Literal["softmax", "sigmoid", "argmax"]
 _ENDINGS: Final[dict[str, Ending]] = {"sigmoid": "sigmoid", "argmax": "argmax"}
 """Others are softmax: a network's logits."""
@@ -54,7 +55,7 @@ def deployable_model(model: TrainedModel, *, coarse: bool = False) -> Deployable
     """A model that Primum trained: a front end, which the data owner computes in clear, and what was learned on it.
 
     `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. A network's logits may be off
-    by 0.01, or by a thousandth of the largest: without privacy they grow to hundreds. ModelError where its range does not
+    by 0.01, or by a thousandth of the largest (masks: five): without privacy they grow to hundreds. ModelError where its range does not
     fit.
     """
     card = msgspec.json.decode(model.card.model_dump_json())
@@ -63,7 +64,7 @@ def deployable_model(model: TrainedModel, *, coarse: bool = False) -> Deployable
     seen = _seen(model)
     with torch.no_grad():
         largest = float(model.module(torch.from_numpy(seen)).abs().max())
-    wish = Wish(images=seen, tolerance=max(TOLERANCE, _RELATIVE * largest))
+    wish = Wish(images=seen, tolerance=max(TOLERANCE, _RELATIVE[model.card.task] * largest))
     compiled = compile_module(model.module, _three(model.front_end.shape), wish)
     program = _coarse(compiled.program) if coarse else compiled.program
     return Deployable(program, compiled.weights, card)
