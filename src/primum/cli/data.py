@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from primum.cli.progress import bar
+
 
 @click.group()
 def command() -> None:
@@ -68,7 +70,7 @@ def unpack(name: str, to: Path, folder: Path, size: int | None, hospitals: int, 
     from primum.imaging.named import named
     from primum.imaging.named_unpack import unpack as write
 
-    with _count_bar() as report:
+    with bar("writing") as report:
         counts, notices = write(
             named(name), folder, to, size, hospitals=hospitals, by_label=by == "label", progress=report
         )
@@ -96,17 +98,3 @@ def _bytes_bar() -> Iterator[Any]:
             progress.update(tasks[file], completed=here, total=total or None)
 
         yield report
-
-
-@contextmanager
-def _count_bar() -> Iterator[Any]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("writing"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("writing", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -2,21 +2,17 @@
 
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from primum.cli.progress import bar
 from primum.imaging import Intake, PatientSource, Preparation, Problem, holds_masks, read_folder, read_masked_folder
 from primum.imaging.archive import Unpacked, unpacked
-from primum.imaging.folder import Progress as Report
 
 
 @click.command()
@@ -117,15 +113,3 @@ def _by_reason(problems: tuple[Problem, ...]) -> dict[tuple[str, str], list[str]
     for item in problems:
         grouped.setdefault((item.reason, item.hint), []).append(item.file)
     return grouped
-
-
-@contextmanager
-def bar(what: str, *, quiet: bool) -> Iterator[Report | None]:
-    """A progress bar on standard error, where a person sees it; else None."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

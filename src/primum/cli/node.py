@@ -25,7 +25,8 @@ def command(join_file: Path, data: Path, state: Path, patient: str | None) -> No
 
     from rich.console import Console
 
-    from primum.cli.inspect import bar, show
+    from primum.cli.inspect import show
+    from primum.cli.progress import bar
     from primum.federation.enrolment import JoinFile
     from primum.federation.node import NodeState, ResidentNode, check_folder
     from primum.federation.records import wait_briefly
@@ -38,7 +39,7 @@ def command(join_file: Path, data: Path, state: Path, patient: str | None) -> No
     if patient is not None:
         _remember(opened.folder / "node.toml", patient)
     node = ResidentNode(opened, join, data, click.echo)
-    with bar("reading", quiet=False) as report:
+    with bar("reading") as report:
         node.images.progress = report
         intake = node.images.intake(Preparation())
     node.images.progress = None

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from primum.cli.progress import bar
+
 
 @click.group()
 def command() -> None:
@@ -103,7 +105,7 @@ def pull(
     server, wanted = dicomweb.Server(url, credentials, authority), dicomweb.Wanted(modality, study_date, most)
     inbox = _inbox(folder, state, class_from, keep_characteristics, boxes, blank_text)
     try:
-        with _bar() as report:
+        with bar("fetching") as report:
             pulled = dicomweb.pull(server, wanted, inbox, report)
         click.echo(f"{pulled.found} found, {pulled.there} there before, {pulled.fetched} fetched.")
         _list("Not given by the server", pulled.gone)
@@ -175,17 +177,3 @@ def _counter(count: Callable[[], int]) -> Iterator[Callable[[], None]]:
 
     with Console(stderr=True).status("waiting") as status:
         yield lambda: status.update(f"{count()} received")
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("fetching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("fetching", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -11,13 +11,12 @@ from PIL import Image as Pillow
 
 from primum.diagnosis.data_owner import Diagnosis
 from primum.diagnosis.sources import Mask, Source, restored
-from primum.disk import write
 from primum.errors import InputError
 from primum.imaging import Picture, Preparation
 from primum.imaging.listing import walk
 from primum.imaging.reader import decode
 from primum.imaging.results_diagnosis import write_diagnosis_json, write_structured_report
-from primum.imaging.results_files import Algorithm
+from primum.imaging.results_files import Algorithm, refuse_existing, write_new
 from primum.imaging.results_mask import on_source_grid, write_nifti_mask, write_segmentation
 from primum.imaging.results_overlay import write_overlay_capture, write_overlay_png
 
@@ -114,8 +113,7 @@ def _slice(source: Source, number: int) -> Picture:
 
 
 def _write_png(mask: Mask, out: Path) -> None:
-    if out.exists():
-        raise InputError(f"{out} exists.", "Name another folder, or move it away.")
+    refuse_existing(out)
     buffer = BytesIO()
     Pillow.fromarray(mask).save(buffer, "PNG")
-    write(out, buffer.getvalue(), private=True)
+    write_new(out, buffer.getvalue())

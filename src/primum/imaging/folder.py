@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -96,6 +96,15 @@ class _File(Job):
         except DataError as error:
             return Found.aside(error, **known)
         return Found(images=pixels[None], **known)
+
+
+class _Decoded(Protocol):
+    @property
+    def outcome(self) -> Outcome:
+        """What became of an image."""
+
+
+Kept = TypeVar("Kept", bound=_Decoded)
 
 
 @dataclass(frozen=True)
@@ -210,22 +219,24 @@ def _checked(
     """What is left without copies and patients in two classes; raises DataError where that is not enough."""
     if nameless and not reads:
         raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
-    reads = _drop_copies(reads, problems)
+    reads = drop_copies(reads, lambda read: read.listed.file, "picture", problems)
     reads = _drop_two_classes(folder, reads, problems)
     _check_enough(folder, listing, reads, problems, fewest)
     return reads
 
 
-def _drop_copies(reads: list[_Read], problems: list[Problem]) -> list[_Read]:
-    """Set aside the same picture under a second name: one patient would count twice, or stand on both sides."""
+def drop_copies(
+    reads: Sequence[Kept], file_of: Callable[[Kept], str], what: str, problems: list[Problem]
+) -> list[Kept]:
+    """Set aside the same `what` under a second name: one patient would count twice, or stand on both sides."""
     first: dict[str, str] = {}
     kept = []
     for read in reads:
-        digest = read.outcome.digest
+        digest, file = read.outcome.digest, file_of(read)
         if digest in first:
-            problems.append(Problem(read.listed.file, f"is the same picture as {first[digest]}", "Keep one of them."))
+            problems.append(Problem(file, f"is the same {what} as {first[digest]}", "Keep one of them."))
         else:
-            first[digest] = read.listed.file
+            first[digest] = file
             kept.append(read)
     return kept
 

@@ -15,7 +15,15 @@ from primum.errors import DataError
 from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.cache import Found, Outcome
 from primum.imaging.cases import DESCRIPTION, Case, Cases, list_cases
-from primum.imaging.folder import FEWEST_PATIENTS, Intake, Progress, known_patient, require_patients, set_aside
+from primum.imaging.folder import (
+    FEWEST_PATIENTS,
+    Intake,
+    Progress,
+    drop_copies,
+    known_patient,
+    require_patients,
+    set_aside,
+)
 from primum.imaging.geometry import place_mask
 from primum.imaging.image import Picture, Pixels, Problem
 from primum.imaging.listing import walk
@@ -101,7 +109,7 @@ def read_masked_folder(
                 progress(done, len(cases.entries))
         if nameless and not reads:
             raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
-        reads = _without_copies(reads, problems)
+        reads = drop_copies(reads, lambda read: read.case.image, "image", problems)
         _require_reads(folder, reads, problems, fewest)
         names = names or _numbered(reads)
         records = (*(read.record() for read in reads), *set_aside(problems, seen, _masks(cases)))
@@ -275,20 +283,6 @@ def _require_reads(folder: Path, reads: list[_Read], problems: list[Problem], fe
     require_patients(folder, len({read.patient for read in reads}), fewest)
     if not any(sum(read.outcome.drawn[1:]) for read in reads):
         raise DataError(f"no mask in {folder} marks anything", "Every pixel is background: check the masks.")
-
-
-def _without_copies(reads: list[_Read], problems: list[Problem]) -> list[_Read]:
-    """Set aside the same image under a second name: one patient would count twice, or stand on both sides."""
-    first: dict[str, str] = {}
-    kept = []
-    for read in reads:
-        digest = read.outcome.digest
-        if digest in first:
-            problems.append(Problem(read.case.image, f"is the same image as {first[digest]}", "Keep one of them."))
-        else:
-            first[digest] = read.case.image
-            kept.append(read)
-    return kept
 
 
 def _numbered(reads: list[_Read]) -> tuple[str, ...]:

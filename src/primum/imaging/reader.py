@@ -66,8 +66,7 @@ def decode(path: Path) -> Picture:
 def decoding(name: str) -> Iterator[None]:
     """Whatever a decoder of format `name` raises in the block becomes a DataError; its warnings and logs are silent."""
     try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with silence():
             yield
     except DataError:
         raise
@@ -82,8 +81,7 @@ def decoding(name: str) -> Iterator[None]:
 def patient_inside(path: Path) -> str | None:
     """The patient that the file itself names, without decoding its pixels; None where it names none."""
     try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with silence():
             return _reader_of(path)[1][2](path)
     except Exception:  # what is wrong with the file is told when it is decoded
         return None
@@ -128,15 +126,17 @@ def _checked(picture: Picture) -> Picture:
     return picture
 
 
-class _quiet:
-    """Silence of the libraries' loggers: what they say may quote patients, and problems are told by name anyway."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self._before)
+@contextmanager
+def silence() -> Iterator[None]:
+    """Neither warnings nor logs of libraries in the block: they may quote patients, and problems are told by name."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def check_size(rows: int, columns: int) -> None:

@@ -4,7 +4,6 @@ A result is about a patient: it is written with mode 0600, whole or not at all, 
 """
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pydicom import Dataset, dcmread
 from primum import __version__
 from primum.disk import write
 from primum.errors import DataError
-from primum.imaging.reader import _quiet
+from primum.imaging.reader import silence
 from primum.rng import Stream
 
 MANUFACTURER: Final = "Primum"
@@ -114,8 +113,7 @@ def read_headers(files: Sequence[Path]) -> list[Dataset]:
 
 def _header(path: Path) -> Dataset:
     try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with silence():
             header = dcmread(path, force=True, stop_before_pixels=True)
             missing = [name for name in _NEEDED if not header.get(name)]
             _complete(header)
@@ -144,8 +142,7 @@ def _complete(header: Dataset) -> None:
 def refers_to(path: Path) -> Iterator[None]:
     """What the library cannot make of the sources becomes a DataError that names the first, without quoting values."""
     try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with silence():
             yield
     except DataError:
         raise
