@@ -11,10 +11,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from primum.federation.enrolment import Register
+from primum.federation.exchange import GridExchange
 from primum.federation.messages import Order, RoundOrder, StudyOrder, UnmaskOrder, VectorAnswer
+from primum.federation.parcels import ParcelStore
 from primum.federation.records import wait_briefly
 from primum.federation.runs import Run
-from primum.federation.server_app import GridExchange
 from primum.keys.identity import Identity
 from primum.secagg import Signed
 from primum.study import Study
@@ -32,7 +33,14 @@ def main(grid: Grid, context: Context) -> None:
     run = Run(state / "runs" / str(context.run_config["run"]))
     study = Study.parse(run.signed_study().text, "the study")
     plan, members = Plan(study), study.hospitals.identities()
-    exchange = GridExchange(grid, Identity.load_or_make(state / "identity.pem"), members, Register(state), print)
+    exchange = GridExchange(
+        grid,
+        Identity.load_or_make(state / "identity.pem"),
+        members,
+        Register(state),
+        print,
+        parcels=ParcelStore.at(state),
+    )
     places, token, nobody = range(1, len(members) + 1), run.token, Signed(b"", b"", b"")
     exchange(dict.fromkeys(places, StudyOrder(token, run.signed_study())), 60)
     weights = np.zeros(plan.dimension, "<f4")

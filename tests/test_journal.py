@@ -1,6 +1,8 @@
 """The journal: every change of a line is found, and each line was signed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,44 @@ def test_a_chain_that_was_computed_anew_is_found_by_its_signatures(tmp_path: Pat
     assert read(forged)[0]["details"] == {"bytes": 99}  # the chain alone holds
     with pytest.raises(PeerError, match="signature"):
         read(forged, check)
+
+
+def test_a_line_that_a_power_loss_cut_off_is_taken_out_and_said(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines(keepends=True)[-1][:40])
+    journal = Journal(path, OWNER)
+    journal.write("vector", round=5)
+    kinds = [(entry["kind"], entry["details"]) for entry in read(path)]
+    assert kinds[5:] == [("recovered", {"lost_bytes": 40}), ("vector", {"round": 5})]
+    assert journal.head == Journal(path, OWNER).head
+
+
+def test_several_writers_make_one_chain(path: Path) -> None:
+    writers = [Journal(path, OWNER) for _ in range(3)]
+    for number in range(9):
+        writers[number % 3].write("vector", round=5 + number)
+    assert [entry["details"]["round"] for entry in read(path)] == list(range(14))
+    assert len({writer.head for writer in writers}) == 1
+
+
+def test_several_processes_make_one_chain(path: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(OWNER.pem())
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from primum.journal import Journal; from primum.keys.identity import Identity\n"
+        "journal = Journal(Path(sys.argv[1]), Identity.load_or_make(Path(sys.argv[2])))\n"
+        "for number in range(40): journal.write('vector', round=number)\n"
+    )
+    command = [sys.executable, "-c", program, str(path), str(key)]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert len(read(path)) == 5 + 2 * 40
+
+
+def test_a_file_that_was_shortened_meanwhile_is_not_written_to(path: Path) -> None:
+    journal = Journal(path, OWNER)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MachineError, match="was shortened"):
+        journal.write("vector")
+    assert path.stat().st_size == 100

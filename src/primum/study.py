@@ -4,6 +4,7 @@ A study is data, never code: a hospital reads it, checks it against its own poli
 installed itself. `Study.text()` is the canonical TOML that the scientist signs.
 """
 
+import datetime
 import difflib
 import tomllib
 from pathlib import Path
@@ -17,6 +18,8 @@ from primum.errors import StudyError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A public key as 64 hex digits."""
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -25,12 +28,17 @@ class _Section(BaseModel):
 
 
 class About(_Section):
-    """What the study is for. In a segmentation the first class is the background, and a mask has one for each pixel."""
+    """What the study is for. In a segmentation the first class is the background, and a mask has one for each pixel.
+
+    After the day `expires` no hospital answers any more; `primum train` fills in a day where none is said. `asked`:
+    when it was handed in, in seconds since 1970; filled in then."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     purpose: Annotated[str, Field(min_length=1, max_length=2000)]
     task: Literal["classification", "segmentation"] = "classification"
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=100)]
+    expires: datetime.date | None = None
+    asked: Annotated[int, Field(ge=0)] | None = None
 
     @field_validator("classes")
     @classmethod
@@ -123,6 +131,7 @@ class UNetModel(_Section):
     widths: Widths = (16, 32, 64, 128)
 
 
+_EXACT_LOOKS = 10  # that a study without privacy takes at most: they cost nothing, because nothing is promised
 MASK_MODELS = (PixelModel, UNetModel)
 PIXEL_MODELS = (SmallNetworkModel, ResidualModel, UNetModel)
 
@@ -159,9 +168,14 @@ class Training(_Section):
     """How it is learned; all of it public. With `local_steps` above 1 hospitals step by themselves in each round, and
     `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py). With adam
     `momentum` is its first rate of forgetting; with a cosine the rate falls to nothing at the last round. With
-    `images_a_patient` above 1 a drawn patient brings so many images, whose mean gradient is clipped once."""
+    `images_a_patient` above 1 a drawn patient brings so many images, whose mean gradient is clipped once. With 0 rounds
+    nothing is learned: `evaluation.model` is looked at. With `look_every` the hospitals' private figure is taken after so
+    many rounds each, as long as `privacy.looks` last, the best model is kept beside the last, and with `patience` training
+    ends when so many looks brought nothing better."""
 
-    rounds: Annotated[int, Field(ge=1, le=100_000)] = 40
+    rounds: Annotated[int, Field(ge=0, le=100_000)] = 40
+    look_every: Annotated[int, Field(ge=0, le=100_000)] = 0
+    patience: Annotated[int, Field(ge=0, le=10)] = 0
     sampling: Annotated[float, Field(gt=0, le=1)] = 0.5
     clipping_norm: Positive = 0.25
     clipping: Literal["flat", "automatic"] = "flat"
@@ -204,6 +218,15 @@ class Aggregation(_Section):
 
     weighting: Literal["equal", "images"] = "equal"
     bits: Annotated[int, Field(ge=8, le=32)] | None = None
+
+
+class Evaluation(_Section):
+    """How patients are looked at whom no round of training sees. `model`: the finished model that is validated, nothing is
+    trained (SHA-256 of its weights, `primum evaluate` fills it in). `share`: of each hospital's patients, in a study
+    without [privacy]; such figures are exact sums over the hospitals."""
+
+    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Privacy(_Section):
@@ -259,6 +282,7 @@ class Study(_Section):
     training: Training = Training()
     augmentation: Augmentation | None = None
     aggregation: Aggregation = Aggregation()
+    evaluation: Evaluation | None = None
     privacy: Privacy | None = None
     hospitals: Hospitals
     deadlines: Deadlines = Deadlines()
@@ -272,10 +296,27 @@ class Study(_Section):
             *_of_patients(self),
             *_of_local_steps(self.training),
             *_of_aggregation(self),
+            *_of_evaluation(self),
         ):
             if broken:
                 raise ValueError(message)
         return self
+
+    @property
+    def looks(self) -> int:
+        """How often the hospitals' evaluation patients are looked at."""
+        if self.privacy is not None:
+            return self.privacy.looks
+        return _EXACT_LOOKS if self.evaluation is not None else 0
+
+    @property
+    def evaluation_share(self) -> float:
+        """The share of each hospital's patients on whom nothing is trained; without [privacy] all, if nothing is."""
+        if self.privacy is not None:
+            return self.privacy.evaluation_share
+        if self.evaluation is None:
+            return 0.0
+        return self.evaluation.share or (1.0 if self.training.rounds == 0 else 0.15)
 
     def text(self) -> str:
         """The canonical TOML: every setting, in order."""
@@ -395,6 +436,32 @@ def _of_aggregation(study: "Study") -> Rules:
             f"aggregation.bits = {bits} does not go with training.local_steps = {study.training.local_steps}: "
             "the bits of a difference of weights follow from its bound; leave one of them out",
         ),
+    )
+
+
+def _of_evaluation(study: "Study") -> Rules:
+    rounds, every, patience = study.training.rounds, study.training.look_every, study.training.patience
+    model, share = (study.evaluation.model, study.evaluation.share) if study.evaluation else (None, None)
+    looks = study.looks
+    return (
+        (
+            rounds == 0 and model is None,
+            "training.rounds = 0 trains nothing: `primum evaluate` names the model that is then looked at",
+        ),
+        (
+            model is not None and rounds > 0,
+            f"evaluation.model is a finished model, but training.rounds = {rounds}: set it to 0",
+        ),
+        (
+            model is not None and looks == 0,
+            "evaluation.model is given, but the study takes no look: set privacy.looks = 1",
+        ),
+        (
+            share is not None and study.privacy is not None,
+            "evaluation.share goes with studies without [privacy]; here it is privacy.evaluation_share",
+        ),
+        (every > 0 and looks == 0, f"training.look_every = {every}, but the study takes no look: set privacy.looks"),
+        (patience > 0 and every == 0, f"training.patience = {patience} counts looks: set training.look_every"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -47,7 +48,12 @@ def make_study(
     promise = {"epsilon": 3.0, "delta": 1e-5, "patients": 48, "evaluation_share": 0.25, "noise_multiplier": 2.0}
     privacy = Privacy(**{**promise, "evaluation_noise_multiplier": 1.6, **changes.pop("privacy", {})})
     return Study(
-        study=About(name="tiny", purpose="A study of the tests.", classes=CLASSES),
+        study=About(
+            name=changes.pop("name", "tiny"),
+            purpose="A study of the tests.",
+            classes=CLASSES,
+            expires=date(2099, 12, 31),
+        ),
         images=Images(size=SIDE),
         model=Model(scales=1, angles=2),
         training=Training(**{"rounds": rounds, "sampling": 0.5, **changes.pop("training", {})}),

@@ -2,9 +2,12 @@
 
 import os
 import sqlite3
+from functools import cache
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from primum import __version__
 from primum.errors import InputError, PeerError, PrimumError, Refused
@@ -14,8 +17,15 @@ from primum.federation.enrolment import EnrolRequest, JoinFile, Register
 from primum.keys.identity import Identity
 
 
+@cache
+def transport_key(name: bytes) -> bytes:
+    """A key as a node makes it, the same for the same name."""
+    made = ec.generate_private_key(ec.SECP384R1()).public_key()
+    return made.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
 def request(token: bytes, identity: Identity, transport: bytes = b"", version: str = __version__) -> EnrolRequest:
-    transport = transport or identity.public
+    transport = transport or transport_key(identity.public)
     unsigned = EnrolRequest(token, identity.public, transport, version, b"")
     signature = identity.sign(enrolment.PURPOSE, unsigned.signed_part())
     return EnrolRequest(token, identity.public, transport, version, signature)
@@ -37,7 +47,7 @@ def test_an_invited_hospital_becomes_a_member(register: Register) -> None:
     register.enrol(request(register.invite("North"), identity))
     [member] = register.members()
     assert (member.name, member.identity) == ("North", identity.public)
-    assert register.transports() == {identity.public: identity.public}
+    assert register.transports() == {identity.public: transport_key(identity.public)}
 
 
 def test_the_same_hospital_may_come_again_with_its_token(register: Register) -> None:
@@ -78,10 +88,20 @@ def test_a_member_starts_again_with_its_join_file_when_the_token_has_expired(
 
 def test_a_transport_key_of_another_member_does_not_push_it_out(register: Register) -> None:
     first, second = Identity.generate(), Identity.generate()
-    register.enrol(request(register.invite("North"), first, b"key"))
+    register.enrol(request(register.invite("North"), first, transport_key(b"key")))
     with pytest.raises(Refused, match="transport key is another member's"):
-        register.enrol(request(register.invite("South"), second, b"key"))
+        register.enrol(request(register.invite("South"), second, transport_key(b"key")))
     assert [member.identity for member in register.members()] == [first.public]
+
+
+@pytest.mark.parametrize(
+    "key", [b"key", transport_key(b"key")[:-1], transport_key(b"key") + b"\n"], ids=["", "cut", "+"]
+)
+def test_a_transport_key_that_superlink_would_not_take_is_refused(register: Register, key: bytes) -> None:
+    """Else the coordinator could not start again."""
+    with pytest.raises(PeerError, match="not a P-384 key"):
+        register.enrol(request(register.invite("North"), Identity.generate(), key))
+    assert not register.members()
 
 
 def test_a_signature_over_something_else_is_refused(register: Register) -> None:
@@ -112,7 +132,7 @@ def test_the_token_itself_is_not_on_the_coordinators_disk(register: Register, tm
 
 
 def test_a_join_file_is_read_as_it_was_written(tmp_path: Path) -> None:
-    join = JoinFile(hospital="North", address="host:9443", coordinator="00", certificate="a\nb\n", token="ff")
+    join = JoinFile(hospital="North", address="host:9443", coordinator="00" * 32, certificate="a\nb\n", token="ff")
     path = tmp_path / "north.join"
     path.write_text(join.text())
     assert JoinFile.read(path) == join

@@ -19,6 +19,7 @@ from primum.errors import Refused, StudyError
 from primum.federation.explain import explain, update_figures
 from primum.federation.messages import Order, UnmaskOrder, VectorAnswer
 from primum.federation.participant import describe
+from primum.federation.probe import LENGTH
 from primum.federation.runs import Run
 from primum.models.card import load_model
 from primum.report import write_report
@@ -160,7 +161,7 @@ def test_what_travels_is_what_was_announced(three: World, changes: dict[str, Any
     run, figures = three.train(study), update_figures(Plan(study))
     assert figures["bits"] == bits
     sizes = {len(reply.vector.vector) for _, reply in three.wires.of(VectorAnswer)[:9]}
-    assert sizes == {figures["bytes"]} == {math.ceil(195 * bits / 8)}
+    assert sizes == {figures["bytes"]} == {math.ceil((195 + LENGTH) * bits / 8)}
     assert summary_of(run)["update"] == figures
     assert finished_rounds(run) == [1, 2, 3]
 
@@ -178,7 +179,7 @@ def test_the_words_for_few_bits_say_what_they_cost(three: World) -> None:
     assert figures["clamp"] == pytest.approx(plan.training.clamp / study.training.clipping_norm, abs=1e-3)
     figures = update_figures(Plan(resolve(study)))  # what `explain` says is of the noise that would be signed
     for text in (explain(study), describe(Plan(resolve(study)), b"\0" * 32)["Updates"]):
-        assert "8 bits a coordinate, 195 bytes an update" in text
+        assert "8 bits a coordinate, 203 bytes an update" in text
         assert "noise multiplier is 8.0% above what is accounted for" in text
         assert f"cut at {figures['clamp']:.2f} clipping norms" in text
 

@@ -7,18 +7,13 @@ from primum.federation.memory import Memory
 
 def test_everything_is_on_disk_for_the_next_process(tmp_path: Path) -> None:
     path = tmp_path / "memory.sqlite"
-    Memory(path).decide(b"study", "yes", "policy")
     Memory(path).use_round(b"run", 7)
     again = Memory(path)
-    decision = again.decision(b"study")
-    assert decision is not None
-    assert (decision.answer, decision.decided_by) == ("yes", "policy")
     assert again.used_round(b"run") == 7
 
 
-def test_what_was_never_decided_is_unknown(tmp_path: Path) -> None:
+def test_a_new_run_has_used_nothing(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "memory.sqlite")
-    assert memory.decision(b"study") is None
     assert memory.used_round(b"run") == 0
 
 

@@ -75,7 +75,7 @@ def test_the_flower_number_stays_when_the_state_changes(run: Run) -> None:
 def test_only_results_are_handed_out(run: Run) -> None:
     run.checkpoint({"weights": np.zeros(1)})
     names = {name for name, _ in run.results()}
-    assert names == {"study.toml", "status.json"}
+    assert names == {"study.toml", "status.json", "request.bin"}
 
 
 def test_a_lock_is_held_by_one_process_until_it_ends(run: Run) -> None:

@@ -40,12 +40,15 @@ class Process:
     log: Path
     arguments: tuple[str, ...]
     child: subprocess.Popen[bytes] = field(init=False)
+    surroundings: dict[str, str] = field(default_factory=dict)
+    where: Path | None = None
 
     def __post_init__(self) -> None:
         self.start()
 
     def start(self) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        environment |= self.surroundings
         with self.log.open("ab") as output:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "primum", *self.arguments],
@@ -53,6 +56,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 env=environment,
+                cwd=self.where,
                 start_new_session=True,
             )
 
@@ -118,6 +122,7 @@ class Proxy:
         self.target, self.recorded = target, bytearray()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
+        self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -133,6 +138,7 @@ class Proxy:
             except OSError:
                 near.close()
                 continue
+            self._open += [near, far]
             for one, other in ((near, far), (far, near)):
                 self._threads.append(threading.Thread(target=self._carry, args=(one, other), daemon=True))
                 self._threads[-1].start()
@@ -147,6 +153,13 @@ class Proxy:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         one.close()
+
+    def cut(self) -> None:
+        """Break all connections; new ones are let in."""
+        cut, self._open = self._open, []
+        for end in cut:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """When nobody is connected any more."""

@@ -1,14 +1,17 @@
 """The federation as real processes: enrolment, training, refusals, kills, restarts."""
 
+import json
 import os
 import re
 import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 import tomllib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,16 @@ import tomli_w
 from tests.command import run_command
 from tests.federation.playing import make_study
 from tests.integration.cluster import Cluster, Process, alive, descendants, wait_for
+from tests.integration.networks import ConnectProxy, Interceptor
 
-from primum import wire
-from primum.errors import PeerError, PrimumError, Refused
+from primum import __version__, wire
+from primum.errors import PeerError, PrimumError, Refused, Unavailable
+from primum.federation.courier import Courier
+from primum.federation.enrolment import JoinFile
+from primum.federation.fleet import Mail, connect
 from primum.federation.messages import StudyOrder
+from primum.federation.node import NodeState, enrol
+from primum.federation.parcels import INLINE
 from primum.federation.runs import Run
 from primum.federation.scientist import (
     Desk,
@@ -32,13 +41,15 @@ from primum.federation.scientist import (
     Submitted,
     post,
 )
+from primum.federation.way import Way
 from primum.journal import read as read_journal
 from primum.keys.certificate import client_context, load_or_make
 from primum.keys.identity import Identity
 from primum.models.card import load_model
 from primum.ports import free_port
 from primum.secagg.messages import sign
-from primum.study import SignedStudy, Study, sign_study
+from primum.study import ResidualModel, SignedStudy, Study, sign_study
+from primum.tasks.plan import Plan
 
 PRIVACY = {"epsilon": 9.0, "noise_multiplier": 2.0, "looks": 0}
 
@@ -62,14 +73,27 @@ def refused(done: "subprocess.CompletedProcess[str]", code: int, *words: str) ->
 
 
 @pytest.fixture(scope="session")
-def trained(cluster: Cluster) -> Run:
-    """A study of all four hospitals, finished."""
-    run = cluster.submit(study(cluster))
-    cluster.finished(run)
-    return run
+def submitted(cluster: Cluster) -> Run:
+    """A study of all four hospitals, under way; the next command starts at once, so that it meets it."""
+    primum("--version")
+    return cluster.submit(study(cluster))
+
+
+@pytest.fixture(scope="session")
+def trained(cluster: Cluster, submitted: Run) -> Run:
+    """The same, finished."""
+    cluster.finished(submitted)
+    return submitted
 
 
 # -- what works ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_studies_run_beside_each_other(cluster: Cluster, commanded: tuple[Path, Run], trained: Run) -> None:
+    for run in (trained, commanded[1]):
+        cluster.coordinator.says(f"Run {run.name}: finished")
+    said = cluster.coordinator.text()
+    assert said.index(f"Run {commanded[1].name}: started") < said.index(f"Run {trained.name}: finished")
 
 
 def test_four_hospitals_train_a_model(trained: Run) -> None:
@@ -78,7 +102,7 @@ def test_four_hospitals_train_a_model(trained: Run) -> None:
 
 
 @pytest.fixture(scope="session")
-def commanded(cluster: Cluster, trained: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+def commanded(cluster: Cluster, submitted: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """A study of three of the four, by the scientist's one command: the fetched folder, and the coordinator's run."""
     folder, before = tmp_path_factory.mktemp("scientist"), set(cluster.state.runs.iterdir())
     path = folder / "study.toml"
@@ -317,13 +341,10 @@ def test_a_token_that_is_no_token_is_named(cluster: Cluster, tmp_path: Path) -> 
 
 
 def test_a_wrong_certificate_is_a_wrong_coordinator(cluster: Cluster, tmp_path: Path) -> None:
+    """Unless the coordinator's own identity has signed the one that is shown: then it has changed it meanwhile."""
     other = load_or_make(tmp_path, "127.0.0.1").pem()
-    refused(
-        join_with(cluster, tmp_path, certificate=other),
-        3,
-        "shows another certificate than the pinned one",
-        f"127.0.0.1:{cluster.proxy.port}",
-    )
+    refused(join_with(cluster, tmp_path, certificate=other, coordinator="00" * 32), 3, "certificate")
+    refused(join_with(cluster, tmp_path, certificate=other), 4, "The token was used before")
 
 
 def test_a_coordinator_with_another_identity_is_refused(cluster: Cluster, tmp_path: Path) -> None:
@@ -347,6 +368,103 @@ def test_a_coordinator_that_is_away_is_named_and_waited_for(cluster: Cluster, tm
     assert "Traceback" not in node.text()
 
 
+# -- the networks of hospitals ------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_travels_as_a_parcel_is_learned_while_connections_break(cluster: Cluster, trained: Run) -> None:
+    """All connections are cut every second; tests/federation/test_parcels.py does the same with megabytes."""
+    members = (1, 2, 3)
+    asked = study(cluster, members, rounds=1, privacy={"noise_multiplier": 50.0}, deadlines={"stage": 30.0})
+    large = asked.model_copy(update={"model": ResidualModel(kind="residual-network", widths=(16, 64))})
+    size, over = 4 * Plan(large).dimension, threading.Event()
+    assert size > INLINE
+    run = cluster.submit(large)
+
+    def breaks() -> None:
+        while not over.wait(1.0):
+            cluster.proxy.cut()
+
+    breaking = threading.Thread(target=breaks)
+    breaking.start()
+    try:
+        cluster.finished(run)
+    finally:
+        over.set()
+        breaking.join()
+    assert not run.lines("attempts.jsonl")
+    [line] = run.lines("metrics.jsonl")
+    assert line["bytes_down"] > size
+    assert not [path for path in (cluster.state.folder / "parcels").rglob("*") if path.stat().st_size > 10_000]
+
+
+def test_the_front_says_its_version_and_time_to_everybody_and_nothing_else(cluster: Cluster) -> None:
+    desk = Desk.read(cluster.state.folder / "coordinator.toml")
+    with httpx.Client(verify=client_context(desk.certificate), trust_env=False) as client:
+        said = client.get(f"https://{desk.address}/primum/hello").json()
+    assert said.keys() == {"version", "time"}
+    assert said["version"] == __version__
+    assert abs(said["time"] - time.time()) < 60
+
+
+def test_the_doctor_finds_nothing_wrong_here(cluster: Cluster) -> None:
+    state, join = str(cluster.node_state(1).folder), str(cluster.folder / "1.join")
+    done = primum("doctor", "--join", join, "--state", state, "--data", str(cluster.folder / "images-1"), "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, done
+    assert {check["check"]: check["state"] for check in found["checks"] if check["state"] == "failed"} == {}
+    assert [check["seen"] for check in found["checks"] if check["check"] == "images"] == ["12 images of 12 patients"]
+    done = primum("doctor", "--coordinator", "--state", str(cluster.state.folder))
+    assert done.returncode == 0, done
+    assert "it is running" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"Allow to this computer: inbound TCP to port {cluster.port}")
+
+
+def invited(cluster: Cluster, folder: Path, name: str, port: int) -> tuple[NodeState, JoinFile]:
+    (folder / "new.join").write_text(cluster.state.invite(name, f"127.0.0.1:{port}"))
+    return NodeState.open(folder / "state"), JoinFile.read(folder / "new.join")
+
+
+def comes_in(state: NodeState, join: JoinFile, way: Way) -> None:
+    """Enrols, connects, and asks for orders once."""
+    enrol(state, join, way)
+    stop, (key, _) = threading.Event(), state.transport()
+    with connect(way, (key, key.public_key()), Mail(Courier(state.identity, stop), stop, print)) as fleet:
+        assert fleet.receive() is None
+
+
+def test_a_hospital_comes_in_through_its_proxy(cluster: Cluster, tmp_path: Path) -> None:
+    proxy = ConnectProxy("anna:secret")
+    state, join = invited(cluster, tmp_path, "Behind a proxy", cluster.port)
+    try:
+        without = Way(join.address, join.certificate, f"http://127.0.0.1:{proxy.port}")
+        with pytest.raises(Unavailable, match="407"):
+            enrol(state, join, without)
+        comes_in(state, join, replace(without, proxy=f"http://anna:secret@127.0.0.1:{proxy.port}"))
+    finally:
+        proxy.close()
+    assert set(proxy.asked) == {join.address}
+
+
+def test_an_intercepting_proxy_is_refused_unless_its_authority_is_allowed(cluster: Cluster, tmp_path: Path) -> None:
+    between = Interceptor(tmp_path / "between", cluster.port)
+    state, join = invited(cluster, tmp_path, "Intercepted", between.port)
+    way = Way(join.address, join.certificate)
+    try:
+        with pytest.raises(PeerError, match="another certificate"):
+            enrol(state, join, way)
+        assert join.token.encode() not in between.seen and bytes.fromhex(join.token) not in between.seen
+        comes_in(state, join, replace(way, authority=between.authority.read_text()))
+    finally:
+        between.close()
+    assert bytes.fromhex(join.token) in between.seen, "what such a proxy reads: docs/how-to/behind-a-proxy.md"
+
+
+def test_a_second_node_with_the_same_state_folder_is_refused(cluster: Cluster) -> None:
+    state, images = str(cluster.node_state(1).folder), str(cluster.folder / "images-1")
+    done = primum("node", "--join", str(cluster.folder / "1.join"), "--data", images, "--state", state)
+    refused(done, 5, "Another node is running with")
+
+
 # -- refusals and kills -------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +481,78 @@ def test_more_epsilon_than_a_hospital_allows_is_refused_by_the_rule_and_hospital
     refused(done, 4, "(epsilon_cap)", "epsilon = 9, at most 5 is allowed", "hospital ")
     assert not (tmp_path / "runs").exists()
     assert all(node.child.poll() is None for node in cluster.nodes.values())  # and they train in the next tests
+
+
+def command(*arguments: str | Path) -> Any:
+    """A verb with --json: what it printed."""
+    done = primum(*map(str, arguments), "--json")
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)
+
+
+def test_a_run_waits_for_a_person_who_agrees_and_then_withdraws_and_status_says_so(
+    cluster: Cluster, trained: Run
+) -> None:
+    state, hospital = cluster.state.folder, cluster.node_state(2).folder
+    policy = (hospital / "policy.toml").read_text()
+    (hospital / "policy.toml").write_text(policy + 'decide = "ask"\n')
+    try:
+        asked = study(cluster, (1, 2, 3), rounds=60, name="asked", privacy={"noise_multiplier": 6.0})
+        run = cluster.submit(asked)
+        place = sorted(cluster.identities[number] for number in (1, 2, 3)).index(cluster.identities[2]) + 1
+
+        def waits() -> bool:
+            [status] = command("status", run.name, "--state", state)["runs"]
+            waiting = [(awaited["place"], awaited["name"]) for awaited in status["awaited"]]
+            return status["stage"] == "consent" and waiting == [(place, "Hospital 2")]
+
+        wait_for(waits, "status to name hospital 2")
+        [found] = [one for one in command("consent", "list", "--state", hospital)["studies"] if one["name"] == "asked"]
+        assert found["answer"] == "waiting"
+        assert command("consent", "yes", "asked", "--state", hospital)["answer"] == "yes"
+        wait_for(lambda: len(run.lines("metrics.jsonl")) > 2, "three rounds")
+        assert command("consent", "withdraw", found["digest"][:12], "--state", hospital)["answer"] == "no"
+        wait_for(lambda: run.status().get("state") == "stopped", "the end of the rounds")
+    finally:
+        (hospital / "policy.toml").write_text(policy)
+    assert "declined or withdrawn" in run.status()["message"]
+    assert load_model(run.folder)
+    shown = primum("journal", "show", str(hospital), "--study", "asked")
+    assert shown.returncode == 0, shown
+    for words in ("agreed to the study asked", "sent its masked update", "withdrew from the study asked", "Charged:"):
+        assert words in shown.stdout, shown.stdout
+
+
+def test_a_run_is_stopped_and_goes_on_by_commands(cluster: Cluster, trained: Run) -> None:
+    state = str(cluster.state.folder)
+    run = cluster.submit(study(cluster, (1, 2, 3), rounds=12, deadlines={"reply_grid": 0.3}))
+    wait_for(lambda: len(run.lines("metrics.jsonl")) >= 2, "the second round")
+    assert command("stop", run.name, "--state", state)["run"] == run.name
+    wait_for(lambda: run.status().get("state") == "stopped", "the stop")
+    done = len(run.lines("metrics.jsonl"))
+    assert done < 12
+    command("resume", run.name, "--state", state)
+    cluster.finished(run)
+    assert len(run.lines("metrics.jsonl")) > done
+    assert primum("stop", run.name, "--state", state).stdout.strip().endswith("finished"), "what is over stays so"
+    refused(primum("status", "nothing", "--state", state), 3, "There is no run 'nothing'")
+
+
+def test_a_finished_model_is_looked_at_by_all_hospitals(cluster: Cluster, trained: Run, tmp_path: Path) -> None:
+    state, out = str(cluster.state.folder), str(tmp_path / "runs")
+    done = primum("evaluate", str(trained.folder), "--state", state, "--out", out, "--json", timeout=120)
+    assert done.returncode == 0, done
+    told = json.loads(done.stdout)
+    assert Path(told["report"]).is_file()
+    kinds = [entry["kind"] for entry in read_journal(cluster.state.folder / "journal.jsonl")]
+    assert "look" in kinds
+    assert not (Path(out) / told["run"] / "model.safetensors").exists()
+
+
+def test_both_sides_journals_confirm_each_other(cluster: Cluster, trained: Run) -> None:
+    told = command("journal", "verify", cluster.node_state(1).folder, "--against", cluster.state.folder)
+    assert told["their_heads_here"] >= 2
+    assert told["our_heads_there"] >= 2
 
 
 def test_a_hospital_killed_in_the_middle_and_started_again_finishes_the_run(cluster: Cluster, trained: Run) -> None:

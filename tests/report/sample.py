@@ -60,6 +60,15 @@ SUMMARY: dict[str, Any] = {
 }  # fmt: skip
 
 
+EVIDENCE: dict[str, Any] = {
+    "secure_sums_equal_plain_sums_on_probes": 41,
+    "hospitals": 3,
+    "hospitals_that_passed": {"clipping": 3, "noise": 3, "sampling": 3},
+    "saved_model_equals_live_model": True,
+    "rounds_with_exchanged_journal_heads": 41,
+}
+
+
 def write_run(folder: Path, diagnoses: int = 8, **changes: Any) -> Path:
     """Everything a run can have, invented; `changes` replace keys of the summary."""
     folder.mkdir(parents=True)
@@ -67,8 +76,16 @@ def write_run(folder: Path, diagnoses: int = 8, **changes: Any) -> Path:
     (folder / "study.toml").write_text(STUDY)
     (folder / "summary.json").write_text(json.dumps({**SUMMARY, **changes}))
     rounds = [_round(number, stream) for number in range(1, 41)]
-    rounds.insert(17, {"attempt": 18, "failed": "hospital 2 vanished", "charged": True})
     _lines(folder / "metrics.jsonl", rounds)
+    _lines(folder / "attempts.jsonl", [{"attempt": 18, "failed": "hospital 2 vanished", "charged": True}])
+    fault = {
+        "hospital": 2,
+        "code": "MachineError",
+        "message": "The hospital's images or computer failed.",
+        "attempt": 18,
+    }
+    _lines(folder / "faults.jsonl", [fault, {**fault, "attempt": 19, "hint": "<b>Its own log says why.</b>"}, fault])
+    (folder / "evidence.json").write_text(json.dumps(EVIDENCE))
     ledger = [
         {"round": n, "event": "training step", "noise_multiplier": 4.56, "q": 0.5, "epsilon": 3.0} for n in (1, 2)
     ]

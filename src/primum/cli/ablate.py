@@ -12,16 +12,19 @@ if TYPE_CHECKING:
 _HELD_BACK = 0.3  # of the patients, where no test folder is named
 
 
-def run(study: "Study", folder: Path, test: Path | None, patient: str | None) -> None:
+def run(study: "Study", folder: Path, test: Path | None, patient: str | None, as_json: bool) -> None:
     """Train the study three times in this process on the images in `folder`, and print how good each model is."""
+    from dataclasses import asdict
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from primum.cli.output import print_json
     from primum.federation.explain import for_three
     from primum.tasks.plan import Plan, resolve
     from primum.tasks.simulation import ablate, study_of
 
-    console = Console()
+    console = Console(stderr=as_json)
     training, held_back = _images(study, folder, test, patient)
     units = len(training) if study.privacy and study.privacy.unit == "image" else training.patient_count
     plan = Plan(resolve(study_of(for_three(study), units)))
@@ -35,6 +38,9 @@ def run(study: "Study", folder: Path, test: Path | None, patient: str | None) ->
             os.urandom(32),
             lambda what, done: bar.update(task, completed=done, description=what),
         )
+    if as_json:
+        print_json(asdict(result))
+        return
     console.print(_table(result, len(held_back), held_back.masked))
     console.print(_advice(result))
 

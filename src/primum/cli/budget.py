@@ -40,7 +40,7 @@ def command(study_file: Path | None, node: Path | None, others: bool, as_json: b
     if node is not None:
         told["node"] = left(node, study)
     if as_json:
-        click.echo(json.dumps(_plain(told), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_plain(told), ensure_ascii=False))
         return
     if "study" in told:
         show_study(told["study"])

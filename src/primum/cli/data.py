@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from primum.cli import options
+from primum.cli.output import print_json, told
 from primum.cli.progress import bar
 
 
@@ -17,10 +19,18 @@ def command() -> None:
 
 
 @command.command("list")
-def show() -> None:
+@options.as_json
+def show(as_json: bool) -> None:
     """Name the data sets, their sizes and licences."""
     from primum.imaging.named import SETS
 
+    if as_json:
+        rows = [
+            {"name": one.name, "sizes": [n for n in one.files if n], "licence": one.licence, "about": one.about}
+            for one in SETS.values()
+        ]
+        print_json({"sets": rows})
+        return
     click.echo(f"{'name':<19}{'pixels a side':<18}{'licence':<14}what")
     for entry in SETS.values():
         sizes = ", ".join(str(size) for size in entry.files if size) or "–"
@@ -34,17 +44,18 @@ def show() -> None:
     "--to", "folder", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder for files."
 )
 @click.option("--size", type=int, help="Pixels a side, where there are several.  [default: the smallest]")
-def get(name: str, folder: Path, size: int | None) -> None:
+@options.as_json
+def get(name: str, folder: Path, size: int | None, as_json: bool) -> None:
     """Download the data set NAME, checked by MD5; what is there already is only checked."""
     from primum.imaging.named import named
     from primum.imaging.named_fetch import fetch
 
     entry = named(name)
-    with _bytes_bar() as report:
+    with _bytes_bar(as_json) as report:
         paths = fetch(entry, folder, size, progress=report)
-    for path in paths:
-        click.echo(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, as published)")
-    click.echo(f"Licence: {entry.licence}. Cite: {entry.citation}.")
+    data = {"files": [str(path) for path in paths], "licence": entry.licence, "citation": entry.citation}
+    words = [f"{path}  ({path.stat().st_size / 1e6:.1f} MB, as published)" for path in paths]
+    told(as_json, data, *words, f"Licence: {entry.licence}. Cite: {entry.citation}.")
 
 
 @command.command()
@@ -61,7 +72,8 @@ def get(name: str, folder: Path, size: int | None) -> None:
 @click.option("--size", type=int, help="Pixels a side, where there are several.  [default: the smallest]")
 @click.option("--hospitals", type=int, default=1, show_default=True, help="Deal the training part to so many.")
 @click.option("--by", type=click.Choice(["label"]), help="Skewed: each class has 70 % of its images in one hospital.")
-def unpack(name: str, to: Path, folder: Path, size: int | None, hospitals: int, by: str | None) -> None:
+@options.as_json
+def unpack(name: str, to: Path, folder: Path, size: int | None, hospitals: int, by: str | None, as_json: bool) -> None:
     """Write the data set NAME as folders that `primum node --data` can read.
 
     Images: one folder per class and labels.csv, each image its own patient. Volumes: images/ and labels/. The training
@@ -70,19 +82,17 @@ def unpack(name: str, to: Path, folder: Path, size: int | None, hospitals: int, 
     from primum.imaging.named import named
     from primum.imaging.named_unpack import unpack as write
 
-    with bar("writing") as report:
+    with bar("writing", quiet=as_json) as report:
         counts, notices = write(
             named(name), folder, to, size, hospitals=hospitals, by_label=by == "label", progress=report
         )
-    for part, count in counts.items():
-        click.echo(f"{to / part}  {count}")
-    for notice in notices:
-        click.echo(f"note: {notice}")
+    words = [*(f"{to / part}  {count}" for part, count in counts.items()), *(f"note: {notice}" for notice in notices)]
+    told(as_json, {"folder": str(to), "parts": dict(counts), "notices": list(notices)}, *words)
 
 
 @contextmanager
-def _bytes_bar() -> Iterator[Any]:
-    if not sys.stderr.isatty():
+def _bytes_bar(quiet: bool) -> Iterator[Any]:
+    if quiet or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import click
 
+from primum.cli import options
+from primum.cli.output import sayer, told
+from primum.logs import Form, kept
+
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
@@ -13,7 +17,21 @@ import click
 @click.option("--state", type=click.Path(path_type=Path), help="Keys and used numbers.  [default: ~/.primum/dealer]")
 @click.option("--threads", default=0, help="Threads for products.  [default: as many as there are cores]")
 @click.option("--listen", default="", help="HOST:PORT to listen on, where it is not the card's address.")
-def command(file: Path | None, init: Path | None, address: str, state: Path | None, threads: int, listen: str) -> None:
+@options.metrics
+@options.log
+@options.as_json
+def command(
+    file: Path | None,
+    init: Path | None,
+    address: str,
+    state: Path | None,
+    threads: int,
+    listen: str,
+    metrics: str | None,
+    log_file: Path | None,
+    log_format: Form,
+    as_json: bool,
+) -> None:
     """Crypto provider: deal the randomness of encrypted diagnoses. You never see an image or a model.
 
     \b
@@ -23,7 +41,9 @@ def command(file: Path | None, init: Path | None, address: str, state: Path | No
                  (the file that the model owner sends back, sealed to you)
     """
     from primum.diagnosis.dealer import run_dealer
+    from primum.diagnosis.metrics import DealerFigures
     from primum.diagnosis.roles import card_fingerprint, make_role, save_card
+    from primum.watch import Watched, watching
 
     folder = state or Path.home() / ".primum" / "dealer"
     if (file is None) == (init is None):
@@ -31,16 +51,17 @@ def command(file: Path | None, init: Path | None, address: str, state: Path | No
     if init is not None:
         card = make_role("dealer", folder, address)
         save_card(card, init)
-        print(f"{init}: give it to the model owner. Fingerprint {card_fingerprint(card)}")
+        shown = card_fingerprint(card)
+        words = f"{init}: give it to the model owner. Fingerprint {shown}"
+        told(as_json, {"card": str(init), "fingerprint": shown}, words)
     elif file is not None:
-        run_dealer(
-            file,
-            folder,
-            listen=listen,
-            threads=threads,
-            ready=_now,
-            say=lambda line: print(f"dealer: {line}", file=sys.stderr),
-        )
+        watched = Watched(DealerFigures(folder))
+        with kept(log_file, log_format, "dealer", sayer(as_json, _aside)) as say, watching(metrics, watched):
+            run_dealer(file, folder, listen=listen, threads=threads, ready=sayer(as_json, _now), say=say)
+
+
+def _aside(line: str) -> None:
+    print(f"dealer: {line}", file=sys.stderr)
 
 
 def _now(line: str) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from primum.cli import options
+from primum.cli.output import told
+
 
 @click.command()
 @click.option(
@@ -17,18 +20,21 @@ import click
     metavar="REGEX",
     help="Finds the patient in a file's name; one group.  [default: as in Kermany's X-rays]",
 )
-def command(data: Path | None, out: Path | None, patient: str | None) -> None:
+@options.as_json
+def command(data: Path | None, out: Path | None, patient: str | None, as_json: bool) -> None:
     """Train with three hospitals, diagnose encrypted, write a report: real processes on this machine.
 
     Without --data, X-rays are drawn.
     """
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     from primum.demo import run_demo
     from primum.imaging import CHEST_XRAY_PATIENT
 
     out = out or Path(f"primum-demo-{time.strftime('%Y%m%d-%H%M%S')}")
-    with Progress(BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}")) as bar:
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=as_json)) as bar:
         task = bar.add_task("starting", total=1.0)
         outcome = run_demo(
             out,
@@ -36,9 +42,8 @@ def command(data: Path | None, out: Path | None, patient: str | None) -> None:
             lambda what, share: bar.update(task, completed=share, description=what),
             patient or CHEST_XRAY_PATIENT,
         )
-    for line in outcome.lines:
-        click.echo(line)
-    click.echo(f"Report         {outcome.report}")
+    data_found = {"report": str(outcome.report), "agrees": outcome.agrees, "lines": list(outcome.lines)}
+    told(as_json, data_found, *outcome.lines, f"Report         {outcome.report}")
     if not outcome.agrees:
         click.echo("An encrypted answer differs from the plaintext model's.", err=True)
         sys.exit(1)

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from primum.cli import options
+from primum.cli.output import told
+
 if TYPE_CHECKING:
     from primum.diagnosis.deployable import Deployable
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What an ONNX file does not say, as options of `deploy` and `mpc plan`."""
-    options = (
+    asked = (
         click.option("--classes", default="", help="ONNX: names of the classes, with commas.  [default: class 0, ...]"),
         click.option("--size", type=int, help="ONNX: pixels a side, where the file leaves it open."),
         click.option("--mean", default="", help="ONNX: subtracted from pixels in [0, 1], a number a channel."),
@@ -27,27 +30,27 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--coarse", is_flag=True, help="Cut answers to 8 fractional bits: honest questions tell less of the model."
         ),
     )
-    for option in reversed(options):
+    for option in reversed(asked):
         command = option(command)
     return command
 
 
-def open_described(model: Path, options: dict[str, Any]) -> "Deployable":
+def open_described(model: Path, asked: dict[str, Any]) -> "Deployable":
     """The model with these options, ready to be deployed."""
     from rich.console import Console
 
     from primum.diagnosis.deployable import Description, names_of, numbers_of, open_model, public_images
 
     said = Description(
-        classes=names_of(options["classes"]),
-        size=options["size"],
-        mean=numbers_of(options["mean"]),
-        std=numbers_of(options["std"]),
-        calibration=public_images(options["calibrate"]),
-        only_class=options["only_class"],
+        classes=names_of(asked["classes"]),
+        size=asked["size"],
+        mean=numbers_of(asked["mean"]),
+        std=numbers_of(asked["std"]),
+        calibration=public_images(asked["calibrate"]),
+        only_class=asked["only_class"],
     )
     with Console(stderr=True).status(f"Compiling {model} and comparing it with itself in clear ..."):
-        return open_model(model, said, coarse=options["coarse"])
+        return open_model(model, said, coarse=asked["coarse"])
 
 
 @click.command()
@@ -61,6 +64,7 @@ def open_described(model: Path, options: dict[str, Any]) -> "Deployable":
     "--identity", type=click.Path(path_type=Path), help="Your lasting key (made if missing); else one for this time."
 )
 @click.option("--tokens", is_flag=True, help="Answer only requests with a token (`primum token`).")
+@options.as_json
 def command(
     model: Path,
     dealer: Path,
@@ -69,7 +73,8 @@ def command(
     out: Path,
     identity: Path | None,
     tokens: bool,
-    **options: Any,
+    as_json: bool,
+    **described: Any,
 ) -> None:
     """Model owner: make the files of a deployment of MODEL, a folder that Primum trained or an ONNX file.
 
@@ -89,10 +94,15 @@ def command(
     from primum.keys.identity import Identity
 
     cards = (load_card(dealer, "dealer"), load_card(card_a, "server"), load_card(card_b, "server"))
-    opened = open_described(model, options)  # before a key is made: a model that is refused leaves nothing behind
+    opened = open_described(model, described)  # before a key is made: a model that is refused leaves nothing behind
     owner = Identity.load_or_make(identity) if identity else None
     deployment = deploy(opened, *cards, out, identity=owner, tokens=tokens)
-    for who, name, card in zip(("dealer", "server A", "server B"), NAMES.values(), cards, strict=True):
-        print(f"{out / name}  for the {who} at {card.address}, {card_fingerprint(card)}")
-    print(f"{out / PUBLIC}  for everybody who asks for diagnoses")
-    print(f"Deployment {deployment.fingerprint()}")
+    roles = list(zip(("dealer", "server A", "server B"), NAMES.values(), cards, strict=True))
+    files = {who: str(out / name) for who, name, _ in roles}
+    told(
+        as_json,
+        {"files": files, "public": str(out / PUBLIC), "fingerprint": deployment.fingerprint()},
+        *(f"{out / name}  for the {who} at {card.address}, {card_fingerprint(card)}" for who, name, card in roles),
+        f"{out / PUBLIC}  for everybody who asks for diagnoses",
+        f"Deployment {deployment.fingerprint()}",
+    )

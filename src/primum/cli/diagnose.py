@@ -108,7 +108,7 @@ def _print_json(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None:
         }
         for name, one in zip(names, diagnoses, strict=True)
     ]
-    print(json.dumps(rows, indent=1))
+    print(json.dumps(rows))
 
 
 def _figures(one: "Diagnosis") -> dict[str, dict[str, float]]:

@@ -39,7 +39,7 @@ def command(
         preparation, patients = Preparation(size=size, channels=channels), PatientSource(pattern, single)
         intake = _read(opened, preparation, patients, quiet=as_json)
         if as_json:
-            print(json.dumps(summary(intake), indent=2, ensure_ascii=False))
+            print(json.dumps(summary(intake), ensure_ascii=False))
         else:
             show(intake, Console())
         if page is not None:

@@ -35,7 +35,7 @@ def plan(model: Path, link: str, everything: bool, as_json: bool, **options: Any
     between = parse_link(link) if link else None
     found = plan_of(open_described(model, options))
     if as_json:
-        print(json.dumps(found.as_dict(between), indent=1))
+        print(json.dumps(found.as_dict(between)))
         return
     _print_table(found, everything)
     print(found.in_words())

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from primum.cli import options
+from primum.cli.output import told
+
 if TYPE_CHECKING:
     from primum.federation.template import Task
 
@@ -26,7 +29,8 @@ def command() -> None:
     show_default=True,
     help="A class for each image, or a mask.",
 )
-def study(path: Path, state: Path | None, task: "Task") -> None:
+@options.as_json
+def study(path: Path, state: Path | None, task: "Task", as_json: bool) -> None:
     """Write a commented study.toml."""
     from primum.disk import write
     from primum.errors import InputError
@@ -37,4 +41,4 @@ def study(path: Path, state: Path | None, task: "Task") -> None:
         raise InputError(f"{path} exists already.", "Give another name: primum new study NAME.toml")
     members = [member.identity.hex() for member in Register(state).members()] if state else []
     write(path, study_template(members, task=task).encode())
-    click.echo(f"Wrote {path}. Edit it, then: primum train {path} --check")
+    told(as_json, {"study": str(path)}, f"Wrote {path}. Edit it, then: primum train {path} --check")

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import click
 
+from primum.cli import options
+from primum.cli.output import print_json, sayer
+from primum.logs import Form, kept
+
 
 @click.command()
 @click.option(
@@ -18,44 +22,66 @@ import click
 @click.option(
     "--state", type=click.Path(path_type=Path), default=Path("node-state"), help="Folder for keys, policy, ledger."
 )
-@click.option("--patient", help="Regular expression with one group that finds the patient in a file's name.")
-def command(join_file: Path, data: Path, state: Path, patient: str | None) -> None:
+@options.patient
+@options.single
+@click.option("--rotate-transport", is_flag=True, help="Make another key for the connection; the identity stays.")
+@options.proxy
+@options.authority
+@options.metrics
+@options.log
+@options.as_json
+def command(
+    join_file: Path,
+    data: Path,
+    state: Path,
+    patient: str | None,
+    single: bool,
+    rotate_transport: bool,
+    proxy: str | None,
+    authority: Path | None,
+    metrics: str | None,
+    log_file: Path | None,
+    log_format: Form,
+    as_json: bool,
+) -> None:
     """Join with your images. Shows what you offer, waits, and asks you (or policy.toml) about each study."""
     import signal
 
     from rich.console import Console
 
-    from primum.cli.inspect import show
+    from primum.cli.inspect import show, summary
     from primum.cli.progress import bar
+    from primum.federation.alone import alone
+    from primum.federation.contact import HUB
     from primum.federation.enrolment import JoinFile
+    from primum.federation.figures import NodeFigures
     from primum.federation.node import NodeState, ResidentNode, check_folder
+    from primum.federation.node_settings import remember
     from primum.federation.records import wait_briefly
     from primum.imaging import Preparation
+    from primum.watch import Watched, as_text, watching
 
     wait_briefly()
     join = JoinFile.read(join_file)
     check_folder(data)
     opened = NodeState.open(state)
-    if patient is not None:
-        _remember(opened.folder / "node.toml", patient)
-    node = ResidentNode(opened, join, data, click.echo)
-    with bar("reading") as report:
-        node.images.progress = report
-        intake = node.images.intake(Preparation())
-    node.images.progress = None
-    show(intake, Console())
-    signal.signal(signal.SIGTERM, lambda *_: node.stop.set())
-    try:
-        node.run()
-    finally:
-        node.stop.set()
-
-
-def _remember(path: Path, pattern: str) -> None:
-    import tomli_w
-
-    from primum.disk import write
-    from primum.federation.node import NodeSettings
-
-    kept = NodeSettings.read(path).model_dump(exclude_none=True)
-    write(path, tomli_w.dumps({**kept, "patient": pattern}).encode())
+    remember(opened.folder / "node.toml", patient=patient, single=single, proxy=proxy, authority=authority)
+    if rotate_transport:
+        (opened.folder / "transport.pem").unlink(missing_ok=True)
+    figures = NodeFigures(opened.folder, HUB, lambda: join.certificate)
+    watched = Watched(lambda: as_text(figures()))
+    with alone(opened.folder), kept(log_file, log_format, "node", sayer(as_json)) as say, watching(metrics, watched):
+        node = ResidentNode(opened, join, data, say)
+        with bar("reading") as report:
+            node.images.progress = report
+            intake = node.images.intake(Preparation())
+        node.images.progress = None
+        if as_json:
+            print_json({"offer": summary(intake)})
+        else:
+            show(intake, Console())
+        signal.signal(signal.SIGTERM, lambda *_: node.stop.set())
+        try:
+            node.run()
+        finally:
+            node.stop.set()

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from primum.cli import options
+from primum.cli.output import print_json, sayer
 from primum.cli.progress import bar
 
 
@@ -38,6 +40,7 @@ def _shared(verb: Callable[..., None]) -> Callable[..., None]:
                 help="Blank this rectangle of every picture; again for more.",
             ),
             click.option("--blank-text", is_flag=True, help="Blank text where it is found near the borders."),
+            options.as_json,
         ]
     ):  # fmt: skip
         verb = option(verb)
@@ -56,7 +59,7 @@ def _shared(verb: Callable[..., None]) -> Callable[..., None]:
 def receive(
     folder: Path, state: Path, class_from: str | None, keep_characteristics: bool, boxes: tuple[str, ...],
     blank_text: bool, port: int, title: str, senders: tuple[str, ...], address: str, certificate: Path | None,
-    key: Path | None, authority: Path | None,
+    key: Path | None, authority: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Receive what a PACS sends (C-STORE) until Ctrl-C, then say what came and what was removed.
 
@@ -74,10 +77,10 @@ def receive(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with _counter(lambda: inbox.new + inbox.there) as told, receiving(inbox, door, told) as listening:
-        click.echo(f"READY {title} at {address}:{listening}. Ctrl-C ends it.")
+        sayer(as_json)(f"READY {title} at {address}:{listening}. Ctrl-C ends it.")
         while not stop.wait(0.2):
             continue
-    _say(inbox)
+    _say(inbox, as_json)
 
 
 @command.command()
@@ -93,7 +96,7 @@ def receive(
 def pull(
     url: str, folder: Path, state: Path, class_from: str | None, keep_characteristics: bool, boxes: tuple[str, ...],
     blank_text: bool, modality: str | None, study_date: str | None, most: int | None, credentials: Path | None,
-    authority: Path | None,
+    authority: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Fetch images from the DICOMweb server at URL (QIDO-RS, WADO-RS), and say what came and what was removed.
 
@@ -105,12 +108,13 @@ def pull(
     server, wanted = dicomweb.Server(url, credentials, authority), dicomweb.Wanted(modality, study_date, most)
     inbox = _inbox(folder, state, class_from, keep_characteristics, boxes, blank_text)
     try:
-        with bar("fetching") as report:
+        with bar("fetching", quiet=as_json) as report:
             pulled = dicomweb.pull(server, wanted, inbox, report)
-        click.echo(f"{pulled.found} found, {pulled.there} there before, {pulled.fetched} fetched.")
-        _list("Not given by the server", pulled.gone)
+        if not as_json:
+            click.echo(f"{pulled.found} found, {pulled.there} there before, {pulled.fetched} fetched.")
+            _list("Not given by the server", pulled.gone)
     finally:
-        _say(inbox)
+        _say(inbox, as_json)
 
 
 def _inbox(
@@ -146,9 +150,14 @@ def _certificates(certificate: Path | None, key: Path | None, authority: Path | 
     return Certificates(certificate, key, authority)
 
 
-def _say(inbox: Any) -> None:
+def _say(inbox: Any, as_json: bool) -> None:
     """What came and what was removed: counts and names of attributes, never a value."""
     removed = inbox.removed
+    if as_json:
+        kinds = ("removed", "emptied", "replaced", "notices")
+        counts = {kind: dict(getattr(removed, kind)) for kind in kinds}
+        print_json({"new": inbox.new, "there": inbox.there, "set_aside": dict(inbox.aside), **counts})
+        return
     click.echo(
         f"{inbox.new} new files in {inbox.folder}; {inbox.there} were there; {sum(inbox.aside.values())} set aside."
     )

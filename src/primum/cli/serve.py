@@ -5,6 +5,10 @@ from pathlib import Path
 
 import click
 
+from primum.cli import options
+from primum.cli.output import sayer, told
+from primum.logs import Form, kept
+
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
@@ -17,7 +21,13 @@ import click
 @click.option("--threads", default=0, help="Threads for products.  [default: as many as there are cores]")
 @click.option("--listen", default="", help="HOST:PORT to listen on for data owners, where it is not the card's.")
 @click.option("--listen-link", default="", help="The same for the other server.")
-@click.option("--metrics", type=click.Path(path_type=Path), help="Where counts go.  [default: metrics.prom in --state]")
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT|FILE",
+    help="Answer /healthz and /metrics there, not at a public port; or the file for counts.  [default: metrics.prom in --state]",
+)
+@options.log
+@options.as_json
 @click.option(
     "--ahead",
     type=click.IntRange(min=0),
@@ -34,8 +44,11 @@ def command(
     threads: int,
     listen: str,
     listen_link: str,
-    metrics: Path | None,
+    metrics: str | None,
     ahead: int,
+    log_file: Path | None,
+    log_format: Form,
+    as_json: bool,
 ) -> None:
     """Run one of the two servers of encrypted diagnoses. It sees neither image nor model nor diagnosis.
 
@@ -48,6 +61,7 @@ def command(
     Server A needs to reach server B and the dealer; server B needs to be reached by A, and to reach the dealer.
     """
     from primum.diagnosis.roles import card_fingerprint, make_role, save_card
+    from primum.watch import Watched, is_address, watching
 
     folder = state or Path.home() / ".primum" / "server"
     if (file is None) == (init is None):
@@ -55,21 +69,32 @@ def command(
     if init is not None:
         card = make_role("server", folder, address, link)
         save_card(card, init)
-        print(f"{init}: give it to the model owner. Fingerprint {card_fingerprint(card)}")
+        shown = card_fingerprint(card)
+        words = f"{init}: give it to the model owner. Fingerprint {shown}"
+        told(as_json, {"card": str(init), "fingerprint": shown}, words)
     elif file is not None:
         from primum.diagnosis.server import run_server
 
-        run_server(
-            file,
-            folder,
-            listen=listen,
-            listen_link=listen_link,
-            ahead=ahead,
-            threads=threads,
-            metrics=metrics,
-            ready=_now,
-            say=lambda line: print(f"server: {line}", file=sys.stderr),
-        )
+        watched_at = metrics if metrics is not None and is_address(metrics) else None
+        named = Path(metrics) if metrics is not None and watched_at is None else None
+        counts = named or folder / "metrics.prom"
+        watched = Watched(lambda: counts.read_text() if counts.exists() else "")
+        with kept(log_file, log_format, "server", sayer(as_json, _aside)) as say, watching(watched_at, watched):
+            run_server(
+                file,
+                folder,
+                listen=listen,
+                listen_link=listen_link,
+                ahead=ahead,
+                threads=threads,
+                metrics=named,
+                ready=sayer(as_json, _now),
+                say=say,
+            )
+
+
+def _aside(line: str) -> None:
+    print(f"server: {line}", file=sys.stderr)
 
 
 def _now(line: str) -> None:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import click
 
+from primum.cli import options
+from primum.cli.output import told
+
 
 @click.command()
 @click.argument("holder")
@@ -12,7 +15,8 @@ import click
 @click.option("--images", required=True, type=int, help="How many images in all.")
 @click.option("--days", default=365, show_default=True, help="How long.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The new token file.")
-def command(holder: str, deployment: Path, identity: Path, images: int, days: int, out: Path) -> None:
+@options.as_json
+def command(holder: str, deployment: Path, identity: Path, images: int, days: int, out: Path, as_json: bool) -> None:
     """Model owner: a token with which HOLDER may ask for a number of diagnoses.
 
     Only for a deployment that was made with `primum deploy --tokens`. Give the file to HOLDER over a private channel:
@@ -31,4 +35,5 @@ def command(holder: str, deployment: Path, identity: Path, images: int, days: in
     if not public.deployment.tokens:
         raise InputError("This deployment answers without tokens.", "Deploy again with --tokens.")
     save_token(make_token(Identity.load_or_make(identity), public.deployment, holder, images, days), out)
-    print(f"{out}: {images} images for {holder}, {days} days")
+    data = {"token": str(out), "holder": holder, "images": images, "days": days}
+    told(as_json, data, f"{out}: {images} images for {holder}, {days} days")

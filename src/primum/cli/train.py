@@ -5,16 +5,15 @@ from typing import Any
 
 import click
 
+from primum.cli import options
+from primum.cli.output import told
+
 
 @click.command()
 @click.argument("study_file", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Only explain the study: steps, noise, epsilon per round, bytes.")
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    default=Path("coordinator-state"),
-    help="The coordinator's folder, or yours.",
-)
+@click.option("--link", metavar="RATE", help="With --check: how long the bytes take on such a link, as 5Mbit/s.")
+@options.coordinator_state
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), help="Where the run's folder goes.")
 @click.option("--test", type=click.Path(path_type=Path), help="Your own test images: exact figures, shown as such.")
 @click.option("--follow", metavar="RUN", help="Follow a run that was handed in before; closing this never stops a run.")
@@ -25,15 +24,18 @@ import click
     metavar="FOLDER",
     help="On your own or public images, here: train without clipping, with clipping, with noise; where does accuracy go?",
 )
+@options.as_json
 def command(
     study_file: Path,
     check: bool,
+    link: str | None,
     state: Path,
     out: Path,
     test: Path | None,
     follow: str | None,
     patient: str | None,
     ablate: Path | None,
+    as_json: bool,
 ) -> None:
     """Sign the study, hand it in, follow it, fetch the model and the report."""
     from primum.study import Study
@@ -41,14 +43,18 @@ def command(
     study = Study.read(study_file)
     if check:
         from primum.federation.explain import explain
+        from primum.federation.link_cost import cost_on_link, parse_rate
 
-        click.echo(explain(study))
+        rate = None if link is None else parse_rate(link)
+        lines = [*explain(study).splitlines(), *([] if rate is None else [cost_on_link(study, rate)])]
+        told(as_json, {"explanation": lines}, *lines)
         return
     if ablate is not None:
         from primum.cli.ablate import run as run_ablation
 
-        run_ablation(study, ablate, test, patient)
+        run_ablation(study, ablate, test, patient, as_json)
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from primum.federation.scientist import Scientist
@@ -59,9 +65,10 @@ def command(
         read_test(test, study, patient)
     scientist = Scientist.at(state)
     run = follow or scientist.submit(study)
-    click.echo(f"Run {run}")
+    if not as_json:
+        click.echo(f"Run {run}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as bar:
+    with Progress(*columns, console=Console(stderr=as_json)) as bar:
         task = bar.add_task("waiting", total=study.training.rounds)
 
         def show(message: str, line: dict[str, Any]) -> None:
@@ -70,16 +77,27 @@ def command(
             elif message:
                 bar.update(task, description=message[:80])
 
-        scientist.follow(run, show)
+        def fault(line: dict[str, Any]) -> None:
+            bar.console.print(
+                f"Hospital {line['hospital']}: {line['message']} {line['hint']} [{line['code']}]", markup=False
+            )
+
+        ended = scientist.follow(run, show, fault)
     folder = scientist.fetch(run, out)
+    stopped = f"The run was stopped; `primum resume {run}` goes on after its last finished round."
+    if not (folder / "model.safetensors").exists():
+        told(as_json, {"run": run, "state": ended, "folder": str(folder)}, stopped)
+        return
     if test is not None:
         from primum.federation.scoring import score_test
 
         score_test(folder, test, patient)
     from primum.report import write_report
 
-    click.echo(f"Model:  {folder / 'model.safetensors'}")
-    click.echo(f"Report: {write_report(folder)}")
+    model, report = folder / "model.safetensors", write_report(folder)
+    data = {"run": run, "state": ended, "folder": str(folder), "model": str(model), "report": str(report)}
+    words = [*([stopped] if ended == "stopped" else []), f"Model:  {model}", f"Report: {report}"]
+    told(as_json, data, *words)
 
 
 def _words(line: dict[str, Any]) -> str:

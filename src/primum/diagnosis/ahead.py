@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from primum.diagnosis.roles import open_folder
 from primum.diagnosis.session import Session
 from primum.errors import MachineError
 from primum.kernels.words import Bytes
 from primum.mpc.check import material_sizes
 from primum.mpc.party import Evaluation, Party
 from primum.rng import KEY_BYTES, Stream
+from primum.state_folder import make_private
 
 Deal = Callable[[int, int], Iterator[Bytes]]
 
@@ -69,7 +69,7 @@ class Ahead:
         for path in folder.glob("*.material"):
             path.unlink()
         if self._depth:
-            open_folder(folder)
+            make_private(folder)
 
     def first(self, keys: Keys) -> int | None:
         """The number that is prepared under these keys."""

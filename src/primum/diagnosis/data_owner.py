@@ -23,7 +23,6 @@ from primum.diagnosis.deployment import PublicFile
 from primum.diagnosis.files import read_message, write_message
 from primum.diagnosis.messages import Answer, Request, answer_limit, most_images, request_limit
 from primum.diagnosis.requests import make_requests, open_answers
-from primum.diagnosis.roles import open_folder
 from primum.diagnosis.sources import Source, open_source
 from primum.diagnosis.tokens import Permit
 from primum.errors import InputError, ModelError, PeerError
@@ -34,6 +33,7 @@ from primum.models.linear import outputs_for
 from primum.mpc.check import elements
 from primum.mpc.program import Program
 from primum.mpc.share import ROLES
+from primum.state_folder import make_private
 from primum.wire import Message
 
 _AT_ONCE: Final = 16
@@ -346,7 +346,7 @@ def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permi
     if sum(slices) > most:
         raise InputError(f"A saved request has up to {most} slices, not {sum(slices)}.", "Use several folders.")
     inputs = way.inputs(torch.cat([source.images for source in sources]))
-    open_folder(folder)
+    make_private(folder)
     key = SealingKey.load_or_make(folder / _KEY)
     write_message(folder / _NAMES, Names(tuple(str(path) for path in paths), slices), private=True)
     for request in make_requests(inputs, public.deployment, key.public, permit):

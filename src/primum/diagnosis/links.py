@@ -338,6 +338,8 @@ class LinkFromA:
             raise PeerError("A stranger connected.", "Only server A of the deployment is let in.")
         said = await channel.receive(Hello)
         try:
+            if said.role != "A":
+                raise PeerError("server A says that it is server B.", "The connection was closed.")
             answer, session = welcome(self._deployment, said, self._marks(), "server A")
         except PeerError as error:
             await channel.send(Sorry("PeerError", error.message.replace("server A", "this side"), error.hint))

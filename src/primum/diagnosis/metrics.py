@@ -5,11 +5,13 @@ server is open to everybody. `primum serve --metrics FILE` puts it where node_ex
 """
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Final
 
-from primum.disk import write
+from primum.disk import Grown, write
 from primum.errors import MachineError, Refused, Unavailable
+from primum.watch import single
 
 SECONDS_BETWEEN: Final = 1.0
 _HELP: Final = {
@@ -18,6 +20,20 @@ _HELP: Final = {
     "run_seconds_total": ("counter", "seconds from a request's arrival to its answer, added up"),
     "waiting": ("gauge", "requests that wait or run"),
 }
+
+
+class DealerFigures:
+    """What a dealer has dealt, as its journal in `state` says: the same format, made when it is asked for."""
+
+    def __init__(self, state: Path) -> None:
+        self._journal, self._images = Grown(state / "journal.jsonl"), 0
+
+    def __call__(self) -> str:
+        """As text."""
+        entries = (json.loads(line)["entry"] for line in self._journal.lines())
+        self._images += sum(int(entry["details"]["count"]) for entry in entries if entry["kind"] == "dealt")
+        words = "images for which randomness was dealt"
+        return single("dealt_total", words, self._images, "counter").text()
 
 
 class Metrics:

@@ -21,6 +21,7 @@ from primum.keys.certificate import CertificateFiles, load_or_make
 from primum.keys.identity import Identity, fingerprint, verify
 from primum.keys.sealing import SealingKey
 from primum.ports import free_port
+from primum.state_folder import open_state
 from primum.wire import Message, encode
 
 Kind = Literal["dealer", "server"]
@@ -63,7 +64,7 @@ def make_role(kind: Kind, state: Path, address: str, link: str = "") -> RoleCard
     host, port = parse_address(address)
     link = link if link or kind == "dealer" else f"{_bracket(host)}:{port + 1}"
     hosts = (host, parse_address(link)[0]) if link else (host,)
-    open_folder(state)
+    open_state(state)
     keys = _keys(state, *hosts)
     card = RoleCard(kind, keys.identity.public, keys.sealing.public, keys.tls.pem(), address, link)
     return msgspec.structs.replace(card, signature=keys.identity.sign(_PURPOSE, card.unsigned()))
@@ -73,7 +74,7 @@ def load_keys(state: Path) -> RoleKeys:
     """The keys in `state`; InputError if no role was made there."""
     if not (state / "identity.pem").exists():
         raise InputError(f"{state} holds no keys.", "Make them with --init, and give the card to the model owner.")
-    open_folder(state)
+    open_state(state)
     return _keys(state, "localhost")
 
 
@@ -121,16 +122,6 @@ def parse_address(address: str) -> tuple[str, int]:
 
 def _bracket(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def open_folder(folder: Path) -> None:
-    """Make `folder` with mode 0700, or tighten it; MachineError if that is not possible."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_mode & 0o077:
-            folder.chmod(0o700)
-    except OSError as error:
-        raise MachineError(f"{folder} cannot be used: {error.strerror}.", "Choose another --state folder.") from None
 
 
 @contextlib.contextmanager

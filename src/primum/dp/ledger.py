@@ -99,6 +99,15 @@ class Ledger:
                     f"Round {round_number} of run {run} was already charged.", "A round is never answered twice."
                 ) from None
 
+    def charge_spent(self, study: str, run: str, round_number: int, population: str, divergence: float) -> bool:
+        """Write down a step that was answered already, whatever is left; returns False where it stands here before."""
+        _refuse_negative(divergence)
+        values = (time.time(), study, run, round_number, population, divergence)
+        columns = "at, study, run, round, population, rdp_reserved"
+        with self._transaction() as db:
+            done = db.execute(f"insert or ignore into entry ({columns}) values (?, ?, ?, ?, ?, ?)", values)  # noqa: S608
+            return done.rowcount == 1
+
     def require(self, population: str, divergence: float) -> None:
         """BudgetError unless so much is left: asked for a whole study before it begins."""
         with self._transaction() as db:

@@ -4,13 +4,15 @@ An attempt that fails (somebody missed a deadline, gave a wrong share, restarted
 new session with whoever is there, and has a new number. What nodes charged stays charged.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from primum import wire
-from primum.errors import PeerError, Unavailable
+from primum.errors import PeerError, Refused, Unavailable
+from primum.federation.approval import NO, YES
 from primum.federation.messages import (
     Answer,
     ConfirmOrder,
@@ -30,8 +32,11 @@ from primum.federation.messages import (
     VectorAnswer,
     agreement,
 )
-from primum.federation.participant import YES, model_digest
+from primum.federation.participant import model_digest
+from primum.federation.probe import longer, without_probe
 from primum.federation.runs import Run
+from primum.federation.witness import head_of, kept
+from primum.journal import Journal
 from primum.keys.identity import Identity
 from primum.secagg import Aggregate, Blame, Opening, Server, Shape
 from primum.tasks.plan import Plan
@@ -56,6 +61,10 @@ class Exchange(Protocol):
         """`deadline` in seconds. A member that is away is missing in the replies."""
 
 
+class Halted(Refused):
+    """The run stands still: somebody asked for a stop, or too few hospitals agree any more. It can be resumed."""
+
+
 @dataclass
 class Traffic:
     """Bytes that all members sent and received, by kind of exchange."""
@@ -73,24 +82,34 @@ class Aggregation:
     """The sums of one run.
 
     After each attempt: `vectors_left`, whether a masked vector had come; `round_bytes`, the most that a member sent and
-    received; `budget_over`, whether a hospital ever refused for its budget.
+    received; `their_journals`, the signed heads that came with the vectors; `budget_over`, whether a hospital ever
+    refused for its budget.
     """
 
     def __init__(
-        self, run: Run, plan: Plan, identity: Identity, exchange: Exchange, say: Callable[[str], None]
+        self,
+        run: Run,
+        plan: Plan,
+        identity: Identity,
+        exchange: Exchange,
+        journal: Journal,
+        say: Callable[[str], None],
     ) -> None:
         self._run, self._exchange, self._say = run, exchange, say
+        self._identity, self._journal = identity, journal
+        self._members = plan.study.hospitals.identities()
         self._signed = run.signed_study()
         self._deadline, self._setup = plan.study.deadlines.stage, plan.setup
         self._everybody = range(1, plan.hospitals + 1)
         agreed = agreement(run.token, self._signed)
-        self._server = Server(identity, plan.study.hospitals.identities(), agreed, self._setup)
+        self._server = Server(identity, self._members, agreed, self._setup)
         self._blamed: Counter[int] = Counter()
         self._in_session = False
         self.traffic = Traffic()
         self.budget_over = False
         self.vectors_left = False
         self.round_bytes: dict[str, int] = {}
+        self.their_journals: list[str] = []
 
     def leave_session(self) -> None:
         """The next attempt begins a new session."""
@@ -109,7 +128,7 @@ class Aggregation:
             raise
 
     def _try(self, what: str, weights: bytes, shape: Shape) -> tuple[Aggregate, float]:
-        self.vectors_left, self.round_bytes = False, {}
+        self.vectors_left, self.round_bytes, self.their_journals = False, {}, []
         if not self._in_session or len(self._server.dealt) < self._setup.least_included:
             self._session()
         self._run.start(self._server.round, self._run.started()[1])
@@ -126,6 +145,7 @@ class Aggregation:
         if aggregate.liars:
             self._blamed.update(aggregate.liars)
             self._say(f"{names(aggregate.liars)} gave wrong shares; the sum is right without them.")
+        aggregate = without_probe(aggregate, self._run.token, self._run.started()[0], shape.bits)
         self._in_session = self._enough_left()
         return aggregate, local
 
@@ -140,15 +160,27 @@ class Aggregation:
 
     def _vectors(self, what: str, weights: bytes, shape: Shape) -> tuple[float, list[int]]:
         settlements = self._server.settlements
-        starts = self._server.start(model_digest(what, weights), shape)
+        starts = self._server.start(model_digest(what, weights), longer(shape))
+        head = head_of(self._journal, self._run.token, self._identity)
         orders: dict[int, Order] = {
-            place: RoundOrder(self._run.token, what, weights, start, settlements) for place, start in starts.items()
+            place: RoundOrder(self._run.token, what, weights, start, settlements, head)
+            for place, start in starts.items()
         }
         answers = _answers(self._send("vectors", orders), VectorAnswer)
         for place, reply in answers.items():
             self.vectors_left = True
-            self._accept(place, self._server.take_vector, reply.vector)
+            if self._keep_head(place, reply):
+                self._accept(place, self._server.take_vector, reply.vector)
         return max((reply.local_seconds for reply in answers.values()), default=0.0), list(answers)
+
+    def _keep_head(self, place: int, reply: VectorAnswer) -> bool:
+        signer, name = self._members[place - 1], names([place])
+        try:
+            self.their_journals.append(kept(reply.journal, self._run.token, signer, name))
+        except PeerError as error:
+            self._say(f"{name} is left out: {error.message}")
+            return False
+        return True
 
     def _session(self) -> None:
         """Three exchanges, four with a random graph: keys, (nonces), ciphertexts, shares for the first round.
@@ -164,6 +196,7 @@ class Aggregation:
         if left_out:
             self._say(f"{names(left_out)} left out: it did not keep to the protocol.")
         here = self._same("setup", [place for place in self._everybody if place not in left_out], study)
+        self._require_enough_consent(here)
         present = [p for p, reply in here.by_place.items() if isinstance(reply, Consent) and reply.answer == YES]
         keys = _answers(self._same("setup", present, KeysOrder(token, session, first)), Answer)
         present = [
@@ -184,6 +217,17 @@ class Aggregation:
             self._accept(place, self._server.take_deal, reply.message)
         self._in_session = True
 
+    def _require_enough_consent(self, here: Replies) -> None:
+        """Halted where so many hospitals say no that no round could come to its end. (Budgets end a study, see Rounds.)"""
+        if self.budget_over:
+            return
+        no = {
+            p: reply.reason for p, reply in here.by_place.items() if isinstance(reply, Consent) and reply.answer == NO
+        }
+        if len(self._everybody) - len(no) < self._setup.least_included:
+            reasons = "; ".join(f"{names([place])}: {reason.rstrip('.')}" for place, reason in sorted(no.items()))
+            raise Halted(f"Too few hospitals agree any more: {reasons}.", "Talk to them; `primum resume` goes on.")
+
     def _accept(self, place: int, take: Callable[[int, Message], None], message: Message) -> bool:
         """Whether the server took a member's message; where it did not, the operator reads why."""
         try:
@@ -197,12 +241,16 @@ class Aggregation:
         return self._send(kind, dict.fromkeys(places, order))
 
     def _send(self, kind: str, orders: Mapping[int, Order]) -> Replies:
+        require_going_on(self._run)
+        self._run.wait(kind, orders, self._deadline)
         replies = self._exchange(orders, self._deadline)
+        require_going_on(self._run)
         self.traffic.add(kind, replies)
         for place, reply in replies.by_place.items():
             if isinstance(reply, Failure):
                 self.budget_over |= reply.error == "BudgetError"
                 self._say(f"{names([place])}: {reply.message} {reply.hint}".strip())
+                note_fault(self._run, place, reply)
         missing = [place for place in orders if place not in replies.by_place]
         if missing:
             self._run.set_status("running", f"{names(missing)} missed a deadline")
@@ -211,6 +259,18 @@ class Aggregation:
             "bytes_down": self.round_bytes.get("bytes_down", 0) + max(replies.sent.values(), default=0),
         }
         return replies
+
+
+def require_going_on(run: Run) -> None:
+    """Halted if somebody asked for a stop."""
+    if run.stop_asked:
+        raise Halted("The run was stopped.", "`primum resume` goes on after the last finished round.")
+
+
+def note_fault(run: Run, place: int, failure: Failure) -> None:
+    """Keep what a hospital could not do, for the scientist."""
+    attempt, fault = run.started()[0], {"code": failure.error, "message": failure.message, "hint": failure.hint}
+    run.append("faults.jsonl", {"at": time.time(), "attempt": attempt, "hospital": place, **fault})
 
 
 def names(places: Iterable[int]) -> str:

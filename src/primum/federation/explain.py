@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from primum.dp import account
+from primum.federation.probe import longer
 from primum.kernels import packing
 from primum.secagg.setup import Setup
 from primum.study import (
@@ -72,8 +73,8 @@ def model_in_words(study: Study) -> str:
 
 
 def vector_bytes(plan: Plan) -> int:
-    """Of one update, packed."""
-    shape = plan.update.shape
+    """Of one update with its probe, packed."""
+    shape = longer(plan.update.shape)
     return packing.packed_size(shape.length, shape.bits)
 
 
@@ -86,12 +87,21 @@ def update_figures(plan: Plan) -> dict[str, Any]:
         "bits": plan.update.shape.bits,
         "bytes": vector_bytes(plan),
     }
-    if study.privacy is not None:
+    if study.privacy is not None and mechanism.noise_multiplier:
         figures["extra_noise"] = round(mechanism.noise_multiplier / mechanism.accounted_multiplier - 1, 6)
     if plan.clamp is not None:
         figures["clamp"] = round(mechanism.clamp / mechanism.sensitivity, 4)
         figures["clamp_typical"] = round(plan.clamp, 2)
     return figures
+
+
+def rounds_in_words(study: Study) -> str:
+    """What is asked of the data, and how often."""
+    share, looks = study.evaluation_share, study.looks
+    looked = f"{share:.0%} of the patients, on whom nothing is trained, are looked at {looks} time(s) at most"
+    if study.training.rounds == 0:
+        return f"none: a finished model is validated; {looked}"
+    return f"{study.training.rounds}, {steps_in_words(study)}" + (f"; {looked}" if looks else "")
 
 
 def steps_in_words(study: Study) -> str:
@@ -108,6 +118,8 @@ def update_in_words(plan: Plan) -> list[str]:
     """What is sent, and what is unusual in it."""
     study, figures = plan.study, update_figures(plan)
     training = study.training
+    if training.rounds == 0:
+        return ["a table of counts, one for each class that a patient has and each that the model says"]
     lines = [f"{figures['bits']} bits a coordinate, {figures['bytes']:,} bytes an update"]
     if "clamp" in figures:
         lines.append(
@@ -135,14 +147,17 @@ def _safety(setup: Setup) -> str:
 def _privacy(plan: Plan) -> list[str]:
     privacy, training = plan.study.privacy, plan.study.training
     if privacy is None:
-        return [
-            f"{training.rounds} rounds WITHOUT privacy, {steps_in_words(plan.study)}: sums only, but a sum can tell a lot."
-        ]
+        return [f"WITHOUT privacy: sums only, but a sum can tell a lot. Rounds: {rounds_in_words(plan.study)}."]
+    looks = (
+        f"Evaluation patients ({privacy.evaluation_share:.0%}, never trained on): {privacy.looks} look(s), "
+        f"epsilon {account.epsilon(plan.evaluation_steps(plan.looks), plan.accounted_delta):.2f}."
+    )
+    if training.rounds == 0:
+        return [f"Nothing is trained; epsilon per {privacy.unit} at delta {privacy.delta:g}:", looks]
     shown = sorted({1, max(1, training.rounds // 4), max(1, training.rounds // 2), training.rounds})
     curve = ", ".join(f"{plan.epsilon_after(count):.2f} after {count}" for count in shown)
     return [
         f"{training.rounds} rounds, {steps_in_words(plan.study)}; noise multiplier {privacy.noise_multiplier:.2f}.",
         f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {curve}.",
-        f"Evaluation patients ({privacy.evaluation_share:.0%}, never trained on): {privacy.looks} look(s), "
-        f"epsilon {account.epsilon(plan.evaluation_steps(plan.looks), plan.accounted_delta):.2f}.",
+        looks,
     ]

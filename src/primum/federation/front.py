@@ -5,29 +5,43 @@ bundle here. Answers enrolment, and the scientist's requests, which are signed b
 """
 
 import asyncio
+import binascii
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import httpx
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from primum import wire
-from primum.errors import PeerError, PrimumError, Refused
+from primum import __version__, wire
+from primum.errors import PrimumError, Refused
+from primum.federation.attendance import Attendance
+from primum.federation.control import Control
 from primum.federation.enrolment import EnrolRequest, Member, Register
+from primum.federation.freshness import Fresh
+from primum.federation.parcel_desk import ParcelDesk
+from primum.federation.parcels import PATH as PARCEL_PATH
+from primum.federation.parcels import ParcelStore
+from primum.federation.pins import PATH as CERTIFICATE_PATH
+from primum.federation.pins import Shown
 from primum.federation.scientist import (
     FetchRequest,
     Followed,
     FollowRequest,
     MembersAnswer,
     MembersRequest,
+    ResumeRequest,
     RunFiles,
     ScientistRequest,
+    StatusRequest,
+    StopRequest,
     SubmitRequest,
     Submitted,
 )
@@ -46,9 +60,13 @@ FLEET_CALLS: Final = frozenset(
         "confirm-message-received",
     }
 )
+HELLO: Final = "/primum/hello"
 LARGEST_BODY: Final = 512 * 1024 * 1024
 LARGEST_REQUEST: Final = 4 * 1024 * 1024
-FRESH: Final = 120.0  # seconds that a scientist's request may be old
+LARGEST_MODEL: Final = 64 * 1024 * 1024  # a finished model that is handed in to be looked at
+ScientistOrder = (
+    SubmitRequest | FollowRequest | FetchRequest | StatusRequest | StopRequest | ResumeRequest | MembersRequest
+)
 _HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "host", "upgrade", "te", "content-length"}
 )
@@ -65,6 +83,10 @@ class Desk:
     submit: Callable[[SubmitRequest], str]
     follow: Callable[[FollowRequest], Followed]
     fetch: Callable[[FetchRequest], RunFiles]
+    control: Control
+    certificates: Callable[[], Shown]
+    attendance: Attendance
+    parcels: ParcelStore
 
 
 def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> Starlette:
@@ -75,12 +97,16 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
         timeout=60,
         limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
     )
-    seen: dict[bytes, float] = {}
+    fresh = Fresh()
+    parcels = ParcelDesk(desk.parcels, lambda: frozenset(desk.register.transports()))
 
     async def forward(request: Request) -> Response:
         call = request.path_params["call"]
         if call not in FLEET_CALLS:
             return Response(status_code=404)
+        transport = _transport(request)
+        if transport is not None and not desk.register.admits(transport):
+            return _words(desk.register.refusal(transport))
         headers = [(k, v) for k, v in request.headers.items() if k not in _HOP_BY_HOP]
         upstream = fleet.build_request("POST", f"/v1/fleet/{call}", headers=headers, content=_bounded(request))
         try:
@@ -89,6 +115,8 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
             return Response(status_code=413)
         except (httpx.HTTPError, ClientDisconnect):
             return Response(status_code=502)
+        if transport is not None and answer.is_success:  # SuperLink has checked the signature of this key
+            desk.attendance.note(transport, call)
         kept = {k: v for k, v in answer.headers.items() if k not in _HOP_BY_HOP}
         return StreamingResponse(answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose))
 
@@ -96,13 +124,23 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
         return await _answer(request, lambda body: _enrol(desk, body))
 
     async def scientist(request: Request) -> Response:
-        return await _answer(request, lambda body: _scientist(desk, body, seen))
+        return await _answer(request, lambda body: _scientist(desk, body, fresh), LARGEST_MODEL)
+
+    async def certificate(_: Request) -> Response:
+        signed = sign(desk.identity, desk.certificates())
+        return Response(wire.encode(signed), media_type="application/octet-stream")
+
+    async def hello(_: Request) -> Response:
+        return JSONResponse({"version": __version__, "time": round(time.time(), 3)})
 
     return Starlette(
         routes=[
+            Route(HELLO, hello, methods=["GET"]),
+            Route(CERTIFICATE_PATH, certificate, methods=["GET"]),
             Route("/v1/fleet/{call}", forward, methods=["POST"]),
             Route("/primum/enrol", enrol, methods=["POST"]),
             Route("/primum/scientist", scientist, methods=["POST"]),
+            Route(PARCEL_PATH, parcels.answer, methods=["GET", "PUT", "POST"]),
         ]
     )
 
@@ -120,16 +158,27 @@ async def _bounded(request: Request, limit: int = LARGEST_BODY) -> AsyncIterator
         yield part
 
 
-async def _answer(request: Request, handle: Callable[[bytes], wire.Message]) -> Response:
+async def _answer(request: Request, handle: Callable[[bytes], wire.Message], limit: int = LARGEST_REQUEST) -> Response:
     try:
-        body = b"".join([part async for part in _bounded(request, LARGEST_REQUEST)])
+        body = b"".join([part async for part in _bounded(request, limit)])
         reply = await asyncio.to_thread(handle, body)
     except _TooLarge:
         return JSONResponse({"error": "The request is too large.", "hint": "It was not read."}, 413)
     except PrimumError as error:
-        status = 403 if isinstance(error, Refused) else 400
-        return JSONResponse({"error": error.message, "hint": error.hint}, status)
+        return _words(error)
     return Response(wire.encode(reply), media_type="application/octet-stream")
+
+
+def _words(error: PrimumError) -> Response:
+    return JSONResponse({"error": error.message, "hint": error.hint}, 403 if isinstance(error, Refused) else 400)
+
+
+def _transport(request: Request) -> bytes | None:
+    """The transport key (PEM) that a Fleet call names; whether it is the caller's own is checked by SuperLink."""
+    try:
+        return b64decode(request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
+    except (KeyError, binascii.Error):
+        return None
 
 
 def _enrol(desk: Desk, body: bytes) -> wire.Message:
@@ -139,36 +188,32 @@ def _enrol(desk: Desk, body: bytes) -> wire.Message:
     return sign(desk.identity, Submitted(member.name))
 
 
-def _scientist(desk: Desk, body: bytes, seen: dict[bytes, float]) -> wire.Message:
-    envelope = wire.decode(body, Signed, "the scientist", LARGEST_REQUEST)
+def _scientist(desk: Desk, body: bytes, fresh: Fresh) -> wire.Message:
+    envelope = wire.decode(body, Signed, "the scientist", LARGEST_MODEL)
     if envelope.signer not in desk.scientists():
         raise Refused(
             "This key may not give orders here.",
             "The coordinator's operator adds it: `primum coordinator scientist KEY`.",
         )
     request = open_signed(envelope, ScientistRequest, envelope.signer, "the scientist")
-    _check_fresh(request, seen)
-    order = wire.decode_one_of(
-        request.body, (SubmitRequest, FollowRequest, FetchRequest, MembersRequest), "the scientist", LARGEST_REQUEST
-    )
-    reply: wire.Message
-    if isinstance(order, SubmitRequest):
-        reply = Submitted(desk.submit(order))
-    elif isinstance(order, FollowRequest):
-        reply = desk.follow(order)
-    elif isinstance(order, FetchRequest):
-        reply = desk.fetch(order)
-    else:
-        reply = MembersAnswer(tuple((member.name, member.identity) for member in desk.register.members()))
-    return sign(desk.identity, reply)
+    fresh.check(request.at, request.nonce)
+    order: ScientistOrder = wire.decode_one_of(request.body, get_args(ScientistOrder), "the scientist", LARGEST_MODEL)
+    return sign(desk.identity, _carry_out(desk, order))
 
 
-def _check_fresh(request: ScientistRequest, seen: dict[bytes, float]) -> None:
-    now = time.time()
-    for nonce in [nonce for nonce, at in seen.items() if now - at > 2 * FRESH]:
-        del seen[nonce]
-    if abs(now - request.at) > FRESH:
-        raise PeerError("The request is too old, or the clocks differ by minutes.", "Set both clocks (NTP).")
-    if request.nonce in seen:
-        raise PeerError("The request was made before.", "A request is answered once.")
-    seen[request.nonce] = now
+def _carry_out(desk: Desk, order: ScientistOrder) -> wire.Message:
+    match order:
+        case SubmitRequest():
+            return Submitted(desk.submit(order))
+        case FollowRequest():
+            return desk.follow(order)
+        case FetchRequest():
+            return desk.fetch(order)
+        case StatusRequest():
+            return desk.control.status(order)
+        case StopRequest(run=run):
+            return Submitted(desk.control.stop(run))
+        case ResumeRequest(run=run):
+            return Submitted(desk.control.resume(run))
+        case MembersRequest():
+            return MembersAnswer(tuple((member.name, member.identity) for member in desk.register.members()))

@@ -1,29 +1,22 @@
-"""What a node must not forget over a crash: its decisions, and the round numbers it has used."""
+"""What a node must not forget over a crash: the round and session numbers it has used, and how patients are split."""
 
 import sqlite3
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from primum.disk import transaction
+from primum.errors import Refused
 
 _SCHEMA = """
-create table if not exists decision (study blob primary key, answer text not null, decided_by text not null, at real not null);
 create table if not exists used (run blob primary key, round integer not null);
 create table if not exists joined (run blob primary key, session integer not null);
 create table if not exists split (one integer primary key check (one = 1), share real not null);
 create table if not exists answered (model blob primary key, included blob not null);
+create table if not exists restored (one integer primary key check (one = 1), at real not null);
 """
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Yes or no to one study (named by its digest), who said so, when."""
-
-    answer: str
-    decided_by: str
-    at: float
+_CLOCKS: Final = 300.0  # seconds that a scientist's clock may be ahead of this hospital's
 
 
 class Memory:
@@ -34,17 +27,6 @@ class Memory:
 
     def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self._path, _SCHEMA)
-
-    def decision(self, study: bytes) -> Decision | None:
-        """What was decided on this study."""
-        with self._open() as db:
-            row = db.execute("select answer, decided_by, at from decision where study = ?", (study,)).fetchone()
-            return Decision(*row) if row else None
-
-    def decide(self, study: bytes, answer: str, decided_by: str) -> None:
-        """Write down a decision."""
-        with self._open() as db:
-            db.execute("insert or replace into decision values (?, ?, ?, ?)", (study, answer, decided_by, time.time()))
 
     def used_round(self, run: bytes) -> int:
         """The highest round number of this run that was begun."""
@@ -73,6 +55,27 @@ class Memory:
         with self._open() as db:
             db.execute("insert or ignore into split values (1, ?)", (asked,))
             return float(db.execute("select share from split").fetchone()[0])
+
+    def note_restored(self, at: float) -> None:
+        """Write down that this state came from a backup at that time: what was done since the backup is not in it."""
+        with self._open() as db:
+            db.execute("insert or replace into restored values (1, ?)", (at,))
+
+    def refuse_older(self, asked: float | None) -> None:
+        """Refused for a study that was signed before this state was restored from a backup, or does not say when.
+
+        Its rounds may have been answered after the backup was made: a second answer would come from a round number
+        that this state believes to be new.
+        """
+        with self._open() as db:
+            row = db.execute("select at from restored").fetchone()
+        if row is None or (asked is not None and asked > row[0] + _CLOCKS):
+            return
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(row[0]))
+        raise Refused(
+            f"This hospital's state was restored from a backup on {day}, and this study is older or says no time.",
+            "Submit the study again: it is a new run then.",
+        )
 
     def same_set(self, model: bytes, included: bytes) -> bool:
         """Whether shares on this model were given for no other set of hospitals, ever; writes this one down.

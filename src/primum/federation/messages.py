@@ -56,10 +56,18 @@ class DealOrder(wire.Message, frozen=True):
     encapsulated: tuple[Encapsulated, ...]
 
 
+class JournalHead(wire.Message, frozen=True):
+    """What a side signs in each round: the hash of its journal's last line. The other side keeps it in its own journal,
+    so neither can write its past anew alone (`witness.py`)."""
+
+    run: bytes
+    head: bytes
+
+
 class RoundOrder(wire.Message, frozen=True):
     """Round, exchange 1: weights (float32, little endian), what to do with them. Answer: VectorAnswer.
 
-    `settlements` are the signed sets of the round before.
+    `settlements` are the signed sets of the round before, `journal` the coordinator's signed JournalHead.
     """
 
     run: bytes
@@ -67,6 +75,7 @@ class RoundOrder(wire.Message, frozen=True):
     weights: bytes
     start: Signed
     settlements: tuple[Signed, ...]
+    journal: Signed
 
 
 class ConfirmOrder(wire.Message, frozen=True):
@@ -96,13 +105,14 @@ Order = (
 
 
 class Consent(wire.Message, frozen=True):
-    """A hospital's word on a study: yes, no or waiting."""
+    """A hospital's word on a study: yes, no or waiting; with a yes the self-tests that its engine passed."""
 
     run: bytes
     study: bytes
     answer: str
     reason: str
     pinned: bool
+    passed: tuple[str, ...] = ()
 
 
 class Answer(wire.Message, frozen=True):
@@ -118,10 +128,14 @@ class PairAnswer(wire.Message, frozen=True):
 
 
 class VectorAnswer(wire.Message, frozen=True):
-    """A masked vector. `local_seconds` are rounded up to the public reply grid: they do not show the sample."""
+    """A masked vector. `local_seconds` are rounded up to the public reply grid: they do not show the sample.
+
+    `journal`: the node's signed JournalHead, after the entry that says what is sent here.
+    """
 
     vector: MaskedVector
     local_seconds: float
+    journal: Signed
 
 
 class OpeningAnswer(wire.Message, frozen=True):

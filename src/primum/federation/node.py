@@ -11,30 +11,34 @@ import sys
 import termios
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, get_args
 
 import torch
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict
 
 from primum import __version__, wire
 from primum.disk import write
 from primum.dp.ledger import Ledger
 from primum.errors import DataError, InputError, MachineError, PeerError, PrimumError, Unavailable
-from primum.federation.coordinator import make_private
+from primum.federation.approval import NO, WAITING, YES, Approvals
+from primum.federation.courier import Courier
 from primum.federation.enrolment import PURPOSE, EnrolRequest, JoinFile
-from primum.federation.fleet import Fleet, connect
+from primum.federation.fleet import Fleet, Mail, connect
 from primum.federation.memory import Memory
 from primum.federation.messages import EndOrder, Failure, Order, Reply, Tagged
-from primum.federation.participant import NO, WAITING, YES, Cohorts, Hospital, Participant
+from primum.federation.node_settings import NodeSettings
+from primum.federation.participant import Cohorts, Hospital, Participant
+from primum.federation.pins import Pins
 from primum.federation.policy import Policy
-from primum.federation.records import body_of, to_reply
 from primum.federation.scientist import Desk as CoordinatorDesk
 from primum.federation.scientist import Submitted, post
+from primum.federation.way import Way
 from primum.imaging import (
     Dataset,
     Intake,
@@ -47,9 +51,11 @@ from primum.imaging import (
 )
 from primum.imaging.reading import usable_cores
 from primum.journal import Journal
+from primum.keys.certificate import ending
 from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
-from primum.study import Study, parse_toml, read_text
+from primum.state_folder import make_private
+from primum.study import Study
 from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
 
@@ -57,23 +63,9 @@ _BUSY_POLL: Final = 0.04
 _IDLE_POLL: Final = 0.25
 _BUSY_FOR: Final = 10.0
 _RECONNECT: Final = 2.0
+_ANEW: Final = 24 * 3600.0  # seconds after which a connection is made anew: certificates are learned then
 _LIMIT: Final = 1 << 30
-
-
-class NodeSettings(BaseModel):
-    """node.toml: where the patient of an image is named, when neither DICOM nor labels.csv says it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    patient: str | None = None
-    one_image_per_patient: bool = False
-
-    @classmethod
-    def read(cls, path: Path) -> "NodeSettings":
-        """From `path`; the defaults where there is no such file."""
-        if not path.exists():
-            return cls()
-        return parse_toml(cls, read_text(path), str(path))
+_REPORT: Final = "The hospital's own screen has the whole text; please report it to Primum."
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,10 @@ class NodeState:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
             write(path, pem, private=True)
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        try:
+            key: object = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise InputError(f"{path} is not a P-384 key.", "Delete it; the node enrols again with a new join file.")
         public = key.public_key().public_bytes(
@@ -189,11 +184,16 @@ class TerminalDesk:
         self._reading = False
         self._lock = threading.Lock()
 
+    @property
+    def attended(self) -> bool:
+        """Whether there is a terminal."""
+        return sys.stdin.isatty()
+
     def ask(self, run: bytes, study: Study, plan: Plan, asker: bytes) -> tuple[str, str]:
-        """No terminal: no."""
-        if not sys.stdin.isatty():
-            return NO, "no policy.toml and no terminal to ask at"
+        """Without a terminal the study waits for `primum consent`; one that hangs up after the question means no."""
         if run not in self._answers:
+            if not self.attended:
+                return WAITING, "nobody is at the terminal"
             self._answers[run] = None
             self._put(run)
         answer = self._answers[run]
@@ -223,7 +223,7 @@ class TerminalDesk:
             self._show("Type yes or no:")
 
 
-def enrol(state: NodeState, join: JoinFile) -> None:
+def enrol(state: NodeState, join: JoinFile, way: Way | None = None) -> None:
     """Show the coordinator this node's keys with the token; a second time with the same identity does no harm."""
     identity, (_, transport) = state.identity, state.transport()
     try:
@@ -234,7 +234,7 @@ def enrol(state: NodeState, join: JoinFile) -> None:
     signature = identity.sign(PURPOSE, unsigned.signed_part())
     request = EnrolRequest(token, identity.public, transport, __version__, signature)
     desk = CoordinatorDesk(address=join.address, coordinator=join.coordinator, certificate=join.certificate)
-    envelope = wire.decode(post(desk, "/primum/enrol", wire.encode(request)), Signed, "the coordinator")
+    envelope = wire.decode(post(desk, "/primum/enrol", wire.encode(request), way), Signed, "the coordinator")
     open_signed(envelope, Submitted, bytes.fromhex(join.coordinator), "the coordinator")
 
 
@@ -254,6 +254,7 @@ class ResidentNode:
             self._identity,
             self._coordinator,
             Memory(state.folder / "memory.sqlite"),
+            Approvals(state.folder / "memory.sqlite"),
             self._journal,
             lambda: Policy.read(state.folder / "policy.toml"),
             lambda policy: Ledger(state.folder / "ledger.sqlite", policy.cap),
@@ -264,6 +265,10 @@ class ResidentNode:
         self._participants: dict[bytes, Participant] = {}
         self._last: dict[bytes, int] = {}
         self.stop = threading.Event()
+        self._way = Way(join.address, join.certificate, settings.proxy, settings.authority)
+        self._warned = ""
+        self._pins = Pins(state.folder / "certificates.json", self._way, self._coordinator)
+        self._mail = Mail(Courier(self._identity, self.stop), self.stop, show)
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Enrol, then answer until stopped; goes on by itself when the coordinator is away."""
@@ -277,18 +282,26 @@ class ResidentNode:
         key, _ = self._state.transport()
         while not self.stop.is_set():
             try:
-                with connect(self._join.address, self._join.certificate, (key, key.public_key())) as fleet:
+                way = self._pins.trusted()
+                self._warn_of_end(way)
+                with connect(way, (key, key.public_key()), self._mail) as fleet:
                     said = self._say_once(said, "Connected; waiting for studies.")
                     self._answer_all(fleet)
-            except Unavailable as error:
+            except (Unavailable, PeerError) as error:
                 said = self._say_once(said, f"{error.message} Trying again every {_RECONNECT:g} s.")
                 self.stop.wait(_RECONNECT)
+
+    def _warn_of_end(self, way: Way) -> None:
+        words = ending(way.certificate, "the coordinator", "Its operator runs `primum coordinator rotate`.")
+        if words is not None and words != self._warned:  # the days that are left stand in it: once a day
+            self._warned = words
+            self._show(words)
 
     def _enrol(self) -> str:
         said = ""
         while not self.stop.is_set():
             try:
-                enrol(self._state, self._join)
+                enrol(self._state, self._join, self._way)
                 break
             except Unavailable as error:
                 said = self._say_once(said, f"{error.message} Trying again every {_RECONNECT:g} s.")
@@ -301,21 +314,20 @@ class ResidentNode:
         return text
 
     def _answer_all(self, fleet: Fleet) -> None:
-        last = 0.0
-        while not self.stop.is_set():
-            message = fleet.receive()
-            if message is None:
-                busy = time.monotonic() - last < _BUSY_FOR
-                self.stop.wait(_BUSY_POLL if busy else _IDLE_POLL)
-                continue
-            last = time.monotonic()
+        last, began = 0.0, time.monotonic()
+        while not self.stop.is_set() and time.monotonic() - began < _ANEW:
             try:
-                body = body_of(message, "the coordinator")
-                reply = self.answer(body)
+                letter = fleet.receive()
+                if letter is None:
+                    busy = time.monotonic() - last < _BUSY_FOR
+                    self.stop.wait(_BUSY_POLL if busy else _IDLE_POLL)
+                    continue
+                last = time.monotonic()
+                reply = self.answer(letter.body)
             except PeerError as error:  # not signed by the coordinator: not even a failure is said
                 self._show(f"Not answered: {error.message}")
                 continue
-            fleet.send(to_reply(reply, message))
+            fleet.send(letter, reply)
 
     def answer(self, body: bytes) -> bytes:
         """One order's bytes to its reply's bytes; PeerError if the coordinator did not sign it, or it is an old one."""
@@ -343,9 +355,21 @@ class ResidentNode:
         except OSError as error:
             self._show(f"This computer: {error}")
             return Failure("MachineError", f"The node's computer failed: {error.strerror}.", "Its log says more.")
+        except Exception as error:  # a fault of ours: the node lives on, and only what and where leaves the hospital
+            self._show(traceback.format_exc())
+            return Failure(
+                f"Unexpected.{type(error).__name__}", f"The node's program failed {_place_of(error)}.", _REPORT
+            )
         if isinstance(order, EndOrder):
             self._participants.pop(order.run, None)
         return reply
+
+
+def _place_of(error: Exception) -> str:
+    """Where it was raised, in our own modules if it passed one; never what the exception says: it may hold values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "primum" in Path(frame.filename).parts] or frames
+    return f"in {Path(ours[-1].filename).name}, line {ours[-1].lineno}"
 
 
 def check_folder(data: Path) -> None:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from primum import wire
 from primum.dp import account
 from primum.dp.ledger import EVALUATION, TRAINING, Ledger
 from primum.errors import BudgetError, PeerError, Refused, StudyError
-from primum.federation.explain import steps_in_words, update_in_words
+from primum.federation.approval import NO, POLICY, WAITING, YES, Approval, Approvals, Request, Standing, end_of
+from primum.federation.explain import rounds_in_words, update_in_words
 from primum.federation.memory import Memory
 from primum.federation.messages import (
     EVALUATE,
@@ -43,19 +44,18 @@ from primum.federation.messages import (
     agreement,
 )
 from primum.federation.policy import Policy
+from primum.federation.probe import with_probe
+from primum.federation.witness import FIELD, head_of, kept
 from primum.journal import Journal
 from primum.keys.identity import Identity, list_fingerprint, verify
 from primum.rng import Stream
 from primum.secagg import Node
 from primum.secagg.messages import Settlement, Signed, open_signed
-from primum.study import PURPOSE, Study
+from primum.study import PURPOSE, SignedStudy, Study
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import look
 from primum.tasks.plan import Plan
-
-YES: Final = "yes"
-NO: Final = "no"
-WAITING: Final = "waiting"
+from primum.tasks.selftest import self_test
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ class Cohorts:
 class Desk(Protocol):
     """Where a study is put before a person: returns yes, no or waiting, and by whom."""
 
+    @property
+    def attended(self) -> bool:
+        """Whether a person could answer here."""
+
     def ask(self, run: bytes, study: Study, plan: Plan, asker: bytes) -> tuple[str, str]:
         """May return waiting at once and be asked again."""
 
@@ -80,6 +84,7 @@ class Hospital:
     identity: Identity
     coordinator: bytes
     memory: Memory
+    approvals: Approvals
     journal: Journal
     policy: Callable[[], Policy | None]
     ledger: Callable[[Policy], Ledger]
@@ -99,6 +104,7 @@ class _Running:
     ledger: Ledger
     learner: Learner
     cohorts: Cohorts
+    passed: tuple[str, ...]
     charged: dict[int, str] = field(default_factory=dict)
     model: bytes = b""
 
@@ -126,11 +132,16 @@ class Participant:
             raise PeerError(
                 "The coordinator goes on with a run that was not put before this hospital.", "Not answered."
             )
-        return self._aggregate(running, order)
+        reply = self._aggregate(running, order)
+        if not isinstance(order, RoundOrder | UnmaskOrder):  # those write entries of their own
+            what = type(order).__name__.removesuffix("Order").lower()
+            self._hospital.journal.write("exchange", run=self._run.hex(), what=what, bytes=len(wire.encode(reply)))
+        return reply
 
     def _aggregate(self, running: _Running, order: Order) -> Reply:
         match order:
             case KeysOrder():
+                self._require_consent(running)
                 offer = running.node.offer(order.session, order.first_round)
                 self._hospital.memory.use_session(self._run, order.session)
                 return Answer(offer)
@@ -157,37 +168,68 @@ class Participant:
         digest = agreement(self._run, signed)
         if self._hospital.identity.public not in study.hospitals.identities():
             raise Refused("This hospital is not a member of the study.", "Nothing is answered.")
+        if any(request.study != digest for request in self._hospital.approvals.requests_of(self._run)):
+            raise PeerError(
+                "The coordinator changed the study of a run.", "A changed study is a new study, in a new run."
+            )
         policy = self._hospital.policy()
-        answer, reason = self._decide(digest, study, signed.asker, policy)
+        standing = self._decide(digest, study, signed, policy)
         pinned = bool(policy and policy.members)
-        if answer == YES and self._running is None:
+        if standing.answer == YES and self._running is None:
             self._running = self._prepare(study, signed.asker, digest, policy or Policy())
-        return Consent(self._run, digest, answer, reason, pinned)
+        passed = self._running.passed if self._running else ()
+        return Consent(self._run, digest, standing.answer, standing.words, pinned, passed)
 
-    def _decide(self, digest: bytes, study: Study, asker: bytes, policy: Policy | None) -> tuple[str, str]:
-        known = self._hospital.memory.decision(digest)
-        if known is not None and known.answer == NO:
-            return NO, "declined before"
+    def _decide(self, digest: bytes, study: Study, signed: SignedStudy, policy: Policy | None) -> Standing:
+        """The answer, with words for the coordinator: nobody's name stands in them."""
+        self._hospital.approvals.put(Request(digest, self._run, signed.text, signed.asker, time.time()))
+        if self._standing(digest, policy).answer == NO:
+            return Standing(NO, "declined or withdrawn")
         plan = Plan(study)
-        if known is None:
-            self._show_request(plan, asker)
+        self._show_request(plan, signed.asker)
         try:
             plan.check()
-            (policy or Policy(decide="ask", without_privacy=True)).check(study, asker, datetime.date.today())
+            self._hospital.memory.refuse_older(study.study.asked)
+            _require_not_expired(study)
+            (policy or Policy(decide="ask", without_privacy=True)).check(study, signed.asker, datetime.date.today())
             self._require_budget(plan, policy or Policy())
         except (StudyError, Refused) as error:
-            self._note(digest, NO, "policy", error.message)
-            return NO, error.message
-        if known is not None:
-            return YES, "agreed before"
+            self._note(digest, study, Standing(NO, error.message), POLICY)
+            return Standing(NO, error.message)
+        return self._ask(digest, plan, signed.asker, policy)
+
+    def _ask(self, digest: bytes, plan: Plan, asker: bytes, policy: Policy | None) -> Standing:
+        """What was decided before, or what policy or a person says now."""
+        desk = self._hospital.desk
+        standing = self._standing(digest, policy)
+        if standing.answer == YES:
+            return Standing(YES, "")
+        if policy is not None and policy.signers is not None:
+            return Standing(WAITING, "people are asked to sign")
         if policy is not None and policy.decide == "policy":
-            answer, by = YES, "policy"
+            answer, by = YES, POLICY
+        elif policy is None and not desk.attended:
+            return Standing(NO, "no policy.toml and no terminal to ask at")
         else:
-            answer, by = self._hospital.desk.ask(self._run, study, plan, asker)
+            answer, by = desk.ask(self._run, plan.study, plan, asker)
         if answer != WAITING:
-            self._hospital.memory.decide(digest, answer, by)
-            self._note(digest, answer, by, "")
-        return answer, by
+            until = end_of(plan.study.study.expires or datetime.date.today())
+            self._hospital.approvals.answer(digest, Approval(by, answer, time.time(), until))
+            self._note(digest, plan.study, Standing(answer, ""), by)
+        return Standing(answer, {YES: "", NO: "declined", WAITING: "a person is asked"}[answer])
+
+    def _standing(self, digest: bytes, policy: Policy | None) -> Standing:
+        signers, needed = (policy.signers, policy.signers_needed) if policy else (None, 1)
+        return self._hospital.approvals.standing(digest, signers, needed, time.time())
+
+    def _require_consent(self, running: _Running) -> None:
+        """Refused unless the yes still holds: it may have been withdrawn, the policy changed, the study ended."""
+        policy = self._hospital.policy()
+        if policy is not None:
+            policy.check(running.study, running.asker, datetime.date.today())
+        _require_not_expired(running.study)
+        if self._standing(running.digest, policy).answer != YES:
+            raise Refused("This hospital's consent to the study has ended.", "It was withdrawn or has run out.")
 
     def _show_request(self, plan: Plan, asker: bytes) -> None:
         if self._shown:
@@ -197,8 +239,11 @@ class Participant:
         for name, words in describe(plan, asker).items():
             self._hospital.show(f"  {name}: {words}")
 
-    def _note(self, digest: bytes, answer: str, by: str, reason: str) -> None:
-        self._hospital.journal.write("decision", study=digest.hex(), answer=answer, by=by, reason=reason)
+    def _note(self, digest: bytes, study: Study, standing: Standing, by: str) -> None:
+        answer, reason, name = standing.answer, standing.words, study.study.name
+        self._hospital.journal.write(
+            "decision", run=self._run.hex(), study=digest.hex(), name=name, answer=answer, by=by, reason=reason
+        )
         self._hospital.show(f"Study {digest.hex()[:12]}: {answer} ({by}){': ' + reason if reason else ''}")
 
     def _require_budget(self, plan: Plan, policy: Policy) -> None:
@@ -206,7 +251,8 @@ class Participant:
             return
         ledger = self._hospital.ledger(policy)
         left = plan.study.training.rounds - self._charges(ledger, TRAINING)
-        ledger.require(TRAINING, account.rdp(plan.training_steps(max(left, 0)), policy.rdp_order))
+        if left > 0:
+            ledger.require(TRAINING, account.rdp(plan.training_steps(left), policy.rdp_order))
         looks = plan.looks - self._charges(ledger, EVALUATION)
         ledger.require(EVALUATION, account.rdp(plan.evaluation_steps(max(looks, 0)), policy.rdp_order))
 
@@ -216,8 +262,9 @@ class Participant:
 
     def _prepare(self, study: Study, asker: bytes, digest: bytes, policy: Policy) -> _Running:
         plan = Plan(study)
-        asked = study.privacy.evaluation_share if study.privacy else 0.0
-        share = self._hospital.memory.evaluation_share(asked) if study.privacy else 0.0
+        asked = study.evaluation_share
+        fixed = 0 < asked < 1 or study.privacy is not None  # else nobody is trained on, or nobody is looked at
+        share = self._hospital.memory.evaluation_share(asked) if fixed else asked
         if share != asked:
             raise Refused(
                 f"This hospital sets {share:.0%} of its patients aside for evaluation for ever, the study {asked:.0%}.",
@@ -230,33 +277,35 @@ class Participant:
             self._hospital.identity, members, self._hospital.coordinator, digest, plan.setup, used_round, used_session
         )
         learner = Learner(plan, cohorts.training)
+        passed = self_test(plan, learner, cohorts.training, self._stream)
+        self._hospital.journal.write("self-test", run=self._run.hex(), passed=list(passed))
         ledger = self._hospital.ledger(policy)
-        return _Running(study, asker, digest, plan, policy.rdp_order, node, ledger, learner, cohorts)
+        return _Running(study, asker, digest, plan, policy.rdp_order, node, ledger, learner, cohorts, passed)
 
     # -- rounds -----------------------------------------------------------------------------------------------------
 
     def _round(self, running: _Running, order: RoundOrder) -> VectorAnswer:
         began = time.monotonic()
-        policy = self._hospital.policy()
-        if policy is not None:  # it may have been changed since the yes
-            policy.check(running.study, running.asker, datetime.date.today())
+        self._require_consent(running)
+        theirs = kept(order.journal, self._run, self._hospital.coordinator, "the coordinator")
         self._settle(running, order.settlements)
         if order.what not in (TRAIN, EVALUATE):
             raise PeerError(f"The coordinator asks for {order.what[:20]!r}.", "Only training and evaluation are known.")
         weights = self._weights(running, order.weights)
+        _require_named_model(running.study, order)
         message = running.node.start(order.start)
         running.model = model_digest(order.what, order.weights)
         if message.model != running.model:
             raise PeerError("The coordinator sent another model than it signed.", "The round was not joined.")
         number = message.context.round
         self._hospital.memory.use_round(self._run, number)
-        self._reserve(running, order.what, number)
+        divergence = self._reserve(running, order.what, number)
         if order.what == TRAIN:
             vector, bits = running.learner.step(weights), running.plan.update.shape.bits
         else:
             vector = look(running.plan, running.cohorts.evaluation, weights, self._stream)
             bits = running.plan.evaluation.bits
-        masked = running.node.mask(vector, bits)
+        masked = running.node.mask(with_probe(vector, self._run, number, running.node.place, bits), bits)
         self._hospital.journal.write(
             "vector",
             run=self._run.hex(),
@@ -264,12 +313,16 @@ class Participant:
             what=order.what,
             participants=list(message.participants),
             bytes=len(masked.vector),
+            spent={"rdp": divergence, "order": running.order},
+            **{FIELD: [theirs]},
         )
-        return VectorAnswer(masked, wait_for_grid(began, running.study.deadlines.reply_grid))
+        shown = head_of(self._hospital.journal, self._run, self._hospital.identity)
+        return VectorAnswer(masked, wait_for_grid(began, running.study.deadlines.reply_grid), shown)
 
-    def _reserve(self, running: _Running, what: str, number: int) -> None:
+    def _reserve(self, running: _Running, what: str, number: int) -> float:
+        """Charge the worst case of this round before anything is computed; returns its Renyi divergence."""
         if running.study.privacy is None:
-            return
+            return 0.0
         population, steps, most = (
             (TRAINING, running.plan.training_steps(1), running.study.training.rounds)
             if what == TRAIN
@@ -283,6 +336,7 @@ class Participant:
         divergence = account.rdp(steps, running.order)
         running.ledger.reserve(running.study.study.name, self._run.hex(), number, population, divergence)
         running.charged[number] = population
+        return divergence
 
     def _settle(self, running: _Running, settlements: tuple[Signed, ...]) -> None:
         """Charge the noise that was really in the sum, if t members signed the same set."""
@@ -312,7 +366,8 @@ class Participant:
 
     def _open(self, running: _Running, order: UnmaskOrder) -> OpeningAnswer:
         opening = running.node.open(order.request)
-        included = wire.decode(opening.settlement.body, Settlement, "this node").included
+        settlement = wire.decode(opening.settlement.body, Settlement, "this node")
+        included = settlement.included
         if running.study.privacy is None:
             hospitals = b"".join(running.node.members[place - 1] for place in included)
             if not self._hospital.memory.same_set(running.model, hashlib.sha256(hospitals).digest()):
@@ -320,8 +375,10 @@ class Participant:
                     "The coordinator asks for a second sum on the same model over another set.",
                     "The difference would be one hospital's update: no shares were given.",
                 )
-        self._hospital.journal.write("shares", run=self._run.hex(), included=list(included))
-        return OpeningAnswer(opening)
+        reply, number = OpeningAnswer(opening), settlement.context.round
+        size = len(wire.encode(reply))
+        self._hospital.journal.write("shares", run=self._run.hex(), round=number, included=list(included), bytes=size)
+        return reply
 
     def _weights(self, running: _Running, data: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         if len(data) != 4 * running.plan.dimension:
@@ -330,6 +387,25 @@ class Participant:
         if not np.isfinite(weights).all():
             raise PeerError("The coordinator sent weights that are not finite numbers.", "The round was not joined.")
         return weights
+
+
+def _require_named_model(study: Study, order: RoundOrder) -> None:
+    """PeerError where a finished model is to be looked at and the coordinator trains, or sends another one."""
+    named = study.evaluation.model if study.evaluation else None
+    if named is None:
+        return
+    if order.what != EVALUATE:
+        raise PeerError("The coordinator trains in a study that trains nothing.", "The round was not joined.")
+    if hashlib.sha256(order.weights).hexdigest() != named:
+        raise PeerError("The coordinator sent another model than the study names.", "The round was not joined.")
+
+
+def _require_not_expired(study: Study) -> None:
+    expires = study.study.expires
+    if expires is None:
+        raise Refused("The study names no day on which it ends.", "Add expires = 2027-12-31 (or so) to [study].")
+    if datetime.date.today() > expires:
+        raise Refused(f"The study ended on {expires}.", "A new study is a new file, signed again.")
 
 
 def model_digest(what: str, weights: bytes) -> bytes:
@@ -360,7 +436,8 @@ def describe(plan: Plan, asker: bytes) -> Mapping[str, str]:
         "Task": f"{study.study.task}, classes {', '.join(study.study.classes)}",
         "Model": f"{study.model.kind}, {plan.dimension:,} weights, images of {study.images.size} pixels",
         "Privacy": promise,
-        "Rounds": f"{study.training.rounds}, {steps_in_words(study)}",
+        "Ends": str(study.study.expires or "no day is named"),
+        "Rounds": rounds_in_words(study),
         "Updates": "; ".join(update_in_words(plan)),
         "Members": list_fingerprint(study.hospitals.identities()),
         "Hospitals": f"{plan.hospitals}; safe if {study.hospitals.colluding} of them work with the coordinator",

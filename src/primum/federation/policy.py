@@ -1,6 +1,8 @@
 """A hospital's own rules, in its `policy.toml`. No study and no coordinator can widen them.
 
 decide = "policy"            # or "ask": a study within the policy is still put before a person
+signers = ["..."]            # keys of the people whose signatures agree here (`primum consent key`); decide must be "ask"
+signers_needed = 2           # so many of them
 members = "1a2b-..."         # fingerprint of the list of members, compared by telephone; absent: not pinned
 askers = ["..."]             # keys of scientists who may ask; absent: anybody's study is put before the policy
 tasks = ["classification"]
@@ -18,7 +20,7 @@ import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from primum.dp.ledger import Cap
 from primum.errors import Refused
@@ -32,6 +34,8 @@ class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     decide: Literal["policy", "ask"] = "policy"
+    signers: tuple[str, ...] | None = None
+    signers_needed: Annotated[int, Field(ge=1, le=10)] = 1
     members: str | None = None
     askers: tuple[str, ...] | None = None
     tasks: tuple[str, ...] = ("classification",)
@@ -50,6 +54,17 @@ class Policy(BaseModel):
         if value < 3:
             raise ValueError("must be at least 3: with two, each learns the other's update from the sum")
         return value
+
+    @model_validator(mode="after")
+    def _enough_signers(self) -> "Policy":
+        signers = self.signers or ()
+        if self.signers is not None and self.decide != "ask":
+            raise ValueError('signers go with decide = "ask": with "policy" nobody is asked')
+        if any(len(key) != 64 or not all(c in "0123456789abcdef" for c in key) for key in signers):
+            raise ValueError("signers: a key is 64 hex digits, as `primum consent key` shows")
+        if self.signers_needed > max(1, len(set(signers))):
+            raise ValueError(f"signers_needed = {self.signers_needed}, but {len(set(signers))} signers are named")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> "Policy | None":

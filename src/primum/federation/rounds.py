@@ -8,15 +8,20 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from primum import __version__
 from primum.dp import account
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
-from primum.federation.aggregation import Aggregation, Exchange, names
+from primum.federation.aggregation import Aggregation, Exchange, Halted, names, note_fault, require_going_on
+from primum.federation.approval import NO, YES
+from primum.federation.evidence import check_saved, write_evidence
 from primum.federation.explain import update_figures
+from primum.federation.looks import LOOKS, Looks
 from primum.federation.messages import (
     EVALUATE,
     TRAIN,
@@ -24,9 +29,11 @@ from primum.federation.messages import (
     EndOrder,
     Failure,
     StudyOrder,
+    agreement,
 )
-from primum.federation.participant import NO, YES
 from primum.federation.runs import Run, write_json
+from primum.federation.witness import FIELD
+from primum.journal import Journal
 from primum.keys.identity import Identity, list_fingerprint
 from primum.models.card import Card, save_model
 from primum.models.learned import write_weights
@@ -46,32 +53,51 @@ class Rounds:
 
     def __init__(self, run: Run, identity: Identity, exchange: Exchange, say: Callable[[str], None]) -> None:
         self._run, self._exchange, self._say = run, exchange, say
+        self._journal = Journal(run.folder.parent.parent / "journal.jsonl", identity)
         self._signed = run.signed_study()
         self._study = Study.parse(self._signed.text, str(run.folder / "study.toml"))
         self._plan = Plan(self._study)
         self._members = self._study.hospitals.identities()
-        self._sums = Aggregation(run, self._plan, identity, exchange, say)
-        self._optimiser = Optimiser.start(self._study.training, self._plan.first_weights())
+        self._sums = Aggregation(run, self._plan, identity, exchange, self._journal, say)
+        self._looks = Looks(run, self._study)
+        self._optimiser = Optimiser.start(self._study.training, self._first_weights())
         self._pinned: dict[int, bool] = {}
+        self._passed: dict[int, tuple[str, ...]] = {}
 
     # -- the whole run ----------------------------------------------------------------------------------------------
 
     def run_all(self) -> None:
-        """Everything; on return the folder holds the model. Raises what ended the run."""
+        """Everything; on return the folder holds the model. Raises what ended the run.
+
+        Halted: it may go on later; of the rounds that were finished there is a model, without a look at the evaluation.
+        """
+        digest = agreement(self._run.token, self._signed).hex()
+        self._journal.write("run", run=self._run.token.hex(), study=digest, name=self._study.study.name)
         checkpoint = self._run.last_checkpoint()
         if checkpoint is not None:
             self._optimiser.restore(checkpoint)
             self._say(f"Going on after round {self._optimiser.rounds}.")
         self._count_lost_attempts()
-        self._consent()
-        self._train()
-        self._finish(self._look())
+        self._charge_looks()
+        try:
+            self._consent()
+            self._train()
+            self._finish(self._look())
+        except Halted:
+            if self._optimiser.rounds:
+                self._finish({"text": "the run was stopped before the last look"})
+            raise
+
+    def _first_weights(self) -> npt.NDArray[np.float32]:
+        """Where learning begins, or the finished model that is looked at."""
+        named = self._study.evaluation.model if self._study.evaluation else None
+        return self._plan.first_weights() if named is None else self._run.finished_weights(named)
 
     def _count_lost_attempts(self) -> None:
         """What a coordinator that was killed had begun and not written down is charged: vectors may have left."""
         if self._optimiser.rounds >= self._study.training.rounds:
             return  # what was begun last was a look
-        files = ("metrics.jsonl", "attempts.jsonl")
+        files = ("metrics.jsonl", "attempts.jsonl", LOOKS)
         known = {line["attempt"] for file in files for line in self._run.lines(file)}
         for number in range(1, self._run.started()[0] + 1):
             if number not in known:
@@ -80,6 +106,7 @@ class Rounds:
 
     def tell_end(self, outcome: str) -> None:
         """Tell the members that the run is over."""
+        self._journal.write("end", run=self._run.token.hex(), outcome=outcome)
         places = range(1, len(self._members) + 1)
         self._exchange({place: EndOrder(self._run.token, outcome) for place in places}, 5.0)
 
@@ -93,16 +120,20 @@ class Rounds:
         agreed: set[int] = set()
         refused: dict[int, str] = {}
         while waiting and time.monotonic() < until:
+            require_going_on(self._run)
+            self._run.wait("consent", waiting, until - time.monotonic())
             order = StudyOrder(self._run.token, self._signed)
             replies = self._exchange(dict.fromkeys(sorted(waiting), order), self._study.deadlines.stage)
             for place, reply in replies.by_place.items():
                 if isinstance(reply, Failure):
                     refused[place] = reply.message
+                    note_fault(self._run, place, reply)
                 elif isinstance(reply, Consent) and reply.answer == NO:
                     refused[place] = reply.reason
                 elif isinstance(reply, Consent) and reply.answer == YES:
                     agreed.add(place)
                     self._pinned[place] = reply.pinned
+                    self._passed[place] = reply.passed
             waiting -= agreed | refused.keys()
             if len(self._members) - len(refused) < needed:
                 break
@@ -111,6 +142,13 @@ class Rounds:
             if waiting:
                 self._run.set_status("running", f"waiting for the consent of {names(waiting)}")
                 time.sleep(_RETRY_PAUSE if agreed or replies.by_place else 0.2)
+        self._journal.write(
+            "consents",
+            run=self._run.token.hex(),
+            agreed=sorted(agreed),
+            refused=sorted(refused),
+            silent=sorted(waiting),
+        )
         if len(agreed) < needed:
             reasons = "; ".join(f"{names([place])}: {why}" for place, why in sorted(refused.items()))
             raise Refused(
@@ -135,9 +173,13 @@ class Rounds:
                 continue
             failures, charged = 0, charged + 1
             norm = self._optimiser.step(self._plan.update.mean_gradient(aggregate.total, len(aggregate.included)))
-            self._run.checkpoint(self._optimiser.state())
             self._note_round(aggregate, time.monotonic() - began, local, norm, charged)
-        if self._optimiser.rounds == 0:
+            if self._looks.due(self._optimiser.rounds):
+                self._try_look()
+            if self._looks.enough:
+                self._say("Looks bring nothing better any more: training ends here.")
+                return
+        if rounds and self._optimiser.rounds == 0:
             raise Unavailable(
                 f"No round came to its end; the hospitals charged {charged} rounds, all that the study asked for.",
                 "Nothing was learned. A new study needs a budget of its own.",
@@ -150,11 +192,13 @@ class Rounds:
             "attempts.jsonl", {"attempt": number, "failed": error.message, "charged": bool(self._sums.vectors_left)}
         )
         self._run.set_status("running", f"round repeated: {error.message}")
+        self._journal.write("attempt failed", run=self._run.token.hex(), round=number, reason=error.message)
         self._say(f"Attempt {number} thrown away: {error.message}")
 
     def _pause(self, error: PrimumError, failures: int) -> None:
         if failures >= _MOST_FAILURES:
             raise Unavailable(f"{failures} attempts in a row failed: {error.message}", "The model is as it was.")
+        require_going_on(self._run)
         time.sleep(min(_RETRY_PAUSE, 0.2 * failures))
 
     def _note_round(self, aggregate: Aggregate, seconds: float, local: float, norm: float, charged: int) -> None:
@@ -168,32 +212,59 @@ class Rounds:
             "update_norm": norm,
             **self._sums.round_bytes,
         }
+        lines = {"metrics.jsonl": line}
         if self._study.privacy is not None:
             line["epsilon"] = round(self._plan.epsilon_after(charged), 4)
             steps = self._plan.training_steps(1)
             entry = {"round": number, "steps": steps.count, "sigma": steps.sigma, "q": steps.q}
-            self._run.append("ledger.jsonl", {**entry, "population": "training"})
-        self._run.append("metrics.jsonl", line)
+            lines["ledger.jsonl"] = {**entry, "population": "training"}
+        self._run.checkpoint(self._optimiser.state(), lines)
+        self._note_sum("round", aggregate)
         self._run.set_status("running", f"round {number} of {self._study.training.rounds}")
 
-    def _look(self) -> Aggregate | None:
-        """One look at the evaluation patients; None where none is allowed or it failed twice."""
-        if self._plan.looks == 0:
-            return None
-        aggregate = self._try_look() or self._try_look()
-        if aggregate is None:
-            return None
-        entry = {"round": self._optimiser.rounds, "sigma": self._plan.evaluation.accounted_multiplier, "q": 1.0}
-        self._run.append("ledger.jsonl", {**entry, "population": "evaluation"})
-        return aggregate
+    def _note_sum(self, kind: str, aggregate: Aggregate) -> None:
+        heads: dict[str, Any] = {FIELD: self._sums.their_journals}
+        number, included = self._run.started()[0], list(aggregate.included)
+        self._journal.write(kind, run=self._run.token.hex(), round=number, included=included, **heads)
 
-    def _try_look(self) -> Aggregate | None:
+    def _look(self) -> dict[str, Any]:
+        """The last look's figures; why there are none where none is allowed or it failed twice."""
+        if not self._study.looks:
+            return {"text": "no private look was taken"}
+        figures = self._try_look() or self._try_look()
+        if figures is None and self._study.training.rounds == 0:
+            raise Unavailable(
+                "The hospitals' figures could not be had.", "`primum resume` tries again if a look is left."
+            )
+        return figures or {"text": "the look at the hospitals' evaluation patients failed"}
+
+    def _try_look(self) -> dict[str, Any] | None:
+        if not self._looks.left:
+            return None
+        rounds, budget_over = self._optimiser.rounds, self._sums.budget_over
         try:
-            return self._sums.attempt(EVALUATE, self._result(), shape_of(self._plan.evaluation))[0]
+            aggregate = self._sums.attempt(EVALUATE, self._result(), shape_of(self._plan.evaluation))[0]
         except (PeerError, Unavailable) as error:
             self._sums.leave_session()
+            self._sums.budget_over = budget_over  # that of training patients, which is another one
+            self._looks.note_failed(rounds, self._run.started()[0], error.message, self._sums.vectors_left)
             self._say(f"The hospitals' private figure could not be had: {error.message}")
             return None
+        figures = private_figures(self._plan, aggregate)
+        self._looks.note(rounds, self._run.started()[0], figures, self._optimiser.result.astype(np.float32))
+        self._charge_looks()
+        self._note_sum("look", aggregate)
+        return figures
+
+    def _charge_looks(self) -> None:
+        """A line of the ledger for each look that has figures; a kill may have come between the two."""
+        if self._study.privacy is None:
+            return
+        entry = {"sigma": self._plan.evaluation.accounted_multiplier, "q": 1.0, "population": "evaluation"}
+        charged = sum(line["population"] == "evaluation" for line in self._run.lines("ledger.jsonl"))
+        shown = [line for line in self._looks.lines if "figures" in line]
+        for line in shown[charged:]:
+            self._run.append("ledger.jsonl", {"round": line["round"], **entry})
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -203,9 +274,19 @@ class Rounds:
     def _result(self) -> bytes:
         return self._optimiser.result.astype("<f4").tobytes()
 
-    def _finish(self, look: Aggregate | None) -> None:
+    def _finish(self, figures: dict[str, Any]) -> None:
+        privacy = privacy_report(self._plan, self._charged())
+        if self._study.training.rounds:
+            weights = self._optimiser.result.astype(np.float32)
+            self._save(self._run.folder, weights, self._optimiser.rounds, privacy)
+            best = self._looks.best()
+            if best is not None and self._study.training.look_every:
+                self._save(self._run.folder / "best", *best, privacy)
+        write_json(self._run.folder / "summary.json", self._summary(privacy, figures))
+        write_evidence(self._run, self._passed, saved=self._study.training.rounds > 0)
+
+    def _save(self, folder: Path, weights: npt.NDArray[np.float32], rounds: int, privacy: dict[str, Any]) -> None:
         study, plan = self._study, self._plan
-        privacy = privacy_report(plan, self._charged())
         card = Card(
             task=study.study.task,
             classes=study.study.classes,
@@ -216,7 +297,7 @@ class Rounds:
             trained={
                 "study": study.study.name,
                 "run": self._run.name,
-                "rounds": self._optimiser.rounds,
+                "rounds": rounds,
                 "hospitals": len(self._members),
                 "members": list_fingerprint(self._members),
                 "version": __version__,
@@ -224,23 +305,24 @@ class Rounds:
             },
         )
         module = plan.module()
-        write_weights(module, self._optimiser.result.astype(np.float32))
-        save_model(self._run.folder, module.state_dict(), card)
-        write_json(self._run.folder / "summary.json", self._summary(privacy, look))
+        write_weights(module, weights)
+        save_model(folder, module.state_dict(), card)
+        check_saved(folder, module)
 
     def _charged(self) -> int:
         """How many rounds the hospitals charged: all that ended, and each failed attempt in which a vector had left."""
         failed = [line for line in self._run.lines("attempts.jsonl") if line.get("charged")]
         return len(self._run.lines("metrics.jsonl")) + len(failed)
 
-    def _summary(self, privacy: dict[str, Any], look: Aggregate | None) -> dict[str, Any]:
+    def _summary(self, privacy: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
         lines = self._run.lines("metrics.jsonl")
         members = len(self._members)
         return {
             "classes": list(self._study.study.classes),
             "privacy": privacy,
             "pinned": bool(self._pinned) and all(self._pinned.values()),
-            "hospitals_private": private_figures(self._plan, look),
+            "hospitals_private": figures,
+            "looks": self._looks.lines,
             "update": update_figures(self._plan),
             "bytes": {
                 "per_hospital_and_round_up": int(np.mean([line["bytes_up"] for line in lines])) if lines else 0,
@@ -288,9 +370,7 @@ def privacy_report(plan: Plan, charged: int) -> dict[str, Any]:
     return report
 
 
-def private_figures(plan: Plan, look: Aggregate | None) -> dict[str, Any]:
+def private_figures(plan: Plan, look: Aggregate) -> dict[str, Any]:
     """The task's figures from the hospitals' noisy table, with intervals that add the known noise."""
-    if look is None:
-        return {"text": "no private look was taken"}
     counts = plan.evaluation.restore(look.total).reshape(plan.task.table)
     return plan.task.figures(counts, plan.evaluation.restored_sigma(len(look.included)))

@@ -7,11 +7,13 @@ bundle. So nothing but our front is reachable from outside, and it forwards Flee
 import ctypes
 import hashlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +22,14 @@ from typing import Any, Final
 import httpx
 
 from primum.errors import MachineError, Unavailable
-from primum.keys.certificate import CertificateFiles
+from primum.keys.certificate import CertificateFiles, client_context
 from primum.ports import free_port
 
 _START_DEADLINE: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1
 BUNDLE_DIGEST: Final = "502fe77a33c034a58b620a622461497bf5ffc8de6ace1dc3e90a189c6f7b425a"
+
+_EXCEPTION: Final = re.compile(r"[\w.]+(Error|Exception|Interrupt)\b")
 
 _PROGRAM: Final = "primum.federation.server_app"
 
@@ -89,6 +93,7 @@ class SuperLink:
     process: subprocess.Popen[bytes]
     port: int
     certificate: str
+    log: Path
 
     @classmethod
     def start(cls, state: Path, files: CertificateFiles) -> "SuperLink":
@@ -107,7 +112,7 @@ class SuperLink:
             process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=environment(state), cwd=state, preexec_fn=_die_with_parent
             )
-        link = cls(process, port, files.pem())
+        link = cls(process, port, files.pem(), log)
         link._wait(log)
         return link
 
@@ -132,6 +137,16 @@ class SuperLink:
         except subprocess.TimeoutExpired:
             self.process.kill()
 
+    def answers(self) -> bool:
+        """Whether it runs and answers within a few seconds."""
+        if self.process.poll() is not None:
+            return False
+        try:
+            httpx.get(f"https://127.0.0.1:{self.port}/", verify=client_context(self.certificate), timeout=2)
+        except httpx.HTTPError:
+            return False
+        return True
+
     def _control(self) -> Any:
         from flwr.supercore.control.control_http_client import ControlHttpClient
         from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
@@ -152,6 +167,18 @@ class SuperLink:
                 if "already in use" not in error.response.text.lower():
                     raise Unavailable(f"SuperLink refuses the node: {error.response.text[:200]}.") from error
 
+    def keep_only(self, public_keys: Collection[bytes]) -> None:
+        """Let out every node whose transport key is not one of these.
+
+        One that was registered and never connected stays: Flower cannot take it out (and the front lets nobody to it).
+        """
+        from flwr.proto.control_pb2 import ListNodesRequest, UnregisterNodeRequest
+
+        with self._control() as client:
+            for node in client.ListNodes(ListNodesRequest()).nodes_info:
+                if node.public_key not in public_keys and node.status in ("online", "offline"):
+                    client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+
     def start_run(self, run: str, content: bytes | None = None) -> int:
         """Start the server program (or that of another bundle) for the run with that folder name.
 
@@ -166,6 +193,26 @@ class SuperLink:
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto({"run": run}))
         with self._control() as client:
             return int(client.StartRun(request).run_id)
+
+    def stop_run(self, number: int) -> None:
+        """End a server program that does not end by itself."""
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        with self._control() as client:
+            client.StopRun(StopRunRequest(run_id=number))
+
+    @property
+    def log_size(self) -> int:
+        """Bytes that SuperLink and the server programs have logged so far."""
+        return self.log.stat().st_size
+
+    def last_error(self, begun: int) -> str:
+        """The last exception in the log from byte `begun` on, as Python names it; empty where there is none."""
+        with self.log.open("rb") as file:
+            file.seek(begun if begun <= self.log_size else 0)
+            lines = file.read().decode(errors="replace").splitlines()
+        found = [line for line in lines if _EXCEPTION.match(line)]
+        return found[-1][:300] if found else ""
 
     def run_status(self, number: int) -> str:
         """Flower's word on a run: pending, starting, running, or finished with its reason."""

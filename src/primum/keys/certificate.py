@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,6 +15,9 @@ from cryptography.x509.oid import NameOID
 
 from primum.disk import write
 from primum.errors import InputError
+
+LIFETIME_DAYS: Final = 825
+WARN_DAYS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,10 @@ class CertificateFiles:
 
     def pem(self) -> str:
         """The certificate, as it goes into join and deployment files."""
-        return self.certificate.read_text()
+        try:
+            return self.certificate.read_text()
+        except UnicodeDecodeError:
+            raise InputError(f"{self.certificate} is not in PEM form.", "Restore it from a copy.") from None
 
 
 def load_or_make(folder: Path, *hosts: str) -> CertificateFiles:
@@ -51,7 +58,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, hosts: tuple[str, ...]) -> x50
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=825))
+        .not_valid_after(now + datetime.timedelta(days=LIFETIME_DAYS))
         .add_extension(
             x509.SubjectAlternativeName([_alternative(host) for host in dict.fromkeys(hosts)]), critical=False
         )
@@ -76,6 +83,33 @@ def certificate_digest(pem: str) -> str:
         raise InputError("The certificate is not in PEM form.", "Ask for the file again.") from None
 
 
+def hosts_of(pem: str) -> tuple[str, ...]:
+    """The names and addresses that the certificate is for."""
+    names = _parse(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(str(name.value) for name in names)
+
+
+def days_left(pem: str) -> int:
+    """Whole days until the certificate ends; negative when it has ended."""
+    return (_parse(pem).not_valid_after_utc - datetime.datetime.now(datetime.UTC)).days
+
+
+def ending(pem: str, whose: str, hint: str) -> str | None:
+    """Words for whoever should act if the certificate ends within 60 days, else None."""
+    left = days_left(pem)
+    if left >= WARN_DAYS:
+        return None
+    when = f"ends in {left} days" if left >= 0 else "has ended"
+    return f"Warning: the certificate of {whose} {when}. {hint}"
+
+
+def _parse(pem: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem.encode())
+    except ValueError:
+        raise InputError("The certificate is not in PEM form.", "Ask for the file again.") from None
+
+
 def shown_digest(connection: ssl.SSLSocket | ssl.SSLObject) -> str:
     """SHA-256 of the certificate that the other side shows, in hex."""
     return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
@@ -91,6 +125,15 @@ def client_context(trusted_pem: str, own: CertificateFiles | None = None) -> ssl
         raise InputError("The certificate is not in PEM form.", "Ask for the file again.") from None
     if own is not None:
         context.load_cert_chain(own.certificate, own.private_key)
+    return context
+
+
+def any_certificate_context() -> ssl.SSLContext:
+    """TLS 1.3 that checks no certificate: only for public statements that carry a signature of their own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 

@@ -77,9 +77,9 @@ def seal(public: bytes, data: bytes, purpose: str) -> bytes:
     try:
         x25519 = X25519PublicKey.from_public_bytes(public[:_X25519])
         mlkem = MLKEM768PublicKey.from_public_bytes(public[_X25519:])
-    except ValueError:
+        return bytes(_SUITE.encrypt(data, MLKEM768X25519PublicKey(mlkem, x25519), info=_info(purpose)))
+    except ValueError:  # X25519 says only now that a point is of low order
         raise InputError("The receiver's sealing key is none.", "Ask for it again.") from None
-    return bytes(_SUITE.encrypt(data, MLKEM768X25519PublicKey(mlkem, x25519), info=_info(purpose)))
 
 
 def _info(purpose: str) -> bytes:

@@ -3,8 +3,8 @@
 import json
 from typing import Any, Final
 
+from primum.report.document import section
 from primum.report.run import LEDGER, STUDY, Run
-from primum.report.sections import section
 from primum.report.words import absent, esc, number, pairs, table
 
 _STAYS: Final = "Images, labels and patients' names never leave a hospital; what leaves is "

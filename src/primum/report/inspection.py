@@ -18,10 +18,9 @@ from primum.disk import write
 from primum.errors import DataError
 from primum.imaging import Dataset, Intake, Problem
 from primum.imaging.reader import decode
-from primum.report.page import _notice, _tile
+from primum.report.document import document, header, notice, section
+from primum.report.page import _tile
 from primum.report.plots import Axis, Curve, bars, lines
-from primum.report.sections import section
-from primum.report.style import CSS
 from primum.report.suspects import (
     FEW,
     FEW_CORRELATION,
@@ -118,7 +117,7 @@ def inspection_page(intake: Intake, folder: Path, title: str, findings: Findings
     copies = [problem for problem in intake.problems if _COPY.match(problem.reason)]
     parts = [
         _header(title, data),
-        _notice(
+        notice(
             "warn",
             "This page stays in this hospital.",
             "It shows images of patients. It was written so that only you can read it; do not send it to anybody.",
@@ -133,21 +132,12 @@ def inspection_page(intake: Intake, folder: Path, title: str, findings: Findings
         _notes(intake),
         f"<footer>Made by Primum {esc(__version__)} from the files of this folder. Nothing was sent anywhere.</footer>",
     ]
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{esc(title)} · Primum inspection</title><style>{CSS}{_LOOK}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return document(title, "Primum inspection", parts, style=_LOOK, pictures=True)
 
 
 def _header(title: str, data: Dataset) -> str:
     facts = f"{len(data)} images of {data.patient_count} patients · {' / '.join(data.classes)}"
-    return (
-        f'<header><p class="mark">Primum inspection</p><h1>{esc(title)}</h1><p class="lead">{esc(facts)}</p></header>'
-    )
+    return header("Primum inspection", title, esc(facts))
 
 
 def _tiles(intake: Intake, copies: list[Problem], findings: Findings) -> str:

@@ -1,4 +1,4 @@
-"""One run as one HTML file: everything inline, nothing fetched, no script."""
+"""One run as one HTML file."""
 
 import statistics
 import tomllib
@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from primum import __version__
 from primum.disk import write
-from primum.report import card, sections
+from primum.report import card, evidence, sections
+from primum.report.document import document, header, notice
 from primum.report.run import Run, read_run
-from primum.report.style import CSS
 from primum.report.words import DASH, between, epsilon, esc, number, of_whom, percent, seconds, size
 
 REPORT: Final = "report.html"
@@ -40,16 +40,11 @@ def page(run: Run) -> str:
         sections.diagnoses(run),
         sections.traffic(run),
         card.promised(run),
+        evidence.block(run),
         card.settings(run),
         f"<footer>Made by Primum {esc(__version__)} from the run’s folder; nothing in it is about a single hospital.</footer>",
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{esc(_title(run))} · Primum</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return document(_title(run), "Primum", parts)
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -72,22 +67,20 @@ def _header(run: Run) -> str:
     if run.classes:
         facts.append(" / ".join(run.classes))
     lead = " · ".join(esc(fact) for fact in facts if fact)
-    return (
-        f'<header><p class="mark">Primum run report</p><h1>{esc(_title(run))}</h1><p class="lead">{lead}</p></header>'
-    )
+    return header("Primum run report", _title(run), lead)
 
 
 def _notices(run: Run) -> str:
     found = []
     if run.summary.data == "drawn":
         found.append(
-            _notice(
+            notice(
                 "warn", "These X-rays were drawn by a program.", "No figure below says anything about real patients."
             )
         )
     if run.summary.pinned is False:
         found.append(
-            _notice(
+            notice(
                 "warn",
                 "Honest-but-curious server only.",
                 "The members of this study were not pinned by the hospitals, so a coordinator that lies about who takes"
@@ -95,17 +88,13 @@ def _notices(run: Run) -> str:
             )
         )
     if run.summary.privacy is not None and not run.private:
-        found.append(_notice("bad", "No differential privacy.", "The model may reveal who it was trained on."))
+        found.append(notice("bad", "No differential privacy.", "The model may reveal who it was trained on."))
     differ = sum(1 for item in run.diagnoses if item.agrees is False)
     if differ:
         found.append(
-            _notice("bad", f"{differ} encrypted diagnoses differ from the plain model.", "Do not use this deployment.")
+            notice("bad", f"{differ} encrypted diagnoses differ from the plain model.", "Do not use this deployment.")
         )
     return "".join(found)
-
-
-def _notice(kind: str, title: str, words: str) -> str:
-    return f'<div class="notice {kind}" role="note"><b>{title}</b><p>{words}</p></div>'
 
 
 def _tiles(run: Run) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,6 +17,9 @@ CARD: Final = "card.json"
 SUMMARY: Final = "summary.json"
 PREDICTIONS: Final = "predictions.jsonl"
 DIAGNOSES: Final = "diagnoses.jsonl"
+EVIDENCE: Final = "evidence.json"
+ATTEMPTS: Final = "attempts.jsonl"
+FAULTS: Final = "faults.jsonl"
 _PARTS: Final = (STUDY, METRICS, LEDGER, CARD, SUMMARY, PREDICTIONS, DIAGNOSES)
 _LARGEST: Final = 64 << 20
 
@@ -32,7 +34,7 @@ class _Open(BaseModel):
 
 
 class Round(_Open):
-    """One line of metrics.jsonl: a round, or an attempt that `failed` (then there is no round)."""
+    """One line of metrics.jsonl: a round."""
 
     round: int = Field(ge=0)
     attempt: int | None = None
@@ -50,6 +52,26 @@ class Failed(_Open):
 
     failed: str
     attempt: int | None = None
+
+
+class Fault(_Open):
+    """What one hospital could not do in an attempt."""
+
+    hospital: int
+    code: str
+    message: str
+    hint: str = ""
+    attempt: int | None = None
+
+
+class Evidence(_Open):
+    """What the run checked of itself; every check fails closed."""
+
+    secure_sums_equal_plain_sums_on_probes: int = 0
+    hospitals: int = 0
+    hospitals_that_passed: dict[str, int] = {}
+    saved_model_equals_live_model: bool = False
+    rounds_with_exchanged_journal_heads: int = 0
 
 
 class Prediction(_Open):
@@ -188,6 +210,8 @@ class Run:
     summary: Summary
     predictions: tuple[Prediction, ...] = field(repr=False)
     diagnoses: tuple[Diagnosis, ...] = field(repr=False)
+    evidence: Evidence | None = None
+    faults: tuple[Fault, ...] = ()
     missing: frozenset[str] = frozenset()
 
     @property
@@ -209,17 +233,19 @@ def read_run(folder: Path) -> Run:
     missing = frozenset(name for name in _PARTS if not (folder / name).is_file())
     if len(missing) == len(_PARTS):
         raise InputError(f"{folder} holds nothing of a run", f"A run has {', '.join(_PARTS[:5])}.")
-    attempts = _records(folder / METRICS)
+    evidence = _object(folder / EVIDENCE)
     return Run(
         name=folder.resolve().name,
         study=_text(folder / STUDY),
-        rounds=_numbered(attempts, folder / METRICS, Round, lambda record: "failed" not in record),
-        failed=_numbered(attempts, folder / METRICS, Failed, lambda record: "failed" in record),
+        rounds=_lines(folder / METRICS, Round),
+        failed=_lines(folder / ATTEMPTS, Failed),
         ledger=tuple(record for _, record in _records(folder / LEDGER)),
         card=_object(folder / CARD),
         summary=_checked(Summary, _object(folder / SUMMARY) or {}, folder / SUMMARY, None),
         predictions=_lines(folder / PREDICTIONS, Prediction),
         diagnoses=_lines(folder / DIAGNOSES, Diagnosis),
+        evidence=None if evidence is None else _checked(Evidence, evidence, folder / EVIDENCE, None),
+        faults=_lines(folder / FAULTS, Fault),
         missing=missing,
     )
 
@@ -258,13 +284,7 @@ def _parsed(text: str, path: Path, line: int | None) -> Record:
 
 
 def _lines(path: Path, kind: type[Line]) -> tuple[Line, ...]:
-    return _numbered(_records(path), path, kind, lambda record: True)
-
-
-def _numbered(
-    records: list[tuple[int, Record]], path: Path, kind: type[Line], chosen: Callable[[Record], bool]
-) -> tuple[Line, ...]:
-    return tuple(_checked(kind, record, path, number) for number, record in records if chosen(record))
+    return tuple(_checked(kind, record, path, number) for number, record in _records(path))
 
 
 def _checked(kind: type[Line], record: Record, path: Path, line: int | None) -> Line:

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from primum.report import flow
+from primum.report.document import section
 from primum.report.plots import Axis, Curve, bars, lines, matrix
 from primum.report.run import (
     DIAGNOSES,
@@ -55,11 +56,6 @@ ROLES: Final = tuple(
 
 _SHOWN_DIAGNOSES: Final = 200
 _BINARY: Final = 2
-
-
-def section(title: str, body: str) -> str:
-    """A card with a heading."""
-    return f"<section><h2>{esc(title)}</h2>{body}</section>"
 
 
 def training(run: Run) -> str:

@@ -49,16 +49,17 @@ class Learner:
 
     def __init__(self, plan: Plan, cohort: Cohort) -> None:
         self._plan, self._cohort = plan, cohort
-        self._module = plan.module()
+        self.module = plan.module()
         self._stream = Stream.from_os()
         training, asked = plan.study.training, plan.study.augmentation
         self._copies = asked.copies if asked else 1
         self._augmenter = Augmenter(asked, plan.front_end.size, cohort.labels.ndim > 1, self._stream) if asked else None
+        self.clipping = Automatic() if training.clipping == "automatic" else Flat()
         self._clipper = Clipper(
-            self._module,
+            self.module,
             plan.task.loss,
             training.clipping_norm,
-            clipping=Automatic() if training.clipping == "automatic" else Flat(),
+            clipping=self.clipping,
             images_per_unit=training.images_a_patient * self._copies,
             rows=_rows(plan) * self._copies,
         )
@@ -81,16 +82,33 @@ class Learner:
         """How many units it trains on (without privacy: images); stays in the building."""
         return len(self._groups)
 
+    @property
+    def sampling(self) -> float:
+        """q: the probability that a unit is in a sample."""
+        return self._plan.study.training.sampling
+
+    def draw(self, stream: Stream) -> npt.NDArray[np.int64]:
+        """Which units a fresh sample holds, by number; for the self-test: no gradient is computed."""
+        sample = draw_several([[unit] for unit in range(len(self._groups))], self.sampling, 1, stream)
+        return sample.indices
+
+    def clipped(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The engine's sum of the clipped gradients of these images, each a unit of its own, at the module's weights."""
+        unit = self._plan.study.training.images_a_patient * self._copies
+        weights = torch.full((len(features) * unit,), 1 / unit)
+        self._clipper.add(features.repeat_interleave(unit, 0), labels.repeat_interleave(unit, 0), weights, 0)
+        return self._clipper.take()
+
     def gradient(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """The clipped sum over a fresh Poisson sample, before noise: stays in the building."""
         training = self._plan.study.training
-        sample = draw_several(self._groups, training.sampling, training.images_a_patient, self._stream)
+        sample = draw_several(self._groups, self.sampling, training.images_a_patient, self._stream)
         if sample.patients > self._plan.largest_batch:
             raise MachineError(
                 "This round's sample is larger than the public maximum; the round is not answered.",
                 "This happens with probability 1e-9 and is charged to delta; if it happens again, report it.",
             )
-        write_weights(self._module, weights)
+        write_weights(self.module, weights)
         unit = training.images_a_patient * self._copies
         padded = self._plan.largest_batch * unit if self._plan.study.privacy else 0
         chosen, factors = sample.placed(training.images_a_patient)

@@ -141,7 +141,7 @@ class Plan:
         units = self.patients
         if self.study.privacy and self.study.privacy.unit == "image":
             units = self.patients * self.study.privacy.images_per_patient
-        return public_maximum(units, self.study.training.sampling, self.most_steps)
+        return public_maximum(units, self.study.training.sampling, max(1, self.most_steps))
 
     @property
     def most_steps(self) -> int:
@@ -231,14 +231,14 @@ class Plan:
     @property
     def looks(self) -> int:
         """How often the evaluation patients are looked at."""
-        return self.study.privacy.looks if self.study.privacy else 0
+        return self.study.looks
 
     def training_steps(self, rounds: int, honest: int | None = None) -> Steps:
         """What so many rounds are, to the accountant, if `honest` hospitals' noise is in each sum; k_min if not said.
 
         With local steps a round is so many steps, and each has its own hospital's noise alone, whoever is there.
         """
-        sigma = _accounted(self.training, honest)
+        sigma = _accounted(self.training, honest) if rounds else 0.0
         return Steps(rounds * self.update.steps, self.study.training.sampling, sigma)
 
     def evaluation_steps(self, looks: int, honest: int | None = None) -> Steps:
@@ -270,9 +270,10 @@ class Plan:
         _ = self.update.shape, self.evaluation.bits
         if privacy is None:
             return
-        if privacy.noise_multiplier == 0 or (privacy.looks and privacy.evaluation_noise_multiplier == 0):
+        trains = self.study.training.rounds > 0
+        if (trains and privacy.noise_multiplier == 0) or (privacy.looks and privacy.evaluation_noise_multiplier == 0):
             raise StudyError("The study has no noise multiplier.", "It is filled in by `primum train`.")
-        spent = self.epsilon_after(self.study.training.rounds)
+        spent = self.epsilon_after(self.study.training.rounds) if trains else 0.0
         looks = account.epsilon(self.evaluation_steps(privacy.looks), self.accounted_delta)
         for what, value in (("training", spent), ("evaluation", looks)):
             if value > privacy.epsilon * (1 + 1e-6):
@@ -289,7 +290,9 @@ def resolve(study: Study) -> Study:
         return study
     plan = Plan(study)
     budget = Budget(privacy.epsilon, plan.accounted_delta)
-    sigma = plan.multiplier_for(account.calibrate(budget, plan.most_steps, study.training.sampling))
+    sigma = 0.0
+    if plan.most_steps:
+        sigma = plan.multiplier_for(account.calibrate(budget, plan.most_steps, study.training.sampling))
     looks = plan.evaluation.multiplier_for(account.calibrate(budget, privacy.looks, 1.0)) if privacy.looks else 0.0
     noised = privacy.model_copy(update={"noise_multiplier": sigma, "evaluation_noise_multiplier": looks})
     return study.model_copy(update={"privacy": noised})

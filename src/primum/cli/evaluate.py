@@ -1,0 +1,67 @@
+"""`primum evaluate`: a finished model at all hospitals; nothing is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from primum.cli import options
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--study",
+    "study_file",
+    type=click.Path(path_type=Path),
+    help="Whom to ask, and for what.  [default: MODEL/study.toml]",
+)
+@click.option("--epsilon", type=click.FloatRange(0, min_open=True), help="Of the look.  [default: as in the study]")
+@options.coordinator_state
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), help="Where the run's folder goes.")
+@options.as_json
+def command(model: Path, study_file: Path | None, epsilon: float | None, state: Path, out: Path, as_json: bool) -> None:
+    """Ask the hospitals how good MODEL (the folder of a run) is on their evaluation patients.
+
+    Only a table of counts, summed over all hospitals, comes back: with noise where the study promises privacy. Nothing is
+    learned from any patient, and the budget of training patients is not touched; that of evaluation patients pays.
+    """
+    from primum.cli.output import print_json
+    from primum.federation.evaluation import finished_weights, study_of
+    from primum.federation.scientist import Scientist
+    from primum.report import write_report
+    from primum.study import Study
+
+    study = Study.read(study_file or model / "study.toml")
+    weights = finished_weights(model, study)
+    scientist = Scientist.at(state)
+    run = scientist.submit(study_of(study, weights, epsilon), weights)
+    if not as_json:
+        click.echo(f"Run {run}")
+    last: list[str] = []
+
+    def show(message: str, line: dict[str, Any]) -> None:
+        if message and message not in last[-1:] and not as_json:
+            last.append(message)
+            click.echo(message)
+
+    scientist.follow(run, show)
+    folder = scientist.fetch(run, out)
+    figures = _figures(folder)
+    report = write_report(folder)
+    if as_json:
+        print_json({"run": run, "figures": figures, "report": str(report)})
+        return
+    click.echo(", ".join(f"{name} {_shown(value)}" for name, value in figures.items()))
+    click.echo(f"Report: {report}")
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    import json
+
+    figures: dict[str, Any] = json.loads((folder / "summary.json").read_text())["hospitals_private"]
+    return figures
+
+
+def _shown(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

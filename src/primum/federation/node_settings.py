@@ -1,0 +1,72 @@
+"""node.toml: what a node remembers of the options it was started with."""
+
+from pathlib import Path
+from typing import Final
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict
+
+from primum.disk import write
+from primum.errors import InputError
+from primum.federation.way import ENVIRONMENT, check_proxy
+from primum.study import parse_toml, read_text
+
+DIRECTLY: Final = "none"
+
+
+class NodeSettings(BaseModel):
+    """Where the patient of an image is named, when neither DICOM nor labels.csv says it (`patient`,
+    `one_image_per_patient`); what the hospital's network puts before the coordinator (`proxy`, `authority` in PEM)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patient: str | None = None
+    one_image_per_patient: bool = False
+    proxy: str | None = None
+    authority: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "NodeSettings":
+        """From `path`; the defaults where there is no such file."""
+        if not path.exists():
+            return cls()
+        return parse_toml(cls, read_text(path), str(path))
+
+
+def remember(path: Path, *, patient: str | None, single: bool, proxy: str | None, authority: Path | None) -> None:
+    """Keep what is given, for the next start too; what is None (`single`: each image is its own patient) stays as it was.
+
+    Mode 0600: a proxy's password may stand in it. InputError for a proxy or an authority that cannot be used.
+    """
+    if patient is None and not single and proxy is None and authority is None:
+        return
+    settings = NodeSettings.read(path)
+    changes = {
+        "patient": settings.patient if patient is None else patient,
+        "one_image_per_patient": single or settings.one_image_per_patient,
+        "proxy": chosen_proxy(proxy, settings),
+        "authority": settings.authority if authority is None else read_authority(authority),
+    }
+    kept = settings.model_copy(update=changes).model_dump(exclude_none=True)
+    write(path, tomli_w.dumps(kept, multiline_strings=True).encode(), private=True)
+
+
+def chosen_proxy(given: str | None, settings: NodeSettings) -> str | None:
+    """The proxy that counts: what is given now, `none` for none, else what is remembered. InputError if it is no proxy."""
+    if given == DIRECTLY:
+        return None
+    proxy = given if given is not None else settings.proxy
+    return proxy if proxy is None or proxy == ENVIRONMENT else check_proxy(proxy)
+
+
+def read_authority(path: Path) -> str:
+    """The text of a file of certificates in PEM. InputError where it holds none."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            f"{path} cannot be read as PEM.", "Give --ca the hospital's authority as a PEM file."
+        ) from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise InputError(f"{path} holds no certificate.", "Give --ca the hospital's authority as a PEM file.")
+    return text

@@ -1,0 +1,156 @@
+"""What a run's folder claims, computed again: signature, epsilon, ledger, rounds, model, figures."""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from primum import wire
+from primum.dp import account
+from primum.errors import PrimumError
+from primum.keys.identity import fingerprint, verify
+from primum.models.card import load_model
+from primum.report.run import LEDGER, METRICS, PREDICTIONS, Run, read_run
+from primum.study import PURPOSE, SignedStudy, Study
+from primum.tasks import metrics
+from primum.tasks.plan import Plan
+
+_CLOSE: Final = 2e-3  # of an epsilon that was rounded to four digits
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim: whether it holds (None: this folder does not say), and in words what was compared."""
+
+    name: str
+    holds: bool | None
+    words: str
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+    run: Run
+    study: Study
+    plan: Plan
+
+
+def verify_run(folder: Path) -> list[Check]:
+    """Every check, in the order of the report. InputError where the folder cannot be read at all."""
+    run = read_run(folder)
+    study = Study.parse(run.study or "", str(folder / "study.toml"))
+    opened = _Folder(folder, run, study, Plan(study))
+    return [_carried_out(name, check, opened) for name, check in _CHECKS]
+
+
+def _carried_out(name: str, check: Callable[[_Folder], Iterator[tuple[bool, str]]], opened: _Folder) -> Check:
+    """The first part of a check that does not hold, or all of its words."""
+    try:
+        found = list(check(opened))
+    except (PrimumError, KeyError, ValueError, TypeError) as error:
+        return Check(name, False, str(error))
+    wrong = [words for holds, words in found if not holds]
+    if wrong:
+        return Check(name, False, wrong[0])
+    return Check(name, True if found else None, "; ".join(words for _, words in found) or "this folder does not say")
+
+
+def _signature(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    path = opened.path / "request.bin"
+    if not path.exists():
+        return
+    signed = wire.decode(path.read_bytes(), SignedStudy, "this folder")
+    verify(signed.asker, PURPOSE, signed.text.encode(), signed.signature, "the scientist")
+    yield signed.text == opened.run.study, "study.toml is the text that was signed"
+    yield True, f"signed by {fingerprint(signed.asker)}"
+
+
+def _epsilon(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    told, privacy, plan = opened.run.summary.privacy, opened.study.privacy, opened.plan
+    if told is None or privacy is None or told.steps is None:
+        return
+    plan.check()
+    steps = plan.training_steps(told.steps // opened.study.training.local_steps)
+    again = account.epsilon(steps, plan.accounted_delta)
+    yield (
+        abs(again - (told.epsilon or 0.0)) <= _CLOSE,
+        f"epsilon is {again:.4f} after {told.steps} steps, as the report says",
+    )
+    yield again <= privacy.epsilon * (1 + 1e-6), f"it is at most the {privacy.epsilon:g} that was promised"
+    second = account.epsilon_by_rdp(steps, plan.accounted_delta)
+    yield again <= second + _CLOSE, f"a second accountant, by Renyi divergence, allows {second:.4f}"
+
+
+def _ledger(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    if opened.study.privacy is None or LEDGER in opened.run.missing:
+        return
+    lines = [line for line in opened.run.ledger if line.get("population") == "training"]
+    yield len(lines) == len(opened.run.rounds), f"{len(lines)} lines for {len(opened.run.rounds)} rounds"
+    one = opened.plan.training_steps(1) if lines else None
+    same = all(one and line["q"] == one.q and abs(line["sigma"] - one.sigma) <= 1e-9 * one.sigma for line in lines)
+    yield same, "each names the sampling and the noise of the study"
+    charged = len(lines) + sum(bool((failed.model_extra or {}).get("charged")) for failed in opened.run.failed)
+    told = opened.run.summary.privacy
+    steps = told.steps if told else None
+    expected = charged * opened.study.training.local_steps
+    yield (
+        steps in (None, expected),
+        f"{expected} steps were charged, failed attempts included, and so many are reported",
+    )
+
+
+def _rounds(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    if METRICS in opened.run.missing:
+        return
+    numbers = [line.round for line in opened.run.rounds]
+    yield numbers == list(range(1, len(numbers) + 1)), f"{len(numbers)} rounds, none twice, none left out"
+    attempts = [line.attempt for line in opened.run.rounds]
+    yield attempts == sorted(set(attempts), key=lambda attempt: attempt or 0), "no attempt counts twice"
+    fewest = opened.plan.setup.least_included
+    enough = all((line.participants or 0) >= fewest for line in opened.run.rounds)
+    yield enough, f"at least {fewest} hospitals are in every sum"
+
+
+def _model(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    if not (opened.path / "model.safetensors").exists():
+        return
+    card, plan = load_model(opened.path).card, opened.plan
+    yield True, f"the weights are those of the card ({card.weights_sha256[:12]}...)"
+    fits = card.front_end == plan.front_end_card and card.learned == plan.learned
+    yield fits and card.classes == opened.study.study.classes, "architecture and classes are those of the study"
+    told = json.loads((opened.path / "summary.json").read_text()).get("privacy")
+    yield card.privacy == told, "the card names the same privacy as the report"
+
+
+def _figures(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    test = opened.run.summary.test
+    if test is None or PREDICTIONS in opened.run.missing or len(opened.study.study.classes) != 2 or test.auc is None:
+        return
+    labels = np.array([line.label for line in opened.run.predictions])
+    chances = np.array([line.probability for line in opened.run.predictions], np.float64)
+    auc = metrics.auc(labels, chances)
+    yield abs(auc - test.auc) < 1e-3, f"the area under the curve of {len(labels)} predictions is {auc:.4f}"
+    accuracy = float(((chances > 0.5) == labels).mean())
+    yield abs(accuracy - (test.accuracy or 0.0)) < 1e-3, f"their accuracy is {accuracy:.4f}"
+
+
+def _digest(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    named: Any = tomllib.loads(opened.run.study or "").get("evaluation", {}).get("model")
+    if named is None:
+        return
+    yield opened.study.training.rounds == 0, f"nothing was trained; the model that was looked at is {named[:12]}..."
+
+
+_CHECKS: Final = (
+    ("Signature", _signature),
+    ("Privacy", _epsilon),
+    ("Ledger", _ledger),
+    ("Rounds", _rounds),
+    ("Model", _model),
+    ("Evaluation", _digest),
+    ("Figures", _figures),
+)
