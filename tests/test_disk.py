@@ -2,11 +2,12 @@
 
 import sqlite3
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
-from primum.disk import transaction
-from primum.errors import InputError
+from primum.disk import read_json, transaction
+from primum.errors import InputError, MachineError
 
 SCHEMA = "create table if not exists entry (n integer primary key)"
 UPGRADES = ("alter table entry add column who text", "create table other (n integer); insert into other values (7)")
@@ -50,8 +51,26 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     with transaction(path, SCHEMA):
         pass
-    with pytest.raises(sqlite3.Error), transaction(path, SCHEMA, (UPGRADES[0], "create nonsense")):
+    with (
+        pytest.raises(MachineError, match="cannot be used"),
+        transaction(path, SCHEMA, (UPGRADES[0], "create nonsense")),
+    ):
         pass
     assert version(path) == 0
     with transaction(path, SCHEMA, UPGRADES[:1]) as db:
         assert db.execute("select who from entry").fetchall() == []
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.sqlite").write_bytes(b"not SQLite at all" * 100)
+    with pytest.raises(MachineError, match=r"a\.sqlite cannot be used"), transaction(tmp_path / "a.sqlite", SCHEMA):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"round": "one"}', b"\xff"])
+def test_a_damaged_state_file_is_named(tmp_path: Path, content: bytes) -> None:
+    form = TypedDict("form", {"round": int}, total=False)
+    assert read_json(tmp_path / "a.json", form) == {}
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(MachineError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json", form)

@@ -270,7 +270,9 @@ def test_variables_of_the_environment_count_only_when_asked_for(
 def test_what_the_node_remembers_counts_here_too(tmp_path: Path, front: Front) -> None:
     proxy, state = ConnectProxy(), tmp_path / "state"
     state.mkdir(mode=0o700)
-    remember(state / "node.toml", patient=r"^(p\d+)", single=False, proxy=f"http://127.0.0.1:{proxy.port}", authority=None)
+    remember(
+        state / "node.toml", patient=r"^(p\d+)", single=False, proxy=f"http://127.0.0.1:{proxy.port}", authority=None
+    )
     remember(state / "node.toml", patient=None, single=False, proxy=None, authority=None)
     try:
         assert of(look(tmp_path, front), "proxy").state == OK

@@ -7,10 +7,12 @@ from typing import Any
 import httpx
 import pytest
 from flwr.app import Message
-from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
 from flwr.proto.node_pb2 import Node
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.error import FlowerError
+from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.superlink.federation.noop_federation_manager import NoOpFederationManager
@@ -66,7 +68,13 @@ class Hub:
         return content or None
 
     def call(self, name: str, handler: Any, request: Any, *more: Any) -> Any:
-        answer = handler(request, self.state, *more)
+        try:
+            answer = handler(request, self.state, *more)
+        except FlowerError as error:  # as Flower's own middleware says it
+            spec = API_ERROR_MAP[error.code]
+            asked, body = httpx.Request("POST", "https://hub"), error.to_json(spec.public_message)
+            said = httpx.Response(spec.http_status_code, json=body, request=asked)
+            raise httpx.HTTPStatusError(spec.public_message, request=asked, response=said) from error
         if name in self.losing:
             self.losing.remove(name)
             raise httpx.ReadError("the connection broke before the answer came")
@@ -183,6 +191,24 @@ def test_a_reply_that_nobody_wants_any_more_is_dropped(hub: Hub, mail: Mail) -> 
     fleet.send(letter, b"the reply")
     assert "too late" in said[0]
     assert mail.outgoing is None
+
+
+@pytest.mark.parametrize("when", ["after the order came", "before"])
+def test_a_run_that_ended_leaves_a_node_free_for_others(hub: Hub, mail: Mail, when: str) -> None:
+    """SuperLink answers 403 then: a node that tried for ever would be deaf for every other study."""
+    said: list[str] = []
+    mail.say = said.append
+    fleet = fleet_of(hub, mail)
+    hub.order(b"an order")
+    letter = fleet.receive() if when != "before" else None
+    [task] = hub.state.task_store
+    assert hub.state.finish_task(task, SubStatus.STOPPED, "")
+    if letter is not None:
+        fleet.send(letter, b"the reply")
+        assert "too late" in said[0]
+    assert mail.outgoing is None
+    assert fleet.receive() is None
+    assert mail.incoming is None
 
 
 def test_a_message_that_is_not_ours_is_met_once(hub: Hub, mail: Mail) -> None:

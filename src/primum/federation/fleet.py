@@ -22,6 +22,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, Pul
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -113,7 +114,10 @@ class Fleet:
         PeerError for a message that is not Primum's, or whose bytes are not those that it names.
         """
         self._send_outgoing()
-        message = self._mail.incoming or self._pull()
+        try:
+            message = self._mail.incoming or self._pull()
+        except _Unwanted:
+            return None
         if message is None:
             return None
         self._mail.incoming = message
@@ -226,6 +230,8 @@ class Fleet:
             try:
                 answer = call(request)
             except httpx.HTTPStatusError as error:
+                if _run_is_over(error):
+                    raise _Unwanted from error
                 if error.response.status_code not in _AWAY:
                     raise
                 failure: httpx.HTTPError = error
@@ -306,6 +312,14 @@ def _refused(answer: httpx.Response) -> PrimumError:
         return Refused(str(said["error"])[:500], str(said["hint"])[:500])
     except (ValueError, KeyError, TypeError):
         return Unavailable("The coordinator answers 403.", "Something stands in between: a proxy?")
+
+
+def _run_is_over(error: httpx.HTTPStatusError) -> bool:
+    """Whether SuperLink says that the message is of a run that has ended: saying it again would help nothing."""
+    try:
+        return bool(error.response.json()["code"] == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _reason(error: httpx.HTTPError) -> str:
