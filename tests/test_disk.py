@@ -69,8 +69,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"round": "one"}', b"\xff"])
 def test_a_damaged_state_file_is_named(tmp_path: Path, content: bytes) -> None:
-    form = TypedDict("form", {"round": int}, total=False)
-    assert read_json(tmp_path / "a.json", form) == {}
+    class Form(TypedDict, total=False):
+        round: int
+
+    assert read_json(tmp_path / "a.json", Form) == {}
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(MachineError, match=r"a\.json is damaged"):
-        read_json(tmp_path / "a.json", form)
+        read_json(tmp_path / "a.json", Form)

@@ -135,7 +135,7 @@ def test_a_node_with_a_wrong_join_file_or_folder_is_told_which(tmp_path: Path) -
     refused(primum("node", "--join", str(join), "--data", str(tmp_path)), 2, "north.join")
     join.write_text("hospital = 'x'\n")
     refused(primum("node", "--join", str(join), "--data", str(tmp_path)), 2, "north.join", "missing")
-    text = "hospital = 'x'\naddress = 'h:1'\ncoordinator = '00'\ncertificate = ''\ntoken = '00'\n"
+    text = f"hospital = 'x'\naddress = 'h:1'\ncoordinator = '{'00' * 32}'\ncertificate = ''\ntoken = '00'\n"
     join.write_text(text)
     refused(primum("node", "--join", str(join), "--data", str(tmp_path / "none")), 2, "none is not a folder")
 

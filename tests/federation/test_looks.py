@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.command import run_command
 from tests.federation.playing import Killed, World, make_study, once
 from tests.federation.test_rounds import charges
 
@@ -204,3 +205,13 @@ def test_the_digest_is_that_of_the_weights(three: World, trained: Run) -> None:
     assert made.evaluation is not None
     assert made.evaluation.model == hashlib.sha256(weights).hexdigest()
     assert len(weights) == 4 * Plan(study).dimension
+
+
+def test_the_command_refuses_a_model_that_the_study_does_not_describe(
+    three: World, trained: Run, tmp_path: Path
+) -> None:
+    other = tmp_path / "study.toml"
+    other.write_text(make_study(three.members).text().replace("shadow", "light"))
+    done = run_command("evaluate", trained.folder, "--study", other, "--state", tmp_path, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not the one that the study describes" in done.stderr

@@ -198,18 +198,21 @@ def test_a_coordinator_that_is_killed_goes_on_after_its_last_round(three: World,
         assert len(set(charges(hospital))) == len(charges(hospital)), "a round number is used once"
 
 
-def test_a_coordinator_killed_between_checkpoint_and_metrics_still_counts_the_round(three: World) -> None:
+@pytest.mark.parametrize("cut", ["metrics.jsonl", "ledger.jsonl"])
+def test_a_coordinator_killed_between_checkpoint_and_metrics_still_counts_the_round(three: World, cut: str) -> None:
     run = three.submit(make_study(three.members, rounds=3))
 
     class Cut(Run):
         def append(self, file: str, line: dict[str, object]) -> None:
-            if file == "metrics.jsonl":
+            if file == cut:
                 raise Killed
             super().append(file, line)
 
     with pytest.raises(Killed):
         three.rounds(Cut(run.folder)).run_all()
     three.rounds(run).run_all()
+    assert [line["round"] for line in run.lines("metrics.jsonl")] == [1, 2, 3]
+    assert [line["population"] for line in run.lines("ledger.jsonl")].count("training") == 3
     assert charged(run) == 3
     assert all(len(charges(hospital)) == 3 for hospital in three.hospitals.values())
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import tomli_w
+from bench.faults_kills import Series
 from tests.command import run_command
 from tests.federation.playing import make_study
 from tests.integration.cluster import Cluster, Process, alive, descendants, wait_for
@@ -30,7 +31,6 @@ from primum.federation.enrolment import JoinFile
 from primum.federation.fleet import Mail, connect
 from primum.federation.messages import StudyOrder
 from primum.federation.node import NodeState, enrol
-from primum.federation.parcels import INLINE
 from primum.federation.runs import Run
 from primum.federation.scientist import (
     Desk,
@@ -48,8 +48,7 @@ from primum.keys.identity import Identity
 from primum.models.card import load_model
 from primum.ports import free_port
 from primum.secagg.messages import sign
-from primum.study import ResidualModel, SignedStudy, Study, sign_study
-from primum.tasks.plan import Plan
+from primum.study import SignedStudy, Study, sign_study
 
 PRIVACY = {"epsilon": 9.0, "noise_multiplier": 2.0, "looks": 0}
 
@@ -371,32 +370,6 @@ def test_a_coordinator_that_is_away_is_named_and_waited_for(cluster: Cluster, tm
 # -- the networks of hospitals ------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_travels_as_a_parcel_is_learned_while_connections_break(cluster: Cluster, trained: Run) -> None:
-    """All connections are cut every second; tests/federation/test_parcels.py does the same with megabytes."""
-    members = (1, 2, 3)
-    asked = study(cluster, members, rounds=1, privacy={"noise_multiplier": 50.0}, deadlines={"stage": 30.0})
-    large = asked.model_copy(update={"model": ResidualModel(kind="residual-network", widths=(16, 64))})
-    size, over = 4 * Plan(large).dimension, threading.Event()
-    assert size > INLINE
-    run = cluster.submit(large)
-
-    def breaks() -> None:
-        while not over.wait(1.0):
-            cluster.proxy.cut()
-
-    breaking = threading.Thread(target=breaks)
-    breaking.start()
-    try:
-        cluster.finished(run)
-    finally:
-        over.set()
-        breaking.join()
-    assert not run.lines("attempts.jsonl")
-    [line] = run.lines("metrics.jsonl")
-    assert line["bytes_down"] > size
-    assert not [path for path in (cluster.state.folder / "parcels").rglob("*") if path.stat().st_size > 10_000]
-
-
 def test_the_front_says_its_version_and_time_to_everybody_and_nothing_else(cluster: Cluster) -> None:
     desk = Desk.read(cluster.state.folder / "coordinator.toml")
     with httpx.Client(verify=client_context(desk.certificate), trust_env=False) as client:
@@ -525,28 +498,17 @@ def test_a_run_waits_for_a_person_who_agrees_and_then_withdraws_and_status_says_
 
 def test_a_run_is_stopped_and_goes_on_by_commands(cluster: Cluster, trained: Run) -> None:
     state = str(cluster.state.folder)
-    run = cluster.submit(study(cluster, (1, 2, 3), rounds=12, deadlines={"reply_grid": 0.3}))
+    run = cluster.submit(study(cluster, (1, 2, 3), rounds=6, deadlines={"reply_grid": 0.3}))
     wait_for(lambda: len(run.lines("metrics.jsonl")) >= 2, "the second round")
     assert command("stop", run.name, "--state", state)["run"] == run.name
     wait_for(lambda: run.status().get("state") == "stopped", "the stop")
     done = len(run.lines("metrics.jsonl"))
-    assert done < 12
+    assert done < 6
     command("resume", run.name, "--state", state)
     cluster.finished(run)
     assert len(run.lines("metrics.jsonl")) > done
     assert primum("stop", run.name, "--state", state).stdout.strip().endswith("finished"), "what is over stays so"
     refused(primum("status", "nothing", "--state", state), 3, "There is no run 'nothing'")
-
-
-def test_a_finished_model_is_looked_at_by_all_hospitals(cluster: Cluster, trained: Run, tmp_path: Path) -> None:
-    state, out = str(cluster.state.folder), str(tmp_path / "runs")
-    done = primum("evaluate", str(trained.folder), "--state", state, "--out", out, "--json", timeout=120)
-    assert done.returncode == 0, done
-    told = json.loads(done.stdout)
-    assert Path(told["report"]).is_file()
-    kinds = [entry["kind"] for entry in read_journal(cluster.state.folder / "journal.jsonl")]
-    assert "look" in kinds
-    assert not (Path(out) / told["run"] / "model.safetensors").exists()
 
 
 def test_both_sides_journals_confirm_each_other(cluster: Cluster, trained: Run) -> None:
@@ -584,6 +546,16 @@ def test_a_coordinator_killed_in_the_middle_and_started_again_goes_on(cluster: C
     assert attempts == sorted(set(attempts)), "no round number is used again"
     assert len(lines) > done
     wait_for(lambda: not any(alive(child) for child in children), "the end of the old SuperLink", 20)
+
+
+def test_a_run_whose_program_is_killed_and_then_a_hospital_with_the_coordinator_goes_on(
+    cluster: Cluster, trained: Run
+) -> None:
+    """Two of the pairs of `scripts/bench faults --only kills`; sums, journals and ledgers are compared at the end."""
+    pairs = (("server program", "vectors"), ("hospital and coordinator", "shares"))
+    outcome = Series(cluster, pairs, rounds=6).run()
+    assert outcome.killed == set(pairs)
+    assert (outcome.words, outcome.wrong_results, outcome.lost_entries, outcome.hangs) == ([], 0, 0, 0)
 
 
 def test_journals_hold_and_name_no_image(cluster: Cluster, trained: Run) -> None:

@@ -46,7 +46,7 @@ def test_two_boxes_of_one_text_differ() -> None:
     assert seal(KEY.public, b"secret", "request") != seal(KEY.public, b"secret", "request")
 
 
-@pytest.mark.parametrize("public", [b"", bytes(1215), b"\xff" * 1216])
+@pytest.mark.parametrize("public", [b"", bytes(1215), b"\xff" * 1216, bytes(32) + KEY.public[32:]])
 def test_a_receiver_that_is_none_is_refused(public: bytes) -> None:
     with pytest.raises(InputError, match="sealing key"):
         seal(public, b"secret", "request")
