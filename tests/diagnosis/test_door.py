@@ -207,6 +207,17 @@ async def silence(channel: Channel):
 
 
 @pytest.mark.parametrize("where", ["dealer", "B"])
+def test_a_server_that_says_it_is_the_other_one_is_refused(cluster, where):
+    async def act(channel):
+        await channel.send(hello(cluster.public.deployment, "B", 0, KeyPair.generate()))
+        await channel.expect(Welcome)
+
+    with pytest.raises(PeerError, match="is server B"):
+        as_role(cluster, "A", where, act)
+    assert still_serves(cluster)
+
+
+@pytest.mark.parametrize("where", ["dealer", "B"])
 @pytest.mark.parametrize("act", [huge_frame, garbage, wrong_message, silence])
 def test_a_server_that_sends_garbage_is_cut_off_and_the_others_go_on(cluster, where, act):
     with pytest.raises((PeerError, Unavailable)):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.federation.playing import make_study
 
-from primum.errors import PeerError
+from primum.errors import MachineError, PeerError
 from primum.federation.runs import FINISHED, QUEUED, Run
 from primum.keys.identity import Identity
 from primum.study import sign_study
@@ -33,6 +33,8 @@ def test_a_half_written_last_line_is_dropped(run: Run) -> None:
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"round": 2, "sec')
     assert run.lines("metrics.jsonl") == [{"round": 1}]
+    run.append("metrics.jsonl", {"round": 2})
+    assert run.lines("metrics.jsonl") == [{"round": 1}, {"round": 2}], "and does not swallow the next"
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(run: Run) -> None:
@@ -42,6 +44,26 @@ def test_a_checkpoint_comes_back_bit_for_bit(run: Run) -> None:
     found = run.last_checkpoint()
     assert found is not None
     assert found["weights"].tobytes() == weights.tobytes()
+
+
+def test_a_checkpoint_brings_the_lines_of_its_round_and_says_if_it_is_damaged(run: Run) -> None:
+    run.checkpoint({"weights": np.zeros(2)}, {"metrics.jsonl": {"round": 1, "seconds": 0.25}})
+    (run.folder / "metrics.jsonl").unlink()  # as a kill between the two would leave it
+    for _ in range(2):
+        assert run.last_checkpoint() is not None
+        assert run.lines("metrics.jsonl") == [{"round": 1, "seconds": 0.25}]
+    path = run.folder / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(MachineError, match="is damaged"):
+        run.last_checkpoint()
+
+
+def test_what_people_look_at_may_be_lost_and_what_counts_may_not(run: Run) -> None:
+    (run.folder / "waiting.json").write_bytes(b"")
+    assert run.waiting() == {}
+    (run.folder / "started.json").write_bytes(b"")
+    with pytest.raises(MachineError, match=r"started\.json is damaged"):
+        run.started()
 
 
 def test_a_writer_that_is_killed_leaves_the_last_whole_file(run: Run) -> None:
@@ -91,11 +113,13 @@ def test_a_lock_is_held_by_one_process_until_it_ends(run: Run) -> None:
     assert second.stdout is not None
     os.set_blocking(second.stdout.fileno(), False)
     assert second.stdout.read() is None
+    assert run.locked
     first.kill()
     first.communicate()
     os.set_blocking(second.stdout.fileno(), True)
     assert second.stdout.readline() == b"held\n"
     second.communicate()
+    assert not run.locked
 
 
 def test_a_request_that_was_altered_on_disk_is_not_a_study(run: Run) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import pytest
 import tomli_w
-from bench.faults_kills import Series
 from tests.command import run_command
 from tests.federation.playing import make_study
 from tests.integration.cluster import Cluster, Process, alive, descendants, wait_for
@@ -546,14 +545,6 @@ def test_a_coordinator_killed_in_the_middle_and_started_again_goes_on(cluster: C
     assert attempts == sorted(set(attempts)), "no round number is used again"
     assert len(lines) > done
     wait_for(lambda: not any(alive(child) for child in children), "the end of the old SuperLink", 20)
-
-
-def test_a_run_whose_program_alone_is_killed_says_so_at_once_and_goes_on(cluster: Cluster, trained: Run) -> None:
-    """One of the pairs of `scripts/bench faults --only kills`; sums, journals and ledgers are compared at the end."""
-    pairs = (("server program", "vectors"),)
-    outcome = Series(cluster, pairs, rounds=3).run()
-    assert outcome.killed == set(pairs)
-    assert (outcome.words, outcome.wrong_results, outcome.lost_entries, outcome.hangs) == ([], 0, 0, 0)
 
 
 def test_journals_hold_and_name_no_image(cluster: Cluster, trained: Run) -> None:
