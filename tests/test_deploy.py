@@ -1,5 +1,6 @@
 """What stands in deploy/ starts roles with options that they have, as nobody in particular, on a root that nobody writes to."""
 
+import json
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema
 import pytest
 import yaml
 
@@ -36,6 +38,35 @@ def services() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def sets() -> list[Any]:
     return [pytest.param(one, id=name) for name, one in manifests() if one["kind"] == "StatefulSet"]
+
+
+SCHEMAS = json.loads((ROOT / "tests" / "vectors" / "schemas.json").read_text())
+
+
+def errors(schema: dict[str, Any], document: Any) -> list[str]:
+    found = jsonschema.Draft7Validator(schema).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in found]
+
+
+def kubernetes(document: dict[str, Any]) -> list[str]:
+    schema = SCHEMAS["kubernetes"]
+    return errors({"$ref": f"#/$defs/{schema['kinds'][document['kind']]}", "$defs": schema["$defs"]}, document)
+
+
+@pytest.mark.parametrize("manifest", [pytest.param(one, id=name) for name, one in manifests()])
+def test_a_manifest_has_the_schema_of_its_kind(manifest: dict[str, Any]) -> None:
+    assert kubernetes(manifest) == []
+    assert kubernetes({**manifest, "replica": 1}), "unknown keys are found"
+    assert kubernetes({**manifest, "spec": {**manifest["spec"], "selector": "primum"}})
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("compose-*.yaml")), ids=lambda path: path.stem)
+def test_a_compose_file_has_its_schema(path: Path) -> None:
+    composed = yaml.safe_load(path.read_text())
+    assert errors(SCHEMAS["compose"], composed) == []
+    [first, *_] = composed["services"].values()
+    first["readonly"] = True
+    assert errors(SCHEMAS["compose"], composed), "unknown keys are found"
 
 
 def takes(arguments: list[str]) -> None:
