@@ -7,6 +7,7 @@ from scipy import stats
 from tests.tasks.studies import study
 
 from primum import ring
+from primum.accelerator import Accelerator
 from primum.errors import DataError
 from primum.rng import Stream
 from primum.tasks.classification import BINS
@@ -14,6 +15,7 @@ from primum.tasks.figures import binary_figures
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import look, patient_cells
 from primum.tasks.plan import Plan, resolve
+from primum.tasks.selftest import check_clipping
 from primum.tasks.training import Optimiser
 
 
@@ -141,3 +143,14 @@ def test_hospitals_learn_together_under_privacy_and_look_at_it_privately() -> No
     figures = binary_figures(counts, plan.evaluation.restored_sigma(3))
     assert figures["auc"] > 0.85
     assert figures["auc_high"] > 0.95
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no graphics card")
+def test_gradients_on_a_card_are_those_of_the_processor() -> None:
+    plan = Plan(resolve(study()))
+    patients = cohort(plan, 60)
+    here, there = Learner(plan, patients), Learner(plan, patients, Accelerator.named("cuda"))
+    some = patients.features[:8], patients.labels[:8]
+    np.testing.assert_allclose(there.clipped(*some), here.clipped(*some), atol=1e-5)
+    check_clipping(plan, there, patients)
+    assert there.step(zeros(plan)).shape == here.step(zeros(plan)).shape

@@ -25,6 +25,7 @@ from primum.logs import Form, kept
 @options.patient
 @options.single
 @click.option("--rotate-transport", is_flag=True, help="Make another key for the connection; the identity stays.")
+@click.option("--device", help="Where gradients are computed: cpu (the default), cuda, cuda:1. Remembered.")
 @options.proxy
 @options.authority
 @options.metrics
@@ -37,6 +38,7 @@ def command(
     patient: str | None,
     single: bool,
     rotate_transport: bool,
+    device: str | None,
     proxy: str | None,
     authority: Path | None,
     metrics: str | None,
@@ -49,6 +51,7 @@ def command(
 
     from rich.console import Console
 
+    from primum.accelerator import Accelerator
     from primum.cli.inspect import show, summary
     from primum.cli.progress import bar
     from primum.federation.alone import alone
@@ -64,8 +67,11 @@ def command(
     wait_briefly()
     join = JoinFile.read(join_file)
     check_folder(data)
+    if device is not None:
+        Accelerator.named(device)
     opened = NodeState.open(state)
-    remember(opened.folder / "node.toml", patient=patient, single=single, proxy=proxy, authority=authority)
+    settings = opened.folder / "node.toml"
+    remember(settings, patient=patient, single=single, proxy=proxy, authority=authority, device=device)
     if rotate_transport:
         (opened.folder / "transport.pem").unlink(missing_ok=True)
     figures = NodeFigures(opened.folder, HUB, lambda: join.certificate)

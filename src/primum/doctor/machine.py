@@ -96,7 +96,8 @@ def _graphics() -> Finding:
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        return Finding("GPU", OK, f"{torch.cuda.get_device_name()}, {free / _GIB:.0f} of {total / _GIB:.0f} GiB free")
+        found = f"{torch.cuda.get_device_name()}, {free / _GIB:.0f} of {total / _GIB:.0f} GiB free"
+        return Finding("GPU", OK, f"{found}; a node that is started with --device cuda trains on it")
     if shutil.which("nvidia-smi"):
         todo = "Install PyTorch for CUDA, or go on: everything works on the processor."
         return Finding("GPU", WARNING, "there seems to be one, and PyTorch cannot use it", todo)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from primum import __version__, wire
+from primum.accelerator import Accelerator
 from primum.disk import write
 from primum.dp.ledger import Ledger
 from primum.errors import DataError, InputError, MachineError, PeerError, PrimumError, Unavailable
@@ -261,6 +262,7 @@ class ResidentNode:
             self.images.cohorts,
             TerminalDesk(show),
             show,
+            Accelerator.named(settings.device),
         )
         self._participants: dict[bytes, Participant] = {}
         self._last: dict[bytes, int] = {}

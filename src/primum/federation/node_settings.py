@@ -16,7 +16,8 @@ DIRECTLY: Final = "none"
 
 class NodeSettings(BaseModel):
     """Where the patient of an image is named, when neither DICOM nor labels.csv says it (`patient`,
-    `one_image_per_patient`); what the hospital's network puts before the coordinator (`proxy`, `authority` in PEM)."""
+    `one_image_per_patient`); what the hospital's network puts before the coordinator (`proxy`, `authority` in PEM);
+    where gradients are computed (`device`: cpu, cuda, cuda:1)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,6 +25,7 @@ class NodeSettings(BaseModel):
     one_image_per_patient: bool = False
     proxy: str | None = None
     authority: str | None = None
+    device: str = "cpu"
 
     @classmethod
     def read(cls, path: Path) -> "NodeSettings":
@@ -33,18 +35,27 @@ class NodeSettings(BaseModel):
         return parse_toml(cls, read_text(path), str(path))
 
 
-def remember(path: Path, *, patient: str | None, single: bool, proxy: str | None, authority: Path | None) -> None:
+def remember(
+    path: Path,
+    *,
+    patient: str | None,
+    single: bool,
+    proxy: str | None,
+    authority: Path | None,
+    device: str | None = None,
+) -> None:
     """Keep what is given, for the next start too; what is None (`single`: each image is its own patient) stays as it was.
 
     Mode 0600: a proxy's password may stand in it. InputError for a proxy or an authority that cannot be used.
     """
-    if patient is None and not single and proxy is None and authority is None:
+    if not single and all(given is None for given in (patient, proxy, authority, device)):
         return
     settings = NodeSettings.read(path)
     changes = {
         "patient": settings.patient if patient is None else patient,
         "one_image_per_patient": single or settings.one_image_per_patient,
         "proxy": chosen_proxy(proxy, settings),
+        "device": settings.device if device is None else device,
         "authority": settings.authority if authority is None else read_authority(authority),
     }
     kept = settings.model_copy(update=changes).model_dump(exclude_none=True)

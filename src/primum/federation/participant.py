@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from primum import wire
+from primum.accelerator import PROCESSOR, Accelerator
 from primum.dp import account
 from primum.dp.ledger import EVALUATION, TRAINING, Ledger
 from primum.errors import BudgetError, PeerError, Refused, StudyError
@@ -91,6 +92,7 @@ class Hospital:
     cohorts: Callable[[Plan, float], Cohorts]
     desk: Desk
     show: Callable[[str], None] = field(default=lambda text: None)
+    accelerator: Accelerator = PROCESSOR
 
 
 @dataclass
@@ -276,7 +278,7 @@ class Participant:
         node = Node(
             self._hospital.identity, members, self._hospital.coordinator, digest, plan.setup, used_round, used_session
         )
-        learner = Learner(plan, cohorts.training)
+        learner = Learner(plan, cohorts.training, self._hospital.accelerator)
         passed = self_test(plan, learner, cohorts.training, self._stream)
         self._hospital.journal.write("self-test", run=self._run.hex(), passed=list(passed))
         ledger = self._hospital.ledger(policy)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from primum.accelerator import PROCESSOR, Accelerator
 from primum.clipping import Automatic, Clipper, Flat
 from primum.dp.sampling import draw_several, group_by
 from primum.errors import DataError, MachineError
@@ -45,11 +46,14 @@ class Cohort:
 
 
 class Learner:
-    """One hospital's training patients under one plan. Draws its own samples and its own noise."""
+    """One hospital's training patients under one plan. Draws its own samples and its own noise.
 
-    def __init__(self, plan: Plan, cohort: Cohort) -> None:
-        self._plan, self._cohort = plan, cohort
-        self.module = plan.module()
+    Gradients are computed on the accelerator; samples, sums and noise stay on the processor.
+    """
+
+    def __init__(self, plan: Plan, cohort: Cohort, accelerator: Accelerator = PROCESSOR) -> None:
+        self._plan, self._cohort, self._accelerator = plan, cohort, accelerator
+        self.module = plan.module().to(accelerator.device)
         self._stream = Stream.from_os()
         training, asked = plan.study.training, plan.study.augmentation
         self._copies = asked.copies if asked else 1
@@ -96,8 +100,7 @@ class Learner:
         """The engine's sum of the clipped gradients of these images, each a unit of its own, at the module's weights."""
         unit = self._plan.study.training.images_a_patient * self._copies
         weights = torch.full((len(features) * unit,), 1 / unit)
-        self._clipper.add(features.repeat_interleave(unit, 0), labels.repeat_interleave(unit, 0), weights, 0)
-        return self._clipper.take()
+        return self._sum(features.repeat_interleave(unit, 0), labels.repeat_interleave(unit, 0), weights, 0)
 
     def gradient(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """The clipped sum over a fresh Poisson sample, before noise: stays in the building."""
@@ -118,8 +121,12 @@ class Learner:
         if self._augmenter is not None:  # blank pictures too: time would show how many were drawn
             features, labels, weights_of = (_filled(part, padded) for part in (features, labels, weights_of))
             features, labels = self._augmenter(features, labels)
-        self._clipper.add(features, labels, weights_of, padded)
-        return self._clipper.take().double().numpy()
+        return self._sum(features, labels, weights_of, padded).double().numpy()
+
+    def _sum(self, features: Tensor, labels: Tensor, weights: Tensor, padded_to: int) -> Tensor:
+        with self._accelerator.alone() as device:
+            self._clipper.add(features.to(device), labels.to(device), weights, padded_to)
+            return self._clipper.take()
 
 
 def _filled(part: Tensor, rows: int) -> Tensor:

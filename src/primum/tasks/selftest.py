@@ -98,12 +98,14 @@ def _two_images(plan: Plan, cohort: Cohort) -> tuple[Tensor, Tensor]:
 
 def _clipped_alone(plan: Plan, learner: Learner, image: Tensor, label: Tensor) -> Tensor:
     module = learner.module
-    losses = plan.task.loss(module(image.unsqueeze(0)), label.unsqueeze(0))
+    device = next(module.parameters()).device
+    losses = plan.task.loss(module(image.unsqueeze(0).to(device)), label.unsqueeze(0).to(device))
     names, values = zip(*module.named_parameters(), strict=True)
     slopes = torch.autograd.grad(losses.sum(), values)
     squares = {name: slope.square().sum().unsqueeze(0) for name, slope in zip(names, slopes, strict=True)}
     factors = learner.clipping.factors(squares, plan.study.training.clipping_norm)
-    return torch.cat([(slope * factors[name]).flatten() for name, slope in zip(names, slopes, strict=True)]).detach()
+    parts = [(slope * factors[name]).flatten() for name, slope in zip(names, slopes, strict=True)]
+    return torch.cat(parts).detach().cpu()
 
 
 def _fail(what: str) -> None:
