@@ -341,7 +341,7 @@ def federation_kills(
     cluster = object.__new__(Cluster)
     cluster.nodes = {}
     try:
-        cluster.__init__(folder)  # type: ignore[misc]
+        cluster.__init__(folder, anew=True)  # type: ignore[misc]
         for process in processes:
             for pairs in runs_of(process, stages):
                 some = Series(cluster, pairs, ROUNDS if len(pairs) > 1 else SHORT, say).run()

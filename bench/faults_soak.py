@@ -63,7 +63,7 @@ class Soak:
         """The coordinator, then the hospitals, a few at a time."""
         self.state = State.open(self.folder / "coordinator")
         arguments = ("coordinator", "--state", str(self.state.folder), "--port", str(free_port()))
-        self.hub = Process(self.folder / "coordinator.log", arguments)
+        self.hub = Process(self.folder / "coordinator.log", arguments, anew=True)
         self.hub.says("Coordinator ready")
         for number in range(1, self.count + 1):
             self.nodes.append(self._node(number))
@@ -80,7 +80,7 @@ class Soak:
         join = self.folder / f"{number}.join"
         join.write_text(self.state.invite(f"Hospital {number}"))
         given = ("--join", str(join), "--data", str(images), "--state", str(state.folder), "--patient", PATTERN)
-        return Process(self.folder / f"node-{number}.log", ("node", *given))
+        return Process(self.folder / f"node-{number}.log", ("node", *given), anew=True)
 
     def study(self) -> Study:
         """More rounds than there is time for, with so much noise that they are allowed."""

@@ -101,9 +101,9 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
         kept.gradients.append(gradient(self, weights))
         return kept.gradients[-1]
 
-    def recorded_start(self: Learner, plan: object, cohort: Cohort) -> None:
+    def recorded_start(self: Learner, plan: object, cohort: Cohort, *rest: object) -> None:
         kept.cohorts.append(cohort)
-        start(self, plan, cohort)  # type: ignore[arg-type]
+        start(self, plan, cohort, *rest)  # type: ignore[arg-type]
 
     def recorded_look(plan: object, cohort: Cohort, weights: object, stream: object) -> Integers:
         vector = look(plan, cohort, weights, stream)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from tests.federation.playing import World, make_study
 from primum.errors import InputError, PeerError
 from primum.federation.messages import JournalHead
 from primum.federation.runs import Run
-from primum.federation.witness import compare, kept, read_verified, seen_in
+from primum.federation.witness import FIELD, compare, head_of, kept, read_verified, seen_in
 from primum.journal import Journal
 from primum.keys.identity import Identity
 from primum.secagg.messages import sign
@@ -65,6 +65,22 @@ def test_a_side_that_writes_its_past_anew_is_found_by_the_other(
         if line <= last - (side == "coordinator"):  # what comes after the last head that was shown nobody has seen
             with pytest.raises(InputError, match="not in the other journal"):
                 compare(anew, liar.public, read_verified(other, witness))
+
+
+def test_heads_of_two_runs_may_overtake_each_other_and_those_of_one_may_not(tmp_path: Path) -> None:
+    hub, node = Identity.generate(), Identity.generate()
+    theirs, ours = Journal(tmp_path / "hub.jsonl", hub), Journal(tmp_path / "node.jsonl", node)
+    shown = []
+    for number, run in enumerate((b"a" * 16, b"b" * 16, b"b" * 16)):
+        theirs.write("round", number=number)
+        shown.append(kept(head_of(theirs, run, hub), run, hub.public, "the coordinator"))
+    for head in (shown[1], shown[0], shown[2]):
+        ours.write("vector", **{FIELD: [head]})
+    there = read_verified(tmp_path / "hub.jsonl", hub.public)
+    assert compare(there, hub.public, read_verified(tmp_path / "node.jsonl", node.public)) == 3
+    ours.write("vector", **{FIELD: [shown[1]]})
+    with pytest.raises(InputError, match="entry 4"):
+        compare(there, hub.public, read_verified(tmp_path / "node.jsonl", node.public))
 
 
 def test_a_journal_of_another_owner_or_with_a_changed_line_is_refused(three: World, trained: Run) -> None:

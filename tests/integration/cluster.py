@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.command import Forked
 from tests.federation.playing import PATTERN, write_images
 
 from primum.federation.coordinator import State
@@ -35,13 +36,14 @@ def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENC
 
 @dataclass
 class Process:
-    """One `primum` process; what it says is in `log`."""
+    """One `primum` process; what it says is in `log`. `anew`: by an interpreter of its own, as users start it."""
 
     log: Path
     arguments: tuple[str, ...]
-    child: subprocess.Popen[bytes] = field(init=False)
+    child: "subprocess.Popen[bytes] | Forked" = field(init=False)
     surroundings: dict[str, str] = field(default_factory=dict)
     where: Path | None = None
+    anew: bool = False
 
     def __post_init__(self) -> None:
         self.start()
@@ -49,6 +51,10 @@ class Process:
     def start(self) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         environment |= self.surroundings
+        if not self.anew:
+            self.log.touch()
+            self.child = Forked(self.arguments, self.log, self.log, environment, self.where)
+            return
         with self.log.open("ab") as output:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "primum", *self.arguments],
@@ -138,6 +144,8 @@ class Proxy:
             except OSError:
                 near.close()
                 continue
+            for end in (near, far):  # else each small write waits 40 ms for the other side's word on the one before
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open += [near, far]
             for one, other in ((near, far), (far, near)):
                 self._threads.append(threading.Thread(target=self._carry, args=(one, other), daemon=True))
@@ -179,11 +187,12 @@ class Cluster:
     proxy: Proxy = field(init=False)
     nodes: dict[int, Process] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    anew: bool = False
 
     def __post_init__(self) -> None:
         self.state = State.open(self.folder / "coordinator")
         arguments = ("coordinator", "--state", str(self.state.folder), "--port", str(self.port))
-        self.coordinator = Process(self.folder / "coordinator.log", arguments)
+        self.coordinator = Process(self.folder / "coordinator.log", arguments, anew=self.anew)
         self.coordinator.says("Coordinator ready")
         self.proxy = Proxy(self.port)
         for number in range(1, 5):
@@ -202,7 +211,9 @@ class Cluster:
         join.write_text(self.state.invite(f"Hospital {number}", f"127.0.0.1:{self.proxy.port}"))
         arguments = ("node", "--join", str(join), "--data", str(self.folder / f"images-{number}"))
         self.nodes[number] = Process(
-            self.folder / f"node-{number}.log", (*arguments, "--state", str(state.folder), "--patient", PATTERN)
+            self.folder / f"node-{number}.log",
+            (*arguments, "--state", str(state.folder), "--patient", PATTERN),
+            anew=self.anew or number == 4,
         )
 
     def allow(self, number: int, epsilon_cap: float = 200.0) -> None:

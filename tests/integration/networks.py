@@ -49,14 +49,28 @@ def pump(one: socket.socket, other: socket.socket, keep: bytearray | None = None
     """Carry bytes both ways until one side ends."""
     while True:
         for ready in select.select([one, other], [], [])[0]:
-            data = ready.recv(1 << 16)
-            if isinstance(ready, ssl.SSLSocket) and ready.pending():
-                data += ready.recv(ready.pending())
+            data = arrived(ready)
+            if data is None:
+                continue
             if not data:
                 return
             if keep is not None:
                 keep += data
             (other if ready is one else one).sendall(data)
+
+
+def arrived(end: socket.socket) -> bytes | None:
+    """What is there to be read; None where it was a session ticket only, after which a blocking read would wait."""
+    end.setblocking(False)
+    try:
+        data = end.recv(1 << 16)
+        while isinstance(end, ssl.SSLSocket) and end.pending():
+            data += end.recv(end.pending())
+        return data
+    except ssl.SSLWantReadError:
+        return None
+    finally:
+        end.setblocking(True)
 
 
 class ConnectProxy(Listener):

@@ -10,8 +10,9 @@ import subprocess
 import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +71,50 @@ def refused(done: "subprocess.CompletedProcess[str]", code: int, *words: str) ->
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.fixture(scope="session")
-def submitted(cluster: Cluster) -> Run:
-    """A study of all four hospitals, under way; the next command starts at once, so that it meets it."""
-    primum("--version")
-    return cluster.submit(study(cluster))
+@dataclass(frozen=True)
+class Both:
+    """Two studies at once: of all four hospitals, and of three by the scientist's one command, with what it fetched."""
+
+    trained: Run
+    commanded: Run
+    fetched: Path
 
 
 @pytest.fixture(scope="session")
-def trained(cluster: Cluster, submitted: Run) -> Run:
-    """The same, finished."""
-    cluster.finished(submitted)
-    return submitted
+def both(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """The second is handed in as soon as the first is there; both have come to their end."""
+    folder = tmp_path_factory.mktemp("scientist")
+    path = folder / "study.toml"
+    path.write_text(study(cluster, (1, 2, 3), rounds=1).text())
+    words = ("train", str(path), "--state", str(cluster.state.folder), "--out", str(folder / "runs"))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(primum, *words, timeout=150)
+        wait_for(lambda: asked.done() or any(cluster.state.runs.glob("*")), "the first study")
+        assert not asked.done(), asked.result()
+        [made] = cluster.state.runs.glob("*")
+        trained = cluster.submit(study(cluster))
+        done = asked.result()
+    assert done.returncode == 0, done
+    cluster.finished(trained)
+    [fetched] = (folder / "runs").iterdir()
+    return Both(trained, Run(made), fetched)
+
+
+@pytest.fixture(scope="session")
+def trained(both: Both) -> Run:
+    return both.trained
 
 
 # -- what works ---------------------------------------------------------------------------------------------------------
 
 
-def test_two_studies_run_beside_each_other(cluster: Cluster, commanded: tuple[Path, Run], trained: Run) -> None:
-    for run in (trained, commanded[1]):
-        cluster.coordinator.says(f"Run {run.name}: finished")
+def test_two_studies_run_beside_each_other(cluster: Cluster, both: Both) -> None:
+    names = both.trained.name, both.commanded.name
+    for name in names:
+        cluster.coordinator.says(f"Run {name}: finished")
     said = cluster.coordinator.text()
-    assert said.index(f"Run {commanded[1].name}: started") < said.index(f"Run {trained.name}: finished")
+    begun, ended = ([said.index(f"Run {name}: {what}") for name in names] for what in ("started", "finished"))
+    assert max(begun) < min(ended)
 
 
 def test_four_hospitals_train_a_model(trained: Run) -> None:
@@ -99,29 +122,13 @@ def test_four_hospitals_train_a_model(trained: Run) -> None:
     assert load_model(trained.folder).card.trained["hospitals"] == 4
 
 
-@pytest.fixture(scope="session")
-def commanded(cluster: Cluster, submitted: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
-    """A study of three of the four, by the scientist's one command: the fetched folder, and the coordinator's run."""
-    folder, before = tmp_path_factory.mktemp("scientist"), set(cluster.state.runs.iterdir())
-    path = folder / "study.toml"
-    path.write_text(study(cluster, (1, 2, 3), rounds=1).text())
-    done = primum("train", str(path), "--state", str(cluster.state.folder), "--out", str(folder / "runs"), timeout=150)
-    assert done.returncode == 0, done
-    [fetched] = (folder / "runs").iterdir()
-    [made] = set(cluster.state.runs.iterdir()) - before
-    return fetched, Run(made)
+def test_the_scientists_one_command_signs_trains_and_writes_a_report(both: Both) -> None:
+    assert load_model(both.fetched)
+    assert "<html" in (both.fetched / "report.html").read_text()
 
 
-def test_the_scientists_one_command_signs_trains_and_writes_a_report(commanded: tuple[Path, Run]) -> None:
-    folder, _ = commanded
-    assert load_model(folder)
-    assert "<html" in (folder / "report.html").read_text()
-
-
-def test_who_is_enrolled_but_not_named_gets_nothing_and_answers_nothing(
-    cluster: Cluster, trained: Run, commanded: tuple[Path, Run]
-) -> None:
-    _, run = commanded
+def test_who_is_enrolled_but_not_named_gets_nothing_and_answers_nothing(cluster: Cluster, both: Both) -> None:
+    trained, run = both.trained, both.commanded
     kept = [entry["details"].get("run") for entry in read_journal(cluster.node_state(4).folder / "journal.jsonl")]
     assert trained.token.hex() in kept
     assert run.token.hex() not in kept
@@ -566,7 +573,7 @@ def test_no_process_of_the_cluster_printed_a_stack_trace(cluster: Cluster, train
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_coordinator_ends_with_all_its_children_and_without_a_trace(tmp_path: Path, number: signal.Signals) -> None:
     arguments = ("coordinator", "--state", str(tmp_path / "state"), "--port", str(free_port()))
-    coordinator = Process(tmp_path / "coordinator.log", arguments)
+    coordinator = Process(tmp_path / "coordinator.log", arguments, anew=True)
     try:
         coordinator.says("Coordinator ready")
         children = descendants(coordinator.child.pid)

@@ -14,16 +14,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import uvicorn
+from starlette.applications import Starlette
 
 from primum.disk import write
 from primum.errors import InputError, MachineError, PeerError, PrimumError, Refused
 from primum.federation.attendance import Attendance
+from primum.federation.bells import FRONT, listening, ring_programs
 from primum.federation.control import Control
 from primum.federation.enrolment import JoinFile, Member, Register
 from primum.federation.figures import CoordinatorFigures
@@ -35,6 +37,7 @@ from primum.federation.runs import OVER, QUEUED, Run
 from primum.federation.scientist import Desk, FetchRequest, Followed, FollowRequest, RunFiles, SubmitRequest
 from primum.federation.superlink import SuperLink
 from primum.federation.supervision import STUDIES_AT_ONCE, Supervisor
+from primum.federation.waiting_room import WaitingRoom
 from primum.federation.way import host_and_port
 from primum.journal import Journal
 from primum.keys.certificate import CertificateFiles, client_context, ending, hosts_of, load_or_make
@@ -182,10 +185,31 @@ class Coordinator:
         self._write_desk(address, files)
         make_private(self._state.folder / "superlink")
         own = load_or_make(self._state.folder / "superlink", "127.0.0.1")
-        self._link = SuperLink.start(self._state.folder, own)
-        for member in self._register.members():
-            self._link.register(member.transport)
-        front = make_front(self._desk(), self._link.port, client_context(own.pem()))
+        with listening(self._state.folder, FRONT) as bell:
+            self._link = SuperLink.start(self._state.folder, own)
+            for member in self._register.members():
+                self._link.register(member.transport)
+            room = WaitingRoom(bell, partial(ring_programs, self._state.folder))
+            front = make_front(replace(self._desk(), room=room), self._link.port, client_context(own.pem()))
+            config, context = self._at_port(front, files)
+            self._server = _Front(config, lambda: ready(address))
+            runs = Supervisor(self._state.runs, self._link, self._studies_at_once, self._say)
+            rotate = partial(self._rotate, address, files, context)
+            supervisor = threading.Thread(target=self._supervise, args=(runs, rotate), daemon=True)
+            supervisor.start()
+            try:
+                self._server.run()
+            finally:
+                self._over.set()
+                supervisor.join(timeout=2)
+                self._link.stop()
+        if self._lost:
+            raise MachineError(
+                f"Flower's SuperLink ended, and the coordinator with it; its log is {self._link.log}.",
+                "Start the coordinator again: runs go on after their last finished round.",
+            )
+
+    def _at_port(self, front: Starlette, files: CertificateFiles) -> tuple[uvicorn.Config, ssl.SSLContext]:
         config = uvicorn.Config(
             front,
             host=self._bound[0],
@@ -201,22 +225,7 @@ class Coordinator:
         if config.ssl is None:
             raise MachineError("TLS could not be set up.", "Nothing was started.")
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-        self._server = _Front(config, lambda: ready(address))
-        runs = Supervisor(self._state.runs, self._link, self._studies_at_once, self._say)
-        rotate = partial(self._rotate, address, files, config.ssl)
-        supervisor = threading.Thread(target=self._supervise, args=(runs, rotate), daemon=True)
-        supervisor.start()
-        try:
-            self._server.run()
-        finally:
-            self._over.set()
-            supervisor.join(timeout=2)
-            self._link.stop()
-        if self._lost:
-            raise MachineError(
-                f"Flower's SuperLink ended, and the coordinator with it; its log is {self._link.log}.",
-                "Start the coordinator again: runs go on after their last finished round.",
-            )
+        return config, config.ssl
 
     def _write_desk(self, address: str, files: CertificateFiles) -> None:
         public = self._state.identity.public.hex()

@@ -54,7 +54,8 @@ class GridExchange:
     """Carries orders to the members of one study; see `aggregation.Exchange`.
 
     A member has `deadline` seconds for computing, and beside it the time that the order's bytes and those of the answer
-    take at the slowest speed measured with this member (1 Mbit/s until then), at most LONGEST_TRANSFER.
+    take at the slowest speed measured with this member (1 Mbit/s until then), at most LONGEST_TRANSFER. `ring` is called
+    when orders were handed in; `wait` returns when a reply may have come, or after a while.
     """
 
     def __init__(
@@ -69,8 +70,11 @@ class GridExchange:
         heard: Callable[[int], None] = lambda place: None,
         interrupted: Callable[[], bool] = lambda: False,
         taken: Callable[[str], bool] = lambda name: False,
+        ring: Callable[[], None] = lambda: None,
+        wait: Callable[[], object] = lambda: time.sleep(_POLL),
     ) -> None:
         self._say, self._heard, self._interrupted, self._taken = say, heard, interrupted, taken
+        self._ring, self._wait = ring, wait
         self._grid, self._identity, self._members, self._register = grid, identity, members, register
         self._parcels = parcels
         self._number = time.time_ns()
@@ -93,7 +97,7 @@ class GridExchange:
             self._say_again(waiting, deadline)
             waiting = {place: one for place, one in waiting.items() if self._still(one, deadline)}
             if waiting:
-                time.sleep(_POLL)
+                self._wait()
         for one in asked:
             if isinstance(one.content, Note):  # whoever still fetches it learns that it is over
                 self._parcels.drop(self._members[one.place - 1], "down", one.content.digest)
@@ -118,6 +122,7 @@ class GridExchange:
         for one, name in zip(asked, self._grid.push_messages(messages), strict=True):
             if name:
                 one.names.append(name)
+        self._ring()
 
     def _say_again(self, waiting: Mapping[int, _Asked], deadline: float) -> None:
         now = time.monotonic()

@@ -9,11 +9,13 @@ import binascii
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
 import httpx
+from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
@@ -45,6 +47,7 @@ from primum.federation.scientist import (
     SubmitRequest,
     Submitted,
 )
+from primum.federation.waiting_room import HOLD, WaitingRoom
 from primum.keys.identity import Identity
 from primum.secagg.messages import Signed, open_signed, sign
 
@@ -60,6 +63,8 @@ FLEET_CALLS: Final = frozenset(
         "confirm-message-received",
     }
 )
+PULL: Final = "pull-messages"
+PUSH: Final = frozenset({"push-messages", "push-object"})
 HELLO: Final = "/primum/hello"
 LARGEST_BODY: Final = 512 * 1024 * 1024
 LARGEST_REQUEST: Final = 4 * 1024 * 1024
@@ -67,6 +72,7 @@ LARGEST_MODEL: Final = 64 * 1024 * 1024  # a finished model that is handed in to
 ScientistOrder = (
     SubmitRequest | FollowRequest | FetchRequest | StatusRequest | StopRequest | ResumeRequest | MembersRequest
 )
+Headers = list[tuple[str, str]]
 _HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "host", "upgrade", "te", "content-length"}
 )
@@ -87,6 +93,7 @@ class Desk:
     certificates: Callable[[], Shown]
     attendance: Attendance
     parcels: ParcelStore
+    room: WaitingRoom = field(default_factory=WaitingRoom)
 
 
 def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> Starlette:
@@ -108,6 +115,8 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
         if transport is not None and not desk.register.admits(transport):
             return _words(desk.register.refusal(transport))
         headers = [(k, v) for k, v in request.headers.items() if k not in _HOP_BY_HOP]
+        if call == PULL:
+            return await pull(request, headers, transport)
         upstream = fleet.build_request("POST", f"/v1/fleet/{call}", headers=headers, content=_bounded(request))
         try:
             answer = await fleet.send(upstream, stream=True)
@@ -118,7 +127,28 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
         if transport is not None and answer.is_success:  # SuperLink has checked the signature of this key
             desk.attendance.note(transport, call)
         kept = {k: v for k, v in answer.headers.items() if k not in _HOP_BY_HOP}
+        if call in PUSH:
+            desk.room.replied()
         return StreamingResponse(answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose))
+
+    async def pull(request: Request, headers: Headers, transport: bytes | None) -> Response:
+        """The node's orders; where there are none, as soon as there are, or after some seconds."""
+        try:
+            body, until = await _whole(request), time.monotonic() + HOLD
+            while True:
+                call = desk.room.next_call()
+                answer = await fleet.post(f"/v1/fleet/{PULL}", headers=headers, content=body)
+                empty = answer.is_success and not _holds_messages(answer.content)
+                if not (empty and await desk.room.wait(call, until - time.monotonic())):
+                    break
+        except _TooLarge:
+            return Response(status_code=413)
+        except (httpx.HTTPError, ClientDisconnect):
+            return Response(status_code=502)
+        if transport is not None and answer.is_success:
+            desk.attendance.note(transport, PULL)
+        kept = {k: v for k, v in answer.headers.items() if k not in _HOP_BY_HOP | {"content-encoding"}}
+        return Response(answer.content, answer.status_code, kept)
 
     async def enrol(request: Request) -> Response:
         return await _answer(request, lambda body: _enrol(desk, body))
@@ -145,6 +175,13 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
     )
 
 
+def _holds_messages(body: bytes) -> bool:
+    try:
+        return bool(PullMessagesResponse.FromString(body).messages_list)
+    except DecodeError:  # whatever it is, its node is not made to wait for more
+        return True
+
+
 class _TooLarge(Exception):
     pass
 
@@ -158,9 +195,13 @@ async def _bounded(request: Request, limit: int = LARGEST_BODY) -> AsyncIterator
         yield part
 
 
+async def _whole(request: Request, limit: int = LARGEST_REQUEST) -> bytes:
+    return b"".join([part async for part in _bounded(request, limit)])
+
+
 async def _answer(request: Request, handle: Callable[[bytes], wire.Message], limit: int = LARGEST_REQUEST) -> Response:
     try:
-        body = b"".join([part async for part in _bounded(request, limit)])
+        body = await _whole(request, limit)
         reply = await asyncio.to_thread(handle, body)
     except _TooLarge:
         return JSONResponse({"error": "The request is too large.", "hint": "It was not read."}, 413)

@@ -60,9 +60,9 @@ from primum.study import Study
 from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
 
-_BUSY_POLL: Final = 0.04
+_PAUSE: Final = 0.01
 _IDLE_POLL: Final = 0.25
-_BUSY_FOR: Final = 10.0
+_HELD: Final = 0.2
 _RECONNECT: Final = 2.0
 _ANEW: Final = 24 * 3600.0  # seconds after which a connection is made anew: certificates are learned then
 _LIMIT: Final = 1 << 30
@@ -316,15 +316,14 @@ class ResidentNode:
         return text
 
     def _answer_all(self, fleet: Fleet) -> None:
-        last, began = 0.0, time.monotonic()
+        began = time.monotonic()
         while not self.stop.is_set() and time.monotonic() - began < _ANEW:
+            asked = time.monotonic()
             try:
                 letter = fleet.receive()
-                if letter is None:
-                    busy = time.monotonic() - last < _BUSY_FOR
-                    self.stop.wait(_BUSY_POLL if busy else _IDLE_POLL)
+                if letter is None:  # the front holds the question; whatever answers at once is not asked at once again
+                    self.stop.wait(_PAUSE if time.monotonic() - asked > _HELD else _IDLE_POLL)
                     continue
-                last = time.monotonic()
                 reply = self.answer(letter.body)
             except PeerError as error:  # not signed by the coordinator: not even a failure is said
                 self._show(f"Not answered: {error.message}")

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -18,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from primum.errors import PrimumError
 from primum.federation.aggregation import Halted
+from primum.federation.bells import FRONT, listening, ring
 from primum.federation.enrolment import Register
 from primum.federation.exchange import GridExchange
 from primum.federation.parcels import ParcelStore
@@ -27,6 +29,7 @@ from primum.federation.runs import FAILED, FINISHED, RUNNING, STOPPED, Run
 from primum.keys.identity import Identity
 from primum.study import Study
 
+_ASK_ANYWAY: Final = 0.25  # seconds
 app = ServerApp()
 client = ClientApp()  # Flower asks for one; hospitals run installed code and never load it
 
@@ -68,18 +71,21 @@ def main(grid: Grid, context: Context) -> None:
     say = Log(run)
     try:
         members = Study.parse(run.signed_study().text, "the study").hospitals.identities()
-        exchange = GridExchange(
-            grid,
-            identity,
-            members,
-            Register(state),
-            say,
-            parcels=ParcelStore.at(state),
-            heard=run.heard,
-            interrupted=lambda: run.stop_asked,
-            taken=lambda name: was_taken(grid, name),
-        )
-        carry_out(Rounds(run, identity, exchange, say), run, say)
+        with listening(state, run.name) as bell:
+            exchange = GridExchange(
+                grid,
+                identity,
+                members,
+                Register(state),
+                say,
+                parcels=ParcelStore.at(state),
+                heard=run.heard,
+                interrupted=lambda: run.stop_asked,
+                taken=lambda name: was_taken(grid, name),
+                ring=lambda: ring(state, FRONT),
+                wait=lambda: bell.wait(_ASK_ANYWAY),
+            )
+            carry_out(Rounds(run, identity, exchange, say), run, say)
     except Exception as error:  # whoever waits for the run must hear why it ended
         say(traceback.format_exc())
         run.set_status(FAILED, f"the server program failed: {type(error).__name__}: {error}"[:500])

@@ -22,9 +22,10 @@ FIELD: Final = "their_journals"
 
 @dataclass(frozen=True)
 class Seen:
-    """A head that `signer` showed, and the number of the entry that keeps it."""
+    """A head that `signer` showed in a run, and the number of the entry that keeps it."""
 
     signer: bytes
+    run: bytes
     head: str
     entry: int
 
@@ -84,24 +85,28 @@ def seen_in(links: Iterable[Link]) -> list[Seen]:
         for text in _envelopes(link.entry["details"]):
             statement = wire.decode(bytes.fromhex(text), Signed, "the journal")
             shown = open_signed(statement, JournalHead, statement.signer, f"entry {link.entry['n']}")
-            found.append(Seen(statement.signer, shown.head.hex(), link.entry["n"]))
+            found.append(Seen(statement.signer, shown.run, shown.head.hex(), link.entry["n"]))
     return found
 
 
 def compare(theirs: list[Link], owner: bytes, ours: list[Link]) -> int:
-    """How many heads of `owner` are kept in `ours` and stand in `theirs`, in the same order; InputError if one does not."""
+    """How many heads of `owner` are kept in `ours` and stand in `theirs`; InputError if one does not.
+
+    Those of one run must also come in the same order; what two runs show at once may overtake each other on the way.
+    """
     places = {link.hash: number for number, link in enumerate(theirs)}
-    last = count = 0
+    last: dict[bytes, int] = {}
+    count = 0
     for seen in seen_in(ours):
         if seen.signer != owner:
             continue
         place = places.get(seen.head)
-        if place is None or place < last:
+        if place is None or place < last.get(seen.run, 0):
             raise InputError(
                 f"The head that was shown in entry {seen.entry} is not in the other journal (at its place).",
                 "That journal was written anew, or cut off, after it was shown.",
             )
-        last, count = place, count + 1
+        last[seen.run], count = place, count + 1
     return count
 
 
