@@ -144,8 +144,7 @@ def test_a_node_with_a_wrong_join_file_or_folder_is_told_which(tmp_path: Path) -
 
 DESK = """
 import sys, time
-from primum.federation.node import TerminalDesk
-from primum.study import Study
+from primum.federation.terminal import TerminalDesk
 desk = TerminalDesk(lambda text: print(text, flush=True))
 while True:
     answer, by = desk.ask(b"run", None, None, b"")

@@ -5,10 +5,7 @@ hospital's own rules, read anew for each study), node.toml (where patients are n
 journal.jsonl, images (prepared images of patients in clear, and which file each came from: imaging/cache.py).
 """
 
-import getpass
 import os
-import sys
-import termios
 import threading
 import time
 import traceback
@@ -27,7 +24,7 @@ from primum.accelerator import Accelerator
 from primum.disk import write
 from primum.dp.ledger import Ledger
 from primum.errors import DataError, InputError, MachineError, PeerError, PrimumError, Unavailable
-from primum.federation.approval import NO, WAITING, YES, Approvals
+from primum.federation.approval import Approvals
 from primum.federation.courier import Courier
 from primum.federation.enrolment import PURPOSE, EnrolRequest, JoinFile
 from primum.federation.fleet import Fleet, Mail, connect
@@ -39,6 +36,7 @@ from primum.federation.pins import Pins
 from primum.federation.policy import Policy
 from primum.federation.scientist import Desk as CoordinatorDesk
 from primum.federation.scientist import Submitted, post
+from primum.federation.terminal import TerminalDesk
 from primum.federation.way import Way
 from primum.imaging import (
     Dataset,
@@ -56,7 +54,6 @@ from primum.keys.certificate import ending
 from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.state_folder import make_private
-from primum.study import Study
 from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
 
@@ -173,55 +170,6 @@ class Images:
 def _cohort(data: Dataset, features: torch.Tensor, chosen: torch.Tensor) -> Cohort:
     kept = tuple(patient for patient, keep in zip(data.patients, chosen.tolist(), strict=True) if keep)
     return Cohort(features[chosen], data.labels[chosen], kept)
-
-
-class TerminalDesk:
-    """Asks at the terminal, in a thread of its own: the node goes on answering while a person thinks."""
-
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self._show = show
-        self._answers: dict[bytes, str | None] = {}
-        self._asked = b""  # the run whose question stands on the screen
-        self._reading = False
-        self._lock = threading.Lock()
-
-    @property
-    def attended(self) -> bool:
-        """Whether there is a terminal."""
-        return sys.stdin.isatty()
-
-    def ask(self, run: bytes, study: Study, plan: Plan, asker: bytes) -> tuple[str, str]:
-        """Without a terminal the study waits for `primum consent`; one that hangs up after the question means no."""
-        if run not in self._answers:
-            if not self.attended:
-                return WAITING, "nobody is at the terminal"
-            self._answers[run] = None
-            self._put(run)
-        answer = self._answers[run]
-        return (WAITING, "a person is thinking") if answer is None else (answer, getpass.getuser())
-
-    def _put(self, run: bytes) -> None:
-        with self._lock:
-            termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the question does not answer it
-            self._asked, start, self._reading = run, not self._reading, True
-            self._show("Take part in this study? Type yes or no:")
-        if start:
-            threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        # os.read: a thread that waits in sys.stdin holds its lock, and the interpreter could not end
-        while True:
-            try:
-                typed = os.read(sys.stdin.fileno(), 1024)
-            except (OSError, ValueError):
-                typed = b""
-            word = typed.decode(errors="replace").strip().lower()
-            if not typed or word in ("yes", "no"):  # nothing typed: the terminal is gone
-                with self._lock:
-                    self._answers[self._asked] = YES if word == "yes" else NO
-                    self._reading = False
-                return
-            self._show("Type yes or no:")
 
 
 def enrol(state: NodeState, join: JoinFile, way: Way | None = None) -> None:
