@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -88,7 +89,7 @@ class Hospital:
     def state(self) -> NodeState:
         return NodeState(self.folder / "state")
 
-    @property
+    @cached_property
     def identity(self) -> Identity:
         return self.state.identity
 
@@ -188,8 +189,9 @@ class World:
         return [self.hospitals[place].identity.public for place in sorted(self.hospitals)]
 
     def allow(self, **rules: Any) -> None:
+        members = list_fingerprint(self.members)
         for hospital in self.hospitals.values():
-            hospital.allow(members=list_fingerprint(self.members), **rules)
+            hospital.allow(members=members, **rules)
 
     def submit(self, study: Study) -> Run:
         return Run.create(self.folder / "runs", sign_study(study, self.scientist), study.study.name)
