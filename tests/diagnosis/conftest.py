@@ -23,9 +23,9 @@ from primum.diagnosis.deployment import PublicFile, load_public
 from primum.diagnosis.roles import RoleCard, free_address, make_role
 from primum.imaging import Preparation
 from primum.keys.identity import Identity
+from primum.models.answers import outputs_for
 from primum.models.card import Card, TrainedModel, load_model, save_model
 from primum.models.feature_map import ScatteringCard
-from primum.models.linear import outputs_for
 from primum.models.scattering import FrontEnd
 
 MAIN = "from primum.cli import main; main()"

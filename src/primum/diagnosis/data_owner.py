@@ -28,8 +28,8 @@ from primum.diagnosis.tokens import Permit
 from primum.errors import InputError, ModelError, PeerError
 from primum.imaging import Preparation
 from primum.keys.sealing import SealingKey
+from primum.models.answers import outputs_for
 from primum.models.card import Card, NetworkCard
-from primum.models.linear import outputs_for
 from primum.mpc.check import elements
 from primum.mpc.program import Program
 from primum.mpc.share import ROLES

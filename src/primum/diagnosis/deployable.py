@@ -22,8 +22,8 @@ from primum.compiler.from_onnx import graph_of_onnx
 from primum.compiler.linear import COARSE_FRACTION, linear_program
 from primum.errors import InputError, ModelError
 from primum.imaging import Preparation, read_image
+from primum.models.answers import outputs_for
 from primum.models.card import NetworkCard, TrainedModel, load_model
-from primum.models.linear import outputs_for
 from primum.mpc.program import Program
 from primum.ring import Ring
 from primum.wire import Message, encode
