@@ -128,19 +128,20 @@ def _kappa(counts: Counts, noise: float) -> dict[str, float]:
 def weighted_kappa(counts: Counts, noise: float = 0.0) -> tuple[float, Counts]:
     """Quadratically weighted kappa of counts [true, called], and its slope by each count, which is 0 on the whole.
 
-    NaN, with zeros, where all are of one grade. `noise`: the standard deviation of each count: a product of two sums that
-    share a count is larger by its square on average, and that is taken off.
+    NaN, with zeros, where all are of one grade. `noise`: the standard deviation of each count; what it adds on average,
+    half its square times the sum of second derivatives, is taken off.
     """
     places = np.arange(len(counts))
     weights = np.subtract.outer(places, places).astype(np.float64) ** 2
     total, rows, columns = counts.sum(), counts.sum(1), counts.sum(0)
-    shared = noise**2 * float(weights.sum())
-    seen = float((weights * counts).sum())
-    above, below = total * seen - shared, float(rows @ weights @ columns) - shared
-    if below <= 0:
+    seen, expected = float((weights * counts).sum()), float(rows @ weights @ columns)
+    if expected <= 0:
         return math.nan, np.zeros_like(counts)
-    by_chance = (weights @ columns)[:, None] + (rows @ weights)[None]
-    return 1 - above / below, above / below**2 * by_chance - (seen + total * weights) / below
+    ratio = total * seen / expected
+    above = (seen + total * weights) / expected  # slopes of total * seen and of expected, over expected
+    below = ((weights @ columns)[:, None] + (rows @ weights)[None]) / expected
+    bends = 2 * (weights * (1 - ratio) / expected - above * below + ratio * below**2)
+    return 1 - ratio + noise**2 / 2 * float(bends.sum()), ratio * below - above
 
 
 def mean_figures(counts: Counts, noise: float, name: str) -> dict[str, Any]:
