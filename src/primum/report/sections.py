@@ -55,6 +55,7 @@ ROLES: Final = tuple(
 """What each role sees, where the run does not say it itself."""
 
 _SHOWN_DIAGNOSES: Final = 200
+_SHOWN_CURVES: Final = 16
 _BINARY: Final = 2
 
 
@@ -143,21 +144,53 @@ def _exact(run: Run) -> str:
     test = run.summary.test
     if test is None or (test.auc is None and test.accuracy is None and test.dice is None):
         return absent("This run has no figures on test images.")
+    mean = ", mean over classes" if run.labels == "several" else ""
     rows = _of_masks(test)
     if test.auc is not None:
-        rows.append(("AUC", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
+        rows.append((f"AUC{mean}", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
+    rows += _of_grades(test)
     if test.accuracy is not None:
         low, high = (None if bound is None else 100 * bound for bound in (test.accuracy_low, test.accuracy_high))
-        rows.append(("Accuracy", f"<b>{percent(test.accuracy)}</b> &nbsp; {between(low, high, '{:.1f} %')}"))
+        rows.append((f"Accuracy{mean}", f"<b>{percent(test.accuracy)}</b> &nbsp; {between(low, high, '{:.1f} %')}"))
     rows += _of_classes(test, run.classes)
     rows.append(
         ("Measured on", f"{of_whom(test) or 'test images'} of the scientist, exact, outside the privacy promise")
     )
-    return pairs(rows)
+    return pairs(rows) + (_class_by_class(test) if run.labels == "several" else "")
+
+
+def _of_grades(figures: Figures) -> list[tuple[str, str]]:
+    rows = []
+    if figures.kappa is not None:
+        told = between(figures.kappa_low, figures.kappa_high)
+        rows.append(("Kappa, quadratic weights", f"<b>{figures.kappa:.3f}</b> &nbsp; {told}"))
+    if figures.mae is not None:
+        told = between(figures.mae_low, figures.mae_high, "{:.2f}")
+        rows.append(("Mean error in grades", f"<b>{figures.mae:.2f}</b> &nbsp; {told}"))
+    return rows
+
+
+def _class_by_class(figures: Figures) -> str:
+    """A table of what is known of each class, where an image may have several."""
+    exact = any(one.images is not None for one in figures.by_class.values())
+    rows = [
+        (
+            esc(name),
+            *([DASH if one.images is None else str(one.images)] if exact else []),
+            "too few" if one.too_few or one.auc is None else f"{one.auc:.3f}",
+            "" if one.too_few else between(one.auc_low, one.auc_high).removeprefix("95 % interval "),
+            percent(None if one.too_few else one.accuracy),
+            *([percent(one.sensitivity), percent(one.specificity)] if exact else []),
+        )
+        for name, one in figures.by_class.items()
+    ]
+    head = ["Class", *(["Images"] if exact else []), "AUC", "95 % interval", "Accuracy"]
+    head += ["Sensitivity", "Specificity"] if exact else []
+    return table(head, rows, "stack") if rows else ""
 
 
 def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Figures of the most probable class; of two classes that is a threshold of one half."""
+    """Figures of the class that is called; of two classes, and of each of several, by a threshold of one half."""
     rows = []
     for name, of, low, high, place in (
         ("Sensitivity", test.sensitivity, test.sensitivity_low, test.sensitivity_high, 1),
@@ -170,6 +203,8 @@ def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]
             rows.append((name, f"<b>{percent(of)}</b> &nbsp; {kind}{bounds}"))
     if test.f1 is not None and test.mcc is not None:
         rows.append(("F1, MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
+    elif test.f1 is not None:
+        rows.append(("F1, mean over classes", f"{test.f1:.3f}"))
     if test.calibration_error is not None and test.brier is not None:
         rows.append(("Calibration", f"expected error {test.calibration_error:.3f}, Brier score {test.brier:.3f}"))
     return rows
@@ -191,6 +226,8 @@ def _plots_of_predictions(run: Run) -> str:
         return ""
     if not run.predictions:
         return absent(f"There is no {PREDICTIONS} in this run: no ROC curve and no confusion matrix.")
+    if run.labels == "several":
+        return _plots_of_several(run)
     labels = np.array([item.label for item in run.predictions], np.int64)
     chances = _chances(run.predictions)
     called = _called(run.predictions, chances)
@@ -201,8 +238,20 @@ def _plots_of_predictions(run: Run) -> str:
         plots.append(_roc(labels, chances[:, 1], names[1]))
     if len(names) == _BINARY or chances.shape[1] > _BINARY or run.predictions[0].predicted is not None:
         counts = confusion(labels, called, len(names))
-        plots.append(matrix("Confusion matrix: the most probable class against the true one", names, counts.tolist()))
+        what = "the grade that was called" if run.labels == "ordered" else "the most probable class"
+        plots.append(matrix(f"Confusion matrix: {what} against the true one", names, counts.tolist()))
     return "<h3>On the test images</h3>" + _grid(plots)
+
+
+def _plots_of_several(run: Run) -> str:
+    """A ROC curve for each class that some images have and some have not: there is no table of one class against another."""
+    labels = np.array([item.label for item in run.predictions], np.int64)
+    chances = np.array([item.probability for item in run.predictions], np.float64)
+    names = run.classes if len(run.classes) == labels.shape[1] else [f"class {i}" for i in range(labels.shape[1])]
+    known = [place for place in range(len(names)) if len(set(labels[:, place].tolist())) == _BINARY]
+    plots = [_roc(labels[:, place], chances[:, place], names[place]) for place in known]
+    more = absent(f"{len(plots) - _SHOWN_CURVES} more classes are in the table.") if len(plots) > _SHOWN_CURVES else ""
+    return "<h3>On the test images</h3>" + _grid(plots[:_SHOWN_CURVES]) + more
 
 
 def _called(predictions: tuple[Prediction, ...], chances: np.ndarray) -> np.ndarray:
@@ -251,14 +300,19 @@ def _private(run: Run) -> str:
     if figures.dice is not None:
         told = between(figures.dice_low, figures.dice_high)
         rows.append(("Dice", f"{figures.dice:.3f} &nbsp; {told}, noise included"))
+    mean = ", mean over classes" if run.labels == "several" else ""
     if figures.auc is not None:
-        rows.append(("AUC", f"{figures.auc:.3f} &nbsp; {between(figures.auc_low, figures.auc_high)}, noise included"))
+        told = between(figures.auc_low, figures.auc_high)
+        rows.append((f"AUC{mean}", f"{figures.auc:.3f} &nbsp; {told}, noise included"))
+    rows += _of_grades(figures)
     if figures.accuracy is not None:
         low, high = (None if x is None else 100 * x for x in (figures.accuracy_low, figures.accuracy_high))
-        rows.append(("Accuracy", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
+        rows.append((f"Accuracy{mean}", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
     if figures.text:
         rows.append(("Note", esc(figures.text)))
-    return head + (pairs(rows) if rows else absent("The private evaluation gave no figure."))
+    if not rows:
+        return head + absent("The private evaluation gave no figure.")
+    return head + pairs(rows) + (_class_by_class(figures) if run.labels == "several" else "")
 
 
 def privacy(run: Run) -> str:
