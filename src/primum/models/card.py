@@ -67,7 +67,8 @@ class NetworkCard(_Strict):
     """A network that takes pixels: what a data owner must know to show it an image, and to read its answer.
 
     Pixels in [0, 1], less `mean`, over `std`, per channel. `ending`: what turns outputs into probabilities; where
-    `argmax`, the output is 1 for the class and 0 for the others, and no probability comes out.
+    `argmax`, the output is 1 for the class and 0 for the others, and no probability comes out. Where `sigmoid`, with an
+    output for each class, an image may have several (`labels_of`).
     """
 
     kind: Literal["network"] = "network"
@@ -92,6 +93,10 @@ class NetworkCard(_Strict):
         if any(value <= 0 for value in std):
             raise ValueError("standard deviations must be larger than 0")
         return std
+
+    def labels_of(self, outputs: int) -> Labels:
+        """How many classes an image has, for a network of so many outputs."""
+        return "several" if self.ending == "sigmoid" and outputs > 1 else "one"
 
 
 def _distinct_names(classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -127,7 +127,8 @@ def _figures(run: Run) -> list[str]:
         tiles.append(_tile("Test kappa, quadratic weights", f"{test.kappa:.3f}", note))
     if test.accuracy is not None:
         low, high = (None if x is None else 100 * x for x in (test.accuracy_low, test.accuracy_high))
-        tiles.append(_tile("Test accuracy, exact", percent(test.accuracy), between(low, high, "{:.1f} %")))
+        name = "Test accuracy, mean over classes" if run.labels == "several" else "Test accuracy, exact"
+        tiles.append(_tile(name, percent(test.accuracy), between(low, high, "{:.1f} %")))
     return tiles
 
 

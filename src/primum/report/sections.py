@@ -7,6 +7,7 @@ import numpy as np
 
 from primum.report import flow
 from primum.report.document import section
+from primum.report.label_figures import class_by_class, grid, of_grades, plots_of_several, roc_plot
 from primum.report.plots import Axis, Curve, bars, lines, matrix
 from primum.report.run import (
     DIAGNOSES,
@@ -35,7 +36,7 @@ from primum.report.words import (
     size,
     table,
 )
-from primum.tasks.metrics import confusion, roc
+from primum.tasks.metrics import confusion
 
 ROLES: Final = tuple(
     Role(role=role, sees=sees, stopped_by=stopped_by)
@@ -55,7 +56,6 @@ ROLES: Final = tuple(
 """What each role sees, where the run does not say it itself."""
 
 _SHOWN_DIAGNOSES: Final = 200
-_SHOWN_CURVES: Final = 16
 _BINARY: Final = 2
 
 
@@ -77,11 +77,7 @@ def training(run: Run) -> str:
         attempts = f"{thrown} attempt{' was' if thrown == 1 else 's were'}"
         again = f" {attempts} thrown away and repeated with a new sample and new noise."
     lead = f"<p>{len({item.round for item in done})} rounds.{again} Losses of single hospitals are not here: they never left them.</p>"
-    return section("Training", lead + _grid(plots))
-
-
-def _grid(plots: list[str]) -> str:
-    return f'<div class="plots">{"".join(plots)}</div>' if any(plots) else ""
+    return section("Training", lead + grid(plots))
 
 
 def _values(rounds: list[Round], key: str) -> tuple[tuple[float, float], ...]:
@@ -148,7 +144,7 @@ def _exact(run: Run) -> str:
     rows = _of_masks(test)
     if test.auc is not None:
         rows.append((f"AUC{mean}", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
-    rows += _of_grades(test)
+    rows += of_grades(test)
     if test.accuracy is not None:
         low, high = (None if bound is None else 100 * bound for bound in (test.accuracy_low, test.accuracy_high))
         rows.append((f"Accuracy{mean}", f"<b>{percent(test.accuracy)}</b> &nbsp; {between(low, high, '{:.1f} %')}"))
@@ -156,37 +152,7 @@ def _exact(run: Run) -> str:
     rows.append(
         ("Measured on", f"{of_whom(test) or 'test images'} of the scientist, exact, outside the privacy promise")
     )
-    return pairs(rows) + (_class_by_class(test) if run.labels == "several" else "")
-
-
-def _of_grades(figures: Figures) -> list[tuple[str, str]]:
-    rows = []
-    if figures.kappa is not None:
-        told = between(figures.kappa_low, figures.kappa_high)
-        rows.append(("Kappa, quadratic weights", f"<b>{figures.kappa:.3f}</b> &nbsp; {told}"))
-    if figures.mae is not None:
-        told = between(figures.mae_low, figures.mae_high, "{:.2f}")
-        rows.append(("Mean error in grades", f"<b>{figures.mae:.2f}</b> &nbsp; {told}"))
-    return rows
-
-
-def _class_by_class(figures: Figures) -> str:
-    """A table of what is known of each class, where an image may have several."""
-    exact = any(one.images is not None for one in figures.by_class.values())
-    rows = [
-        (
-            esc(name),
-            *([DASH if one.images is None else str(one.images)] if exact else []),
-            "too few" if one.too_few or one.auc is None else f"{one.auc:.3f}",
-            "" if one.too_few else between(one.auc_low, one.auc_high).removeprefix("95 % interval "),
-            percent(None if one.too_few else one.accuracy),
-            *([percent(one.sensitivity), percent(one.specificity)] if exact else []),
-        )
-        for name, one in figures.by_class.items()
-    ]
-    head = ["Class", *(["Images"] if exact else []), "AUC", "95 % interval", "Accuracy"]
-    head += ["Sensitivity", "Specificity"] if exact else []
-    return table(head, rows, "stack") if rows else ""
+    return pairs(rows) + (class_by_class(test) if run.labels == "several" else "")
 
 
 def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -227,7 +193,7 @@ def _plots_of_predictions(run: Run) -> str:
     if not run.predictions:
         return absent(f"There is no {PREDICTIONS} in this run: no ROC curve and no confusion matrix.")
     if run.labels == "several":
-        return _plots_of_several(run)
+        return plots_of_several(run)
     labels = np.array([item.label for item in run.predictions], np.int64)
     chances = _chances(run.predictions)
     called = _called(run.predictions, chances)
@@ -235,23 +201,12 @@ def _plots_of_predictions(run: Run) -> str:
     names = list(run.classes) if len(run.classes) >= count else [f"class {index}" for index in range(count)]
     plots = []
     if len(names) == _BINARY and set(labels.tolist()) == {0, 1}:
-        plots.append(_roc(labels, chances[:, 1], names[1]))
+        plots.append(roc_plot(labels, chances[:, 1], names[1]))
     if len(names) == _BINARY or chances.shape[1] > _BINARY or run.predictions[0].predicted is not None:
         counts = confusion(labels, called, len(names))
         what = "the grade that was called" if run.labels == "ordered" else "the most probable class"
         plots.append(matrix(f"Confusion matrix: {what} against the true one", names, counts.tolist()))
-    return "<h3>On the test images</h3>" + _grid(plots)
-
-
-def _plots_of_several(run: Run) -> str:
-    """A ROC curve for each class that some images have and some have not: there is no table of one class against another."""
-    labels = np.array([item.label for item in run.predictions], np.int64)
-    chances = np.array([item.probability for item in run.predictions], np.float64)
-    names = run.classes if len(run.classes) == labels.shape[1] else [f"class {i}" for i in range(labels.shape[1])]
-    known = [place for place in range(len(names)) if len(set(labels[:, place].tolist())) == _BINARY]
-    plots = [_roc(labels[:, place], chances[:, place], names[place]) for place in known]
-    more = absent(f"{len(plots) - _SHOWN_CURVES} more classes are in the table.") if len(plots) > _SHOWN_CURVES else ""
-    return "<h3>On the test images</h3>" + _grid(plots[:_SHOWN_CURVES]) + more
+    return "<h3>On the test images</h3>" + grid(plots)
 
 
 def _called(predictions: tuple[Prediction, ...], chances: np.ndarray) -> np.ndarray:
@@ -270,19 +225,6 @@ def _chances(predictions: tuple[Prediction, ...]) -> np.ndarray:
     ]
     width = max(len(row) for row in rows)
     return np.array([[*row, *[0.0] * (width - len(row))] for row in rows], np.float64)
-
-
-def _roc(labels: np.ndarray, scores: np.ndarray, name: str) -> str:
-    false, true = roc(labels, scores)
-    curve = Curve("model", tuple(zip(false.tolist(), true.tolist(), strict=True)))
-    chance = Curve("guessing", ((0.0, 0.0), (1.0, 1.0)), "quiet")
-    return lines(
-        f"ROC curve for {name}",
-        Axis("false positive rate", 0, 1),
-        Axis("true positive rate", 0, 1),
-        [chance, curve],
-        square=True,
-    )
 
 
 def _private(run: Run) -> str:
@@ -304,7 +246,7 @@ def _private(run: Run) -> str:
     if figures.auc is not None:
         told = between(figures.auc_low, figures.auc_high)
         rows.append((f"AUC{mean}", f"{figures.auc:.3f} &nbsp; {told}, noise included"))
-    rows += _of_grades(figures)
+    rows += of_grades(figures)
     if figures.accuracy is not None:
         low, high = (None if x is None else 100 * x for x in (figures.accuracy_low, figures.accuracy_high))
         rows.append((f"Accuracy{mean}", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
@@ -312,7 +254,7 @@ def _private(run: Run) -> str:
         rows.append(("Note", esc(figures.text)))
     if not rows:
         return head + absent("The private evaluation gave no figure.")
-    return head + pairs(rows) + (_class_by_class(figures) if run.labels == "several" else "")
+    return head + pairs(rows) + (class_by_class(figures) if run.labels == "several" else "")
 
 
 def privacy(run: Run) -> str:
@@ -351,7 +293,7 @@ def privacy(run: Run) -> str:
         "removed, except with probability about δ.</p>"
     )
     known = pairs([(name, value) for name, value in rows if value not in (DASH, f"ε = {DASH}")])
-    return section("Privacy spent", words + _grid([known, _epsilon_curve(run)]))
+    return section("Privacy spent", words + grid([known, _epsilon_curve(run)]))
 
 
 def _local_steps(count: int | None) -> str:
@@ -387,7 +329,7 @@ def _epsilon_curve(run: Run) -> str:
 def saw(run: Run) -> str:
     """The drawings, and the table."""
     hospitals = max((item.participants or 0 for item in run.rounds), default=0) or 3
-    drawings = _grid([flow.training(hospitals, private=run.private), flow.diagnosis()])
+    drawings = grid([flow.training(hospitals, private=run.private), flow.diagnosis()])
     roles = run.summary.who_saw or ROLES
     rows = [(esc(row.role), esc(row.sees), esc(row.stopped_by)) for row in roles]
     told = table(("Role", "Sees", "What stops it from seeing more"), rows, "stack")
