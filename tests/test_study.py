@@ -231,3 +231,20 @@ def test_a_signed_study_is_its_canonical_text() -> None:
     signed = sign_study(parse(TEXT), asker)
     verify(signed.asker, PURPOSE, signed.text.encode(), signed.signature, "the scientist")
     assert Study.parse(signed.text, "the study") == parse(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ('task = "segmentation"\nlabels = "several"\nclasses = ["a", "b"]', "each pixel has one class"),
+        ('labels = "ordered"\nclasses = ["a", "b"]', "needs 3 classes or more, there are 2"),
+        ('labels = "several"\nclasses = ["a", "b|c"]', "which stands between names"),
+        ('labels = "many"\nclasses = ["a", "b"]', "study.labels: Input should be 'one', 'several' or 'ordered'"),
+    ],
+)
+def test_labels_that_do_not_go_with_the_rest_are_named(about: str, message: str) -> None:
+    masks = '[model]\nkind = "pixel-linear"\n' if "segmentation" in about else ""
+    text = f'[study]\nname = "x"\npurpose = "y"\n{about}\n{masks}[hospitals]\n'
+    with pytest.raises(StudyError) as refused:
+        Study.parse(text, "study.toml")
+    assert message in refused.value.message

@@ -20,6 +20,10 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A public key as 64 hex digits."""
+Labels = Literal["one", "several", "ordered"]
+"""How an image is labelled: with one class; with any of the classes, or none; with one, where the classes are grades."""
+SEPARATOR = "|"
+"""Between the classes of an image that has several."""
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -29,6 +33,7 @@ class _Section(BaseModel):
 
 class About(_Section):
     """What the study is for. In a segmentation the first class is the background, and a mask has one for each pixel.
+    In a classification `labels` says whether an image has one class, several, or one of ordered ones, the lowest first.
 
     After the day `expires` no hospital answers any more; `primum train` fills in a day where none is said. `asked`:
     when it was handed in, in seconds since 1970; filled in then."""
@@ -36,6 +41,7 @@ class About(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     purpose: Annotated[str, Field(min_length=1, max_length=2000)]
     task: Literal["classification", "segmentation"] = "classification"
+    labels: Labels = "one"
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=100)]
     expires: datetime.date | None = None
     asked: Annotated[int, Field(ge=0)] | None = None
@@ -132,6 +138,7 @@ class UNetModel(_Section):
 
 
 _EXACT_LOOKS = 10  # that a study without privacy takes at most: they cost nothing, because nothing is promised
+_FEWEST_GRADES = 3
 MASK_MODELS = (PixelModel, UNetModel)
 PIXEL_MODELS = (SmallNetworkModel, ResidualModel, UNetModel)
 
@@ -291,6 +298,7 @@ class Study(_Section):
     def _consistent(self) -> "Study":
         for broken, message in (
             *_of_task(self),
+            *_of_labels(self.study),
             *_of_images(self.images),
             *_of_privacy(self.privacy),
             *_of_patients(self),
@@ -349,6 +357,24 @@ def _of_task(study: "Study") -> Rules:
             study.augmentation is not None and not isinstance(study.model, PIXEL_MODELS),
             f'[augmentation] does not go with model.kind = "{kind}", whose features are computed once: leave it out, or '
             f"take {', '.join(learned)}",
+        ),
+    )
+
+
+def _of_labels(about: About) -> Rules:
+    labels, classes = about.labels, about.classes
+    return (
+        (
+            labels != "one" and about.task == "segmentation",
+            f'study.labels = "{labels}" does not go with task = "segmentation", where each pixel has one class: leave it out',
+        ),
+        (
+            labels == "ordered" and len(classes) < _FEWEST_GRADES,
+            f'study.labels = "ordered" needs {_FEWEST_GRADES} classes or more, there are {len(classes)}: of two, leave it out',
+        ),
+        (
+            labels == "several" and any(SEPARATOR in name for name in classes),
+            f'with study.labels = "several" no name in study.classes may hold {SEPARATOR}, which stands between names',
         ),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from tests.command import run_command
-from tests.imaging.samples import WHEEL, two_classes
+from tests.imaging.samples import WHEEL, png, two_classes
 
 from primum.cli.inspect import command
 from primum.errors import DataError
@@ -48,3 +48,20 @@ def test_a_page_for_this_hospital_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(page.stat().st_mode) == 0o600 and "stays in this hospital" in page.read_text()
     ended = CliRunner().invoke(command, [*arguments, str(tmp_path / "gone" / "page.html"), "--json"])
     assert isinstance(ended.exception, DataError) and "Make it first" in str(ended.exception)
+
+
+def test_images_with_several_classes_are_counted_in_each(tmp_path: Path) -> None:
+    rows = ["1,1,0", "0,0,0", "0,1,0", "0,0,1", "1,0,0", "1,0,1"]
+    for number, _ in enumerate(rows):
+        png(tmp_path / "in" / f"p{number}_0.png")
+    lines = "".join(f"p{number}_0.png,{row}\n" for number, row in enumerate(rows))
+    (tmp_path / "in" / "labels.csv").write_text("file,Mass,Edema,Hernia\n" + lines)
+    page, asked = tmp_path / "page.html", [str(tmp_path / "in"), "--patient", r"^(p\d+)_"]
+    told = CliRunner().invoke(command, [*asked, "--json", "--html", str(page)])
+    found = json.loads(told.stdout)
+    assert (found["labels"], found["images"]) == ("several", 6)
+    assert {name: one["images"] for name, one in found["classes"].items()} == {"Edema": 2, "Hernia": 2, "Mass": 3}
+    assert "an image may be in several lines, or in none" in page.read_text()
+    assert "any number of these classes, or none" in CliRunner().invoke(command, asked).stdout
+    refused = CliRunner().invoke(command, [*asked, "--labels", "one"])
+    assert isinstance(refused.exception, DataError) and "must have one column `label`" in refused.exception.message

@@ -23,10 +23,11 @@ from primum.diagnosis.deployment import PublicFile, load_public
 from primum.diagnosis.roles import RoleCard, free_address, make_role
 from primum.imaging import Preparation
 from primum.keys.identity import Identity
+from primum.models.answers import outputs_for
 from primum.models.card import Card, TrainedModel, load_model, save_model
 from primum.models.feature_map import ScatteringCard
-from primum.models.linear import outputs_for
 from primum.models.scattering import FrontEnd
+from primum.study import Labels
 
 MAIN = "from primum.cli import main; main()"
 PRIMUM = [sys.executable, "-c", MAIN]
@@ -34,11 +35,17 @@ SIZE, SCALES = 16, 1
 START_SECONDS = 60
 
 
-def make_model(folder: Path, classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"), norm: float = 6.0) -> TrainedModel:
+def make_model(
+    folder: Path,
+    classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
+    norm: float = 6.0,
+    labels: Labels = "one",
+) -> TrainedModel:
     """A model with random weights of length `norm`, saved and loaded again."""
     front_end = FrontEnd(SIZE, SCALES)
-    weight = torch.randn(outputs_for(len(classes)), front_end.dimension)
+    weight = torch.randn(outputs_for(len(classes), labels), front_end.dimension)
     card = Card(
+        labels=labels,
         classes=classes,
         front_end=ScatteringCard(size=SIZE, scales=SCALES),
         preparation=Preparation(SIZE).to_card(),

@@ -134,3 +134,29 @@ def test_json_is_written_once_and_says_nothing_of_a_patient(tmp_path: Path) -> N
         write_diagnosis_json(FOUND, ALGORITHM, out, issued=NOW)
     with pytest.raises(DataError, match="time zone"):
         diagnosis_json(FOUND, ALGORITHM, issued=datetime(2026, 1, 1))
+
+
+def test_of_several_classes_each_probability_stands_by_itself(tmp_path: Path) -> None:
+    several = {"Mass": 0.9, "Edema": 0.7, "Hernia": 0.1}
+    source = radiograph(tmp_path / "chest.dcm")
+    write_structured_report([source], several, ALGORITHM, tmp_path / "report.dcm", labels="several")
+    numbers = [item for item in _walk(pydicom.dcmread(tmp_path / "report.dcm")) if item.get("ValueType") == "NUM"]
+    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in numbers] == list(several.values())
+    told = json.loads(diagnosis_json(several, ALGORITHM, issued=NOW, labels="several"))
+    assert told["conclusion"].endswith("Classes with a probability above 1/2: Mass (0.900), Edema (0.700).")
+    none = json.loads(diagnosis_json({"Mass": 0.2, "Edema": 0.3}, ALGORITHM, issued=NOW, labels="several"))
+    assert none["conclusion"].endswith("above 1/2: none.")
+    with pytest.raises(DataError, match="with the sum 1"):
+        diagnosis_json(several, ALGORITHM, issued=NOW)
+    with pytest.raises(DataError, match="not between 0 and 1"):
+        diagnosis_json({"Mass": 1.2, "Edema": 0.3}, ALGORITHM, issued=NOW, labels="several")
+
+
+def test_of_ordered_classes_the_grade_is_told_which_need_not_be_the_most_probable(tmp_path: Path) -> None:
+    grades = {"none": 0.4, "mild": 0.25, "severe": 0.35}
+    write_structured_report([radiograph(tmp_path / "eye.dcm")], grades, ALGORITHM, tmp_path / "r.dcm", labels="ordered")
+    codes_ = [item for item in _walk(pydicom.dcmread(tmp_path / "r.dcm")) if item.get("ValueType") == "CODE"]
+    graded = [item for item in codes_ if item.ConceptNameCodeSequence[0].CodeValue == "GRADE"]
+    assert [item.ConceptCodeSequence[0].CodeMeaning for item in graded] == ["mild"]
+    told = json.loads(diagnosis_json(grades, ALGORITHM, issued=NOW, labels="ordered"))
+    assert told["conclusion"].endswith("Grade: mild.")

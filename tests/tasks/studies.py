@@ -15,6 +15,7 @@ def study(
     members: int = 3,
     may_vanish: int = 0,
     classes: int = 2,
+    labels: str = "one",
     training: dict[str, Any] | None = None,
     aggregation: dict[str, Any] | None = None,
     **privacy: Any,
@@ -22,7 +23,7 @@ def study(
     """Sixteen pixels, two scales, 20 rounds; `privacy` as keys of its section, or privacy=None."""
     asked = {"patients": 300, "epsilon": 3.0, "delta": 1e-5} | privacy
     return Study(
-        study=About(name="small", purpose="a test", classes=tuple("abcdef"[:classes])),
+        study=About(name="small", purpose="a test", classes=tuple("abcdef"[:classes]), labels=labels),
         images=Images(size=16),
         model=Model(scales=2, angles=4),
         training=Training(**({"rounds": 20, "learning_rate": 4.0} | (training or {}))),

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from primum.rng import Stream
-from primum.tasks.figures import binary_figures, confusion_figures
+from primum.tasks.figures import binary_figures, confusion_figures, ordered_figures, several_figures, weighted_kappa
 
 BINS = 8
 NEGATIVE = np.array([0.45, 0.25, 0.12, 0.08, 0.05, 0.03, 0.02, 0.0])
@@ -109,3 +109,73 @@ def test_no_figure_leaves_zero_to_one() -> None:
     counts = np.array([[-5.0, 0, 0, 0, 0, 0, 0, 9], [9.0, 0, 0, 0, 0, 0, 0, -5]])
     figures = binary_figures(counts, 4.0)
     assert all(0 <= figures[f"{name}{end}"] <= 1 for name in ("auc", "accuracy") for end in ("", "_low", "_high"))
+
+
+def test_figures_of_several_classes_are_those_of_each_and_their_means() -> None:
+    stream = Stream.public("several figures")
+    each = [np.array([sample(stream, NEGATIVE, 300 - n), sample(stream, POSITIVE, n)]) for n in (40, 150)]
+    figures = several_figures(np.array([*each, np.array([np.full(BINS, 9.0), np.zeros(BINS)])]), 0.0, ("a", "b", "c"))
+    alone = [binary_figures(counts, 0.0) for counts in each]
+    for name, one in zip("ab", alone, strict=True):
+        assert {key: figures["by_class"][name][key] for key in ("auc", "auc_low", "accuracy")} == {
+            key: one[key] for key in ("auc", "auc_low", "accuracy")
+        }
+    assert figures["by_class"]["c"]["too_few"] and "auc" not in figures["by_class"]["c"]
+    assert figures["auc"] == pytest.approx(np.mean([one["auc"] for one in alone]), abs=1e-4)
+    assert np.array(figures["counts"]).shape == (3, 2, BINS)
+    assert several_figures(np.zeros((2, 2, BINS)), 1.0, ("a", "b"))["too_few"]
+
+
+def graded(stream: Stream, patients: int) -> np.ndarray:
+    """Counts [4, 4]: most are called right, some one grade off."""
+    chances = np.array([[0.32, 0.06, 0.01, 0], [0.05, 0.18, 0.06, 0.01], [0.01, 0.04, 0.1, 0.03], [0, 0.01, 0.02, 0.1]])
+    return sample(stream, chances.reshape(-1), patients).reshape(4, 4)
+
+
+def test_figures_of_grades_are_those_of_the_patients() -> None:
+    counts = graded(Stream.public("grades"), 500)
+    true, called = np.repeat(np.argwhere(counts >= 0), counts.reshape(-1).astype(int), axis=0).T
+    figures = ordered_figures(counts, 0.0)
+    assert figures["kappa"] == pytest.approx(cohen_kappa_score(true, called, weights="quadratic"), abs=1e-4)
+    assert figures["mae"] == pytest.approx(np.abs(true - called).mean(), abs=1e-4)
+    assert figures["accuracy"] == pytest.approx((true == called).mean(), abs=1e-4)
+    assert np.isnan(weighted_kappa(np.diag([5.0, 0, 0]))[0]) and "kappa" not in ordered_figures(np.diag([5.0, 0, 0]), 0)
+
+
+def test_the_slopes_of_kappa_are_its_slopes() -> None:
+    counts = graded(Stream.public("slopes"), 300)
+    kappa, slopes = weighted_kappa(counts)
+    for place in np.ndindex(counts.shape):
+        more = counts.copy()
+        more[place] += 1e-4
+        assert (weighted_kappa(more)[0] - kappa) / 1e-4 == pytest.approx(slopes[place], abs=1e-6)
+
+
+def test_intervals_of_grades_cover_about_95_percent() -> None:
+    truth, stream = ordered_figures(graded(Stream.public("many"), 400_000), 0.0), Stream.public("noisy grades")
+    runs, covered = 1000, {"mae": 0, "kappa": 0}
+    for _ in range(runs):
+        figures = ordered_figures(graded(stream, 300) + 3.0 * normal(stream, (4, 4)), 3.0)
+        for name in covered:
+            covered[name] += figures[f"{name}_low"] <= truth[name] <= figures[f"{name}_high"]
+    assert all(0.92 < count / runs < 0.98 for count in covered.values()), covered
+
+
+def test_what_noise_adds_to_kappa_on_average_is_taken_off() -> None:
+    stream = Stream.public("kappa under noise")
+    counts = graded(stream, 300)
+    noisy = [counts + 6.0 * normal(stream, (4, 4)) for _ in range(6000)]
+    with_care, without = (np.mean([weighted_kappa(table, noise)[0] for table in noisy]) for noise in (6.0, 0.0))
+    truth = weighted_kappa(counts)[0]
+    assert abs(with_care - truth) < 0.003 < 0.005 < without - truth
+
+
+def test_the_interval_of_a_mean_over_classes_that_go_together_covers() -> None:
+    """The same patients in every table, the worst case: the mean then varies as much as one class does."""
+    stream, runs, covered = Stream.public("together"), 500, 0
+    for _ in range(runs):
+        same = np.array([sample(stream, NEGATIVE, 120), sample(stream, POSITIVE, 80)])
+        counts = np.array([same + 0.3 * normal(stream, same.shape) for _ in range(3)])
+        figures = several_figures(counts, 0.3, "abc")
+        covered += figures["auc_low"] <= binned_auc(NEGATIVE, POSITIVE) <= figures["auc_high"]
+    assert 0.92 < covered / runs < 0.99

@@ -1,6 +1,7 @@
 """`primum train STUDY --ablate FOLDER`: where does accuracy go, to clipping or to noise?"""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,8 @@ def _images(study: "Study", folder: Path, test: Path | None, patient: str | None
     from primum.imaging.split import split_patients
 
     key, preparation = os.urandom(32), Preparation(**study.images.model_dump())
-    reader = read_masked_folder if study.study.task == "segmentation" else read_folder
+    labelled = partial(read_folder, labels=study.study.labels)
+    reader = read_masked_folder if study.study.task == "segmentation" else labelled
 
     def read(path: Path) -> "Dataset":
         source = PatientSource(patient, one_image_per_patient=patient is None)
@@ -73,11 +75,13 @@ def _table(result: "Ablation", count: int, masked: bool) -> object:
     from rich.table import Table
 
     drawn = Table(title=f"the same study three times; {count} images that none of them saw")
-    for column in ("", "Dice" if masked else "accuracy", "AUC"):
+    graded = result.neither.kappa is not None
+    for column in ("", "Dice" if masked else "accuracy", "weighted kappa" if graded else "AUC"):
         drawn.add_column(column, justify="left" if not column else "right")
 
     def row(name: str, quality: "Quality") -> None:
-        drawn.add_row(name, f"{quality.accuracy:.3f}", "-" if quality.auc is None else f"{quality.auc:.3f}")
+        ranked = quality.kappa if graded else quality.auc
+        drawn.add_row(name, f"{quality.accuracy:.3f}", "-" if ranked is None else f"{ranked:.3f}")
 
     row("without clipping, without noise", result.neither)
     row("clipping alone", result.clipped)
@@ -87,7 +91,7 @@ def _table(result: "Ablation", count: int, masked: bool) -> object:
 
 def _advice(result: "Ablation") -> str:
     def figure(quality: "Quality") -> float:
-        return quality.accuracy if quality.auc is None else quality.auc
+        return next((one for one in (quality.auc, quality.kappa) if one is not None), quality.accuracy)
 
     clipping = figure(result.neither) - figure(result.clipped)
     noise = figure(result.clipped) - figure(result.private)

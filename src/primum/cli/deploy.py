@@ -27,6 +27,9 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--only-class", is_flag=True, help="ONNX: only the class comes out, no logit."),
         click.option(
+            "--several", is_flag=True, help="ONNX: an image may have several of the classes; a logit of each comes out."
+        ),
+        click.option(
             "--coarse", is_flag=True, help="Cut answers to 8 fractional bits: honest questions tell less of the model."
         ),
     )
@@ -48,6 +51,7 @@ def open_described(model: Path, asked: dict[str, Any]) -> "Deployable":
         std=numbers_of(asked["std"]),
         calibration=public_images(asked["calibrate"]),
         only_class=asked["only_class"],
+        several=asked["several"],
     )
     with Console(stderr=True).status(f"Compiling {model} and comparing it with itself in clear ..."):
         return open_model(model, said, coarse=asked["coarse"])

@@ -37,7 +37,7 @@ def command(
     carry: Path | None,
     from_answers: Path | None,
 ) -> None:
-    """Clinician or patient: probabilities per class, or a mask, without any server reading the image.
+    """Clinician or patient: probabilities per class, a grade, or a mask, without any server reading the image.
 
     IMAGES are pictures, and for a model that draws masks volumes too: NIfTI, NRRD, a folder of one DICOM series.
 
@@ -99,7 +99,7 @@ def _print_json(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None:
     rows = [
         {
             "image": name,
-            "diagnosis": one.best,
+            "diagnosis": list(one.called) if one.labels == "several" else one.called[0],
             **_figures(one),
             "number": one.number,
             "seconds": None if math.isnan(one.seconds) else one.seconds,
@@ -116,7 +116,7 @@ def _figures(one: "Diagnosis") -> dict[str, dict[str, float]]:
         return {"shares": dict(zip(one.classes, one.probabilities, strict=True))}
     return {
         "probabilities": dict(zip(one.classes, one.probabilities, strict=True)),
-        "logits": dict(zip(one.classes, one.logits, strict=True)),
+        "logits": dict(zip(one.logit_names, one.logits, strict=True)),
     }
 
 
@@ -128,7 +128,7 @@ def _print_table(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None
     table = Table("image", *map(escape, diagnoses[0].classes))
     for name, one in zip(names, diagnoses, strict=True):
         cells = [
-            f"[bold]{value:.1%}[/bold]" if kind == one.best else f"{value:.1%}"
+            f"[bold]{value:.1%}[/bold]" if kind in one.called else f"{value:.1%}"
             for kind, value in zip(one.classes, one.probabilities, strict=True)
         ]
         table.add_row(escape(Path(name).name), *cells)
@@ -138,6 +138,11 @@ def _print_table(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None
     seconds = sum(one.seconds for one in diagnoses) / len(diagnoses)
     took = "" if math.isnan(seconds) else f"{seconds:.2f} s and "
     what = "share of the picture" if diagnoses[0].mask is not None else "probability"
+    bold = {
+        "one": "",
+        "several": "Each class by itself: an image may have several, or none; above 50 % is bold. ",
+        "ordered": "Bold is the grade: the highest that is reached with more than 50 %. ",
+    }[diagnoses[0].labels]
     console.print(
-        f"{took}{size / 1e6:.2f} MB an image. A {what} is the model's opinion, not a finding.", soft_wrap=True
+        f"{bold}{took}{size / 1e6:.2f} MB an image. A {what} is the model's opinion, not a finding.", soft_wrap=True
     )

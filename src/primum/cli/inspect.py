@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from primum.cli import options
 from primum.cli.progress import bar
 from primum.imaging import Intake, PatientSource, Preparation, Problem, holds_masks, read_folder, read_masked_folder
 from primum.imaging.archive import Unpacked, unpacked
+from primum.study import Labels
 
 
 @click.command()
@@ -21,6 +24,7 @@ from primum.imaging.archive import Unpacked, unpacked
 @click.option(
     "--one-image-per-patient", "single", is_flag=True, help="An image that names no patient is one's only one."
 )
+@options.labels
 @click.option("--size", default=64, show_default=True, help="Pixels a side at which images are compared.")
 @click.option("--channels", default=1, show_default=True, help="1 for grey, 3 for colour.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
@@ -28,16 +32,23 @@ from primum.imaging.archive import Unpacked, unpacked
     "--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails and suspects, for you alone."
 )
 def command(
-    folder: Path, pattern: str | None, single: bool, size: int, channels: int, as_json: bool, page: Path | None
+    folder: Path,
+    pattern: str | None,
+    single: bool,
+    labels: Labels | None,
+    size: int,
+    channels: int,
+    as_json: bool,
+    page: Path | None,
 ) -> None:
     """Show what a node would offer from FOLDER, and every file that it could not use, with the reason.
 
-    FOLDER holds one folder per class, or a labels.csv (file,label,patient); or images with masks (images/ beside masks/,
+    FOLDER holds one folder per class, or a labels.csv (file,label,patient; or a column per class); or images with masks (images/ beside masks/,
     or dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
     """
     with unpacked(folder) as opened:
         preparation, patients = Preparation(size=size, channels=channels), PatientSource(pattern, single)
-        intake = _read(opened, preparation, patients, quiet=as_json)
+        intake = _read(opened, preparation, patients, labels, quiet=as_json)
         if as_json:
             print(json.dumps(summary(intake), ensure_ascii=False))
         else:
@@ -46,9 +57,11 @@ def command(
             _write_page(intake, opened.folder, page, folder.resolve().name, quiet=as_json)
 
 
-def _read(opened: Unpacked, preparation: Preparation, patients: PatientSource, *, quiet: bool) -> Intake:
+def _read(
+    opened: Unpacked, preparation: Preparation, patients: PatientSource, labels: Labels | None, *, quiet: bool
+) -> Intake:
     """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
-    read = read_masked_folder if holds_masks(opened.folder) else read_folder
+    read = read_masked_folder if holds_masks(opened.folder) else partial(read_folder, labels=labels)
     with bar("reading", quiet=quiet) as report:
         intake = read(
             opened.folder,
@@ -75,6 +88,7 @@ def summary(intake: Intake) -> dict[str, object]:
     return {
         "images": len(intake.dataset),
         "patients": intake.dataset.patient_count,
+        "labels": intake.labels,
         "classes": {
             name: {"images": intake.classes[name], "patients": intake.patients[name]} for name in intake.dataset.classes
         },
@@ -94,6 +108,8 @@ def show(intake: Intake, console: Console) -> None:
     offer.add_section()
     offer.add_row("all", str(len(intake.dataset)), str(intake.dataset.patient_count))
     console.print(offer)
+    if intake.labels == "several":
+        console.print("note: an image has any number of these classes, or none: the lines need not add up")
     console.print("formats: " + ", ".join(f"{count} {name}" for name, count in intake.formats.items()))
     for notice in intake.notices:
         console.print(Text(f"note: {notice}"))

@@ -1,12 +1,16 @@
 """`primum node`: the data owner's one command."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from primum.cli import options
 from primum.cli.output import print_json, sayer
 from primum.logs import Form, kept
+
+if TYPE_CHECKING:
+    from primum.study import Labels
 
 
 @click.command()
@@ -24,6 +28,7 @@ from primum.logs import Form, kept
 )
 @options.patient
 @options.single
+@options.labels
 @click.option("--rotate-transport", is_flag=True, help="Make another key for the connection; the identity stays.")
 @click.option("--device", help="Where gradients are computed: cpu (the default), cuda, cuda:1. Remembered.")
 @options.proxy
@@ -37,6 +42,7 @@ def command(
     state: Path,
     patient: str | None,
     single: bool,
+    labels: "Labels | None",
     rotate_transport: bool,
     device: str | None,
     proxy: str | None,
@@ -71,7 +77,7 @@ def command(
         Accelerator.named(device)
     opened = NodeState.open(state)
     settings = opened.folder / "node.toml"
-    remember(settings, patient=patient, single=single, proxy=proxy, authority=authority, device=device)
+    remember(settings, patient=patient, single=single, proxy=proxy, authority=authority, device=device, labels=labels)
     if rotate_transport:
         (opened.folder / "transport.pem").unlink(missing_ok=True)
     figures = NodeFigures(opened.folder, HUB, lambda: join.certificate)

@@ -50,3 +50,8 @@ patient = click.option(
 single = click.option(
     "--one-image-per-patient", "single", is_flag=True, help="An image that names no patient is one's only one."
 )
+labels = click.option(
+    "--labels",
+    type=click.Choice(["one", "several", "ordered"]),
+    help="Classes of an image, where no study says it: one; several; one grade.  [default: as labels.csv has them]",
+)

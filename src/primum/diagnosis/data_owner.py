@@ -28,12 +28,13 @@ from primum.diagnosis.tokens import Permit
 from primum.errors import InputError, ModelError, PeerError
 from primum.imaging import Preparation
 from primum.keys.sealing import SealingKey
+from primum.models.answers import CALLED, grades_of, outputs_for, probabilities_of
 from primum.models.card import Card, NetworkCard
-from primum.models.linear import outputs_for
 from primum.mpc.check import elements
 from primum.mpc.program import Program
 from primum.mpc.share import ROLES
 from primum.state_folder import make_private
+from primum.study import Labels
 from primum.wire import Message
 
 _AT_ONCE: Final = 16
@@ -50,6 +51,8 @@ Progress = Callable[[int], None]
 class Diagnosis:
     """What the data owner learns of one image: a probability and a logit per class, or a mask.
 
+    `labels`: whether the image has one class, or several (whose probabilities are each by themselves and do not sum to 1),
+    or a grade (then `logits` are those of the thresholds, `logit_names` says of which).
     `mask`: uint8 [size, size] at the prepared size, of a volume [slices, size, size], the most probable class of each
     pixel; then `probabilities` are the classes' shares of the image, and there are no logits. `seconds` and `bytes` (sent
     and received, both servers) are its part of the request it was in; of a volume they are added up, though requests run
@@ -65,12 +68,31 @@ class Diagnosis:
     bytes: int
     model: str
     mask: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    labels: Labels = "one"
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The most probable class (of a mask the largest); of several all above 1/2, perhaps none; or the grade."""
+        if self.labels == "several":
+            return tuple(name for name, p in zip(self.classes, self.probabilities, strict=True) if p > CALLED)
+        if self.labels == "ordered":
+            return (self.classes[int(grades_of(torch.tensor([self.logits], dtype=torch.float64)))],)
+        values = self.logits if self.mask is None else self.probabilities
+        return (self.classes[max(range(len(self.classes)), key=values.__getitem__)],)
 
     @property
     def best(self) -> str:
-        """The most probable class; of a mask the largest."""
-        values = self.logits if self.mask is None else self.probabilities
-        return self.classes[max(range(len(self.classes)), key=values.__getitem__)]
+        """The most probable class, also of several; of a mask the largest, of ordered classes the grade."""
+        if self.labels == "several":
+            return self.classes[max(range(len(self.classes)), key=self.probabilities.__getitem__)]
+        return self.called[0]
+
+    @property
+    def logit_names(self) -> tuple[str, ...]:
+        """What each of `logits` is of: a class, or a threshold between grades."""
+        if self.labels != "ordered":
+            return self.classes
+        return tuple(f"{name} or higher" for name in self.classes[1:])
 
 
 class Names(Message, frozen=True):
@@ -87,8 +109,12 @@ class ImagePath(ABC):
         self.preparation = Preparation.from_card(card.preparation)
         self.classes, self.masks = card.classes, card.task == "segmentation"
         *places, outputs = program.wire(program.output).shape
+        self.labels = card.labels_of(outputs) if isinstance(card, NetworkCard) else card.labels
         side = self.preparation.size if self.masks else 1
-        if places != [side, side] or outputs not in (outputs_for(len(card.classes)), len(card.classes)):
+        fitting = {outputs_for(len(card.classes), self.labels)}
+        if self.labels == "one":
+            fitting.add(len(card.classes))  # two classes may have an output each
+        if places != [side, side] or outputs not in fitting:
             raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
 
     @classmethod
@@ -114,7 +140,7 @@ class ImagePath(ABC):
 
     @abstractmethod
     def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """[n, classes] of outputs [n, classes]."""
+        """[n, classes] of outputs [n, classes], or of the thresholds of ordered classes [n, classes - 1]."""
 
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
         """The images, clipped to [0, 1] so that the model's ranges hold; InputError for another shape."""
@@ -146,7 +172,7 @@ class FeaturePath(ImagePath):
         return features.reshape(len(features), 1, 1, -1)
 
     def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return _softmax(logits)
+        return _probabilities(logits, self.labels)
 
 
 class PixelPath(ImagePath):
@@ -157,8 +183,7 @@ class PixelPath(ImagePath):
         size, channels = self.preparation.size, self.preparation.channels
         if program.wire(program.input).shape != (size, size, channels) or not self._fits(card, channels):
             raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
-        # the softmax of [0, z] is the sigmoid of one output z
-        self._ending = "softmax" if program.wire(program.output).size == 1 else card.ending
+        self._ending = card.ending if program.wire(program.output).size > 1 else "softmax"
         self._mean = torch.tensor(card.mean or (0.0,) * channels).reshape(-1, 1, 1)
         self._std = torch.tensor(card.std or (1.0,) * channels).reshape(-1, 1, 1)
 
@@ -172,13 +197,7 @@ class PixelPath(ImagePath):
         return pixels
 
     def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        match self._ending:
-            case "softmax":
-                return _softmax(logits)
-            case "sigmoid":
-                return 1 / (1 + np.exp(-logits))
-            case "argmax":
-                return _winners(logits)
+        return _winners(logits) if self._ending == "argmax" else _probabilities(logits, self.labels)
 
 
 def _winners(outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -193,10 +212,9 @@ def _winners(outputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return winners
 
 
-def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
+def _probabilities(logits: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = probabilities_of(torch.from_numpy(logits), labels).numpy()
+    return found
 
 
 def diagnose(
@@ -316,10 +334,11 @@ def _diagnoses(
             Diagnosis(path.classes, _areas(mask, len(path.classes)), (), first + place, seconds, size, model, mask)
             for place, mask in enumerate(masks)
         ]
-    return [
+    told = [
         Diagnosis(path.classes, tuple(map(float, p)), tuple(map(float, z)), first + place, seconds, size, model)
         for place, (p, z) in enumerate(zip(path.probabilities(logits), logits, strict=True))
     ]
+    return [replace(one, labels=path.labels) for one in told]
 
 
 def _areas(mask: npt.NDArray[np.uint8], classes: int) -> tuple[float, ...]:

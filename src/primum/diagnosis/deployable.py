@@ -19,13 +19,15 @@ from pydantic import ValidationError
 from primum.compiler import Compiled, Wish, compile_module, drawn_images
 from primum.compiler.compiled import TOLERANCE, compile_read
 from primum.compiler.from_onnx import graph_of_onnx
+from primum.compiler.graph import Graph
 from primum.compiler.linear import COARSE_FRACTION, linear_program
 from primum.errors import InputError, ModelError
 from primum.imaging import Preparation, read_image
+from primum.models.answers import outputs_for
 from primum.models.card import NetworkCard, TrainedModel, load_model
-from primum.models.linear import outputs_for
 from primum.mpc.program import Program
 from primum.ring import Ring
+from primum.study import Labels
 from primum.wire import Message, encode
 
 _MOST_CALIBRATION: Final = 32
@@ -93,7 +95,7 @@ def deployable_network(compiled: Compiled, card: NetworkCard, *, coarse: bool = 
     """A compiled network, whose every layer runs encrypted. ModelError where card and network contradict each other."""
     program = compiled.program
     outputs = program.wire(program.output).size
-    if outputs != outputs_for(len(card.classes)) and outputs != len(card.classes):
+    if outputs not in (outputs_for(len(card.classes)), len(card.classes)):
         raise ModelError(f"The network has {outputs} outputs for {len(card.classes)} classes.", "Name every class.")
     program = _coarse(program) if coarse else program
     return Deployable(program, compiled.weights, msgspec.json.decode(card.model_dump_json()))
@@ -105,7 +107,8 @@ class Description:
 
     `size`: pixels a side where the file leaves it open. `calibration`: public images; never a hospital's: what they
     show of its range would leave. `only_class`: the class comes out and nothing else; so it is, too, where the file ends
-    in ArgMax.
+    in ArgMax. `several`: its outputs are logits of classes of which an image may have several, and no softmax makes
+    probabilities of them; so it is, too, where the file ends in a sigmoid of more than one output.
     """
 
     classes: tuple[str, ...] = ()
@@ -114,6 +117,7 @@ class Description:
     std: tuple[float, ...] = ()
     calibration: tuple[Path, ...] = ()
     only_class: bool = False
+    several: bool = False
     about: str = ""
 
 
@@ -125,13 +129,39 @@ def open_model(path: Path, description: Description, *, coarse: bool = False) ->
     """
     if path.suffix.lower() != ".onnx":
         if description != Description():
+            _refuse_only_class(path, description, load_model(path).card.labels)
             raise InputError(f"{path} is a model of Primum; it has a card.", "Classes and the rest are for ONNX files.")
         return deployable_model(load_model(path), coarse=coarse)
     return _open_network(path, description, coarse)
 
 
+def _refuse_only_class(path: Path, said: Description, labels: Labels) -> None:
+    """InputError where one class is asked for of a model that tells no single one."""
+    if said.only_class and labels == "several":
+        raise InputError(
+            f"An image may have several of the classes of {path}: `--only-class` would name one and hide the others.",
+            "Leave --only-class out; a probability of each class comes out.",
+        )
+    if said.only_class and labels == "ordered":
+        raise InputError(
+            f"The outputs of {path} are thresholds between grades: the largest of them is no grade.",
+            "Leave --only-class out; the grade follows from the thresholds.",
+        )
+
+
+def _several(path: Path, said: Description, graph: Graph) -> bool:
+    """Whether an image may have several of the network's classes; InputError where file and description disagree."""
+    several = graph.shapes[graph.output][0] > 1 and (said.several or graph.ending == "sigmoid")
+    if said.several and not (several and graph.ending in ("none", "sigmoid")):
+        ends = f"ends in {graph.ending}" if graph.ending != "none" else "has one output"
+        raise InputError(f"{path} {ends}: it tells one class, not several.", "Leave --several out.")
+    _refuse_only_class(path, said, "several" if several else "one")
+    return several
+
+
 def _open_network(path: Path, said: Description, coarse: bool) -> Deployable:
     graph = graph_of_onnx(path, (0, said.size, said.size) if said.size else None)
+    several = _several(path, said, graph)
     channels, height, width = graph.shape
     if height != width or channels not in (1, 3):
         raise ModelError(f"{path} takes images of {channels} x {height} x {width}.", "Square ones are read, of 1 or 3.")
@@ -145,7 +175,8 @@ def _open_network(path: Path, said: Description, coarse: bool) -> Deployable:
     if (high, wide) != (1, 1):
         raise ModelError(f"{path} answers for {high} x {wide} places.", "A classifier gives one number a class.")
     classes = said.classes or tuple(f"class {place}" for place in range(max(2, outputs)))
-    card = _network_card(said, classes, preparation, _ENDINGS.get(compiled.ending, "softmax"))
+    ending = "sigmoid" if several else _ENDINGS.get(compiled.ending, "softmax")
+    card = _network_card(said, classes, preparation, ending)
     return deployable_network(compiled, card, coarse=coarse)
 
 

@@ -67,10 +67,11 @@ def _algorithm(diagnosis: Diagnosis, card: Mapping[str, Any]) -> Algorithm:
 def _write_class(source: Source, diagnosis: Diagnosis, algorithm: Algorithm, stem: Path) -> list[Path]:
     chances = dict(zip(diagnosis.classes, diagnosis.probabilities, strict=True))
     made = [Path(f"{stem}.report.json")]
-    write_diagnosis_json(chances, algorithm, made[0], issued=datetime.datetime.now(datetime.UTC))
+    issued = datetime.datetime.now(datetime.UTC)
+    write_diagnosis_json(chances, algorithm, made[0], issued=issued, labels=diagnosis.labels)
     if decode(source.path).format == "DICOM":
         made.append(Path(f"{stem}.report.dcm"))
-        write_structured_report([source.path], chances, algorithm, made[1])
+        write_structured_report([source.path], chances, algorithm, made[1], labels=diagnosis.labels)
     return made
 
 

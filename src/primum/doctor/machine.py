@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -136,7 +137,7 @@ def _images(state: Path, data: Path, patients: NodeSettings | None) -> Finding:
     try:
         settings = patients or NodeSettings.read(state / "node.toml")
         source = PatientSource(settings.patient, settings.one_image_per_patient)
-        read = read_masked_folder if holds_masks(data) else read_folder
+        read = read_masked_folder if holds_masks(data) else partial(read_folder, labels=settings.labels)
         intake = read(data, preparation=Preparation(), patients=source, pseudonym_key=os.urandom(32), progress=progress)
     except _Enough:
         words = f"{seen[0]:,} of {seen[1]:,} files looked at in {_READING:g} s"

@@ -16,6 +16,7 @@ def finished_weights(folder: Path, study: Study) -> bytes:
     same = (
         model.card.classes == study.study.classes
         and model.card.task == study.study.task
+        and model.card.labels == study.study.labels
         and model.card.front_end == plan.front_end_card
         and model.card.learned == plan.learned
     )

@@ -33,7 +33,7 @@ def explain(study: Study) -> str:
     sent = vector_bytes(plan)
     lines = [
         f"Study {study.study.name}: {study.study.purpose}",
-        f"Learns {', '.join(study.study.classes)} from images of {study.images.size} pixels; "
+        f"Learns {labels_in_words(study)} from images of {study.images.size} pixels; "
         f"{plan.dimension:,} weights on {model_in_words(study)}.",
         f"{plan.hospitals} hospitals{' (none named yet: figures for three)' if stood_in else ''}; "
         + _safety(plan.setup),
@@ -43,6 +43,21 @@ def explain(study: Study) -> str:
         f"{(sent * study.training.rounds) / 1e6:.1f} MB sent in all.",
     ]
     return "\n".join(lines)
+
+
+def labels_in_words(study: Study) -> str:
+    """The classes, and how many of them an image has where that is not one."""
+    classes = ", ".join(study.study.classes)
+    return {
+        "one": classes,
+        "several": f"{classes} (an image has any number of them)",
+        "ordered": f"{classes} (grades, the lowest first)",
+    }[study.study.labels]
+
+
+def task_in_words(study: Study) -> str:
+    """What is learned, for whoever has to decide."""
+    return f"{study.study.task}, classes {labels_in_words(study)}"
 
 
 def for_three(study: Study) -> Study:

@@ -16,7 +16,7 @@ from primum.study import Study
 
 LOOKS: Final = "looks.jsonl"
 _BEST: Final = "best.weights"
-_FIGURES: Final = ("dice", "auc", "accuracy")
+_FIGURES: Final = ("dice", "auc", "kappa", "accuracy")
 
 Figures = dict[str, Any]
 Weights = npt.NDArray[np.float32]
@@ -85,7 +85,8 @@ class Looks:
 
 
 def figure_of(figures: Figures) -> float | None:
-    """What models are compared by: Dice, else the area under the curve, else accuracy; None where there is none."""
+    """What models are compared by: Dice, else the area under the curve (of several classes the mean), else kappa, else
+    accuracy; None where there is none."""
     if figures.get("too_few"):
         return None
     return next((float(figures[name]) for name in _FIGURES if name in figures), None)

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, get_args
 
@@ -54,6 +55,7 @@ from primum.keys.certificate import ending
 from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.state_folder import make_private
+from primum.study import Labels
 from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
 
@@ -127,32 +129,37 @@ class Images:
     key: bytes = field(repr=False)
     progress: Callable[[int, int], None] | None = None
     cache: Path | None = None
-    _read: dict[tuple[Preparation, tuple[str, ...] | None], Intake] = field(default_factory=dict, repr=False)
+    _read: dict[tuple[Preparation, tuple[str, ...] | None, Labels | None], Intake] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def masked(self) -> bool:
         """Whether the folder holds images with masks."""
         return holds_masks(self.folder)
 
-    def intake(self, preparation: Preparation, classes: tuple[str, ...] | None = None) -> Intake:
-        """What the folder holds at that preparation."""
-        found = self._read.get((preparation, None))
-        if found is not None and found.dataset.classes == classes:
+    def intake(
+        self, preparation: Preparation, classes: tuple[str, ...] | None = None, labels: Labels | None = None
+    ) -> Intake:
+        """What the folder holds at that preparation; `classes` and `labels` of a study, else as node.toml and it say."""
+        found = self._read.get((preparation, None, None))
+        if found is not None and found.dataset.classes == classes and found.labels == labels:
             return found
-        if (preparation, classes) not in self._read:
-            source = PatientSource(self.settings.patient, self.settings.one_image_per_patient)
-            read = read_masked_folder if self.masked else read_folder
-            self._read[preparation, classes] = read(
+        if (preparation, classes, labels) not in self._read:
+            self._read[preparation, classes, labels] = self._reader(labels or self.settings.labels)(
                 self.folder,
                 classes,
                 preparation=preparation,
-                patients=source,
+                patients=PatientSource(self.settings.patient, self.settings.one_image_per_patient),
                 pseudonym_key=self.key,
                 progress=self.progress,
                 cache=self.cache,
                 cores=usable_cores(),
             )
-        return self._read[preparation, classes]
+        return self._read[preparation, classes, labels]
+
+    def _reader(self, labels: Labels | None) -> Callable[..., Intake]:
+        return read_masked_folder if self.masked else partial(read_folder, labels=labels)
 
     def cohorts(self, plan: Plan, share: float) -> Cohorts:
         """Features of the study's training and evaluation patients."""
@@ -160,7 +167,7 @@ class Images:
         if self.masked != (about.task == "segmentation"):
             holds = "images with masks" if self.masked else "images without masks"
             raise DataError(f"{self.folder} holds {holds}, the study is a {about.task}.", "Start a node on other data.")
-        data = self.intake(Preparation(**plan.study.images.model_dump()), about.classes).dataset
+        data = self.intake(Preparation(**plan.study.images.model_dump()), about.classes, about.labels).dataset
         with torch.no_grad():
             features = plan.front_end.features(data.images)
         evaluation = torch.from_numpy(split_patients(data.patients, share, self.key))

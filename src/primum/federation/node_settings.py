@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from primum.disk import write
 from primum.errors import InputError
 from primum.federation.way import ENVIRONMENT, check_proxy
-from primum.study import parse_toml, read_text
+from primum.study import Labels, parse_toml, read_text
 
 DIRECTLY: Final = "none"
 
@@ -17,7 +17,8 @@ DIRECTLY: Final = "none"
 class NodeSettings(BaseModel):
     """Where the patient of an image is named, when neither DICOM nor labels.csv says it (`patient`,
     `one_image_per_patient`); what the hospital's network puts before the coordinator (`proxy`, `authority` in PEM);
-    where gradients are computed (`device`: cpu, cuda, cuda:1)."""
+    where gradients are computed (`device`: cpu, cuda, cuda:1); how images are labelled where no study says it
+    (`labels`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,6 +27,7 @@ class NodeSettings(BaseModel):
     proxy: str | None = None
     authority: str | None = None
     device: str = "cpu"
+    labels: Labels | None = None
 
     @classmethod
     def read(cls, path: Path) -> "NodeSettings":
@@ -43,12 +45,13 @@ def remember(
     proxy: str | None,
     authority: Path | None,
     device: str | None = None,
+    labels: Labels | None = None,
 ) -> None:
     """Keep what is given, for the next start too; what is None (`single`: each image is its own patient) stays as it was.
 
     Mode 0600: a proxy's password may stand in it. InputError for a proxy or an authority that cannot be used.
     """
-    if not single and all(given is None for given in (patient, proxy, authority, device)):
+    if not single and all(given is None for given in (patient, proxy, authority, device, labels)):
         return
     settings = NodeSettings.read(path)
     changes = {
@@ -56,6 +59,7 @@ def remember(
         "one_image_per_patient": single or settings.one_image_per_patient,
         "proxy": chosen_proxy(proxy, settings),
         "device": settings.device if device is None else device,
+        "labels": settings.labels if labels is None else labels,
         "authority": settings.authority if authority is None else read_authority(authority),
     }
     kept = settings.model_copy(update=changes).model_dump(exclude_none=True)

@@ -20,7 +20,7 @@ from primum.dp import account
 from primum.dp.ledger import EVALUATION, TRAINING, Ledger
 from primum.errors import BudgetError, PeerError, Refused, StudyError
 from primum.federation.approval import NO, POLICY, WAITING, YES, Approval, Approvals, Request, Standing, end_of
-from primum.federation.explain import rounds_in_words, update_in_words
+from primum.federation.explain import rounds_in_words, task_in_words, update_in_words
 from primum.federation.memory import Memory
 from primum.federation.messages import (
     EVALUATE,
@@ -435,7 +435,7 @@ def describe(plan: Plan, asker: bytes) -> Mapping[str, str]:
     return {
         "Study": f"{study.study.name}: {study.study.purpose}",
         "Who asks": asker.hex(),
-        "Task": f"{study.study.task}, classes {', '.join(study.study.classes)}",
+        "Task": task_in_words(study),
         "Model": f"{study.model.kind}, {plan.dimension:,} weights, images of {study.images.size} pixels",
         "Privacy": promise,
         "Ends": str(study.study.expires or "no day is named"),

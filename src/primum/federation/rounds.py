@@ -289,6 +289,7 @@ class Rounds:
         study, plan = self._study, self._plan
         card = Card(
             task=study.study.task,
+            labels=study.study.labels,
             classes=study.study.classes,
             front_end=plan.front_end_card,
             learned=plan.learned,
@@ -319,6 +320,7 @@ class Rounds:
         members = len(self._members)
         return {
             "classes": list(self._study.study.classes),
+            "labels": self._study.study.labels,
             "privacy": privacy,
             "pinned": bool(self._pinned) and all(self._pinned.values()),
             "hospitals_private": figures,

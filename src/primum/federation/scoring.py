@@ -2,22 +2,31 @@
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from primum.disk import write
 from primum.federation.runs import write_json
-from primum.imaging import Dataset, PatientSource, Preparation, read_folder, read_masked_folder
-from primum.models.card import load_model
-from primum.study import Study
+from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_folder, read_masked_folder
+from primum.models.answers import grades_of, probabilities_of
+from primum.models.card import Card, load_model
+from primum.study import About, Study
 from primum.tasks import metrics
 from primum.tasks.look import outputs_of
 from primum.tasks.segmentation import mask_figures, masks_of
 
+Chances = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
 
 def read_test(test: Path, study: Study, patient: str | None) -> None:
     """DataError unless `test` can be scored when the study is over: read before anything is asked of a hospital."""
-    _read(test, study.study.task, study.study.classes, Preparation(**study.images.model_dump()), patient)
+    _read(test, study.study, Preparation(**study.images.model_dump()), patient)
 
 
 def score_test(folder: Path, test: Path, patient: str | None) -> None:
@@ -28,28 +37,43 @@ def score_test(folder: Path, test: Path, patient: str | None) -> None:
     """
     model = load_model(folder)
     card = model.card
-    data = _read(test, card.task, card.classes, Preparation.from_card(card.preparation), patient)
+    data = _read(test, card, Preparation.from_card(card.preparation), patient)
     if data.masked:
         found = masks_of(outputs_of(model.module, model.front_end.features(data.images)))
         figures = mask_figures(found, data.labels, data.classes, data.patients)
         _note(folder, figures)
         return
-    chances = model.probabilities(data.images).double().numpy()
+    outputs = model.logits(data.images)
+    chances = probabilities_of(outputs, card.labels).double().numpy()
+    called = grades_of(outputs).numpy() if card.labels == "ordered" else None
+    lines = [_line(card, place, data, chances, called) for place in range(len(data))]
+    write(folder / "predictions.jsonl", ("\n".join(map(json.dumps, lines)) + "\n").encode())
+    _note(folder, _figures(card, data, chances, called))
+
+
+def _line(card: Card, place: int, data: Dataset, chances: Chances, called: Labels | None) -> dict[str, Any]:
+    """One image: its label (of several 0 or 1 for each class), its probabilities, and its grade where there is one."""
+    label, row = data.labels[place].tolist(), chances[place].tolist()
+    alone = card.labels == "one" and len(card.classes) == 2
+    found = {"label": label, "probability": row[1] if alone else row}
+    return found if called is None else {**found, "predicted": int(called[place])}
+
+
+def _figures(card: Card, data: Dataset, chances: Chances, called: Labels | None) -> dict[str, Any]:
     labels = data.labels.numpy()
-    binary = len(model.card.classes) == 2
-    lines = [
-        json.dumps({"label": int(label), "probability": float(row[1]) if binary else row.tolist()})
-        for label, row in zip(labels, chances, strict=True)
-    ]
-    write(folder / "predictions.jsonl", ("\n".join(lines) + "\n").encode())
-    _note(folder, metrics.classification_figures(labels, chances, data.patients))
+    if card.labels == "several":
+        return metrics.several_figures(labels, chances, card.classes, data.patients)
+    if called is not None:
+        return metrics.grade_figures(labels, called, len(card.classes), data.patients)
+    return metrics.classification_figures(labels, chances, data.patients)
 
 
-def _read(test: Path, task: str, classes: tuple[str, ...], preparation: Preparation, patient: str | None) -> Dataset:
-    read = read_masked_folder if task == "segmentation" else read_folder
+def _read(test: Path, about: Card | About, preparation: Preparation, patient: str | None) -> Dataset:
+    labelled = partial(read_folder, labels=about.labels)
+    read: Callable[..., Intake] = read_masked_folder if about.task == "segmentation" else labelled
     return read(
         test,
-        classes,
+        about.classes,
         preparation=preparation,
         patients=PatientSource(patient, one_image_per_patient=True),
         pseudonym_key=os.urandom(32),

@@ -78,6 +78,7 @@ _ABOUT: Final[dict[Task, str]] = {
 name = "pneumonia"
 purpose = "Find pneumonia on chest X-rays of children."   # hospitals read this
 task = "classification"               # or "segmentation": a mask for each image
+labels = "one"                        # "several" classes an image, or "ordered" ones: docs/how-to/labels.md
 classes = ["NORMAL", "PNEUMONIA"]     # the hospitals' folders have these names""",
     "segmentation": """\
 name = "lungs"

@@ -13,8 +13,8 @@ from primum.errors import DataError
 class Dataset:
     """Prepared images with labels. Prints counts, never content.
 
-    `images`: float32 [n, channels, size, size] in [0, 1]. `labels`: indices into `classes`, int64 [n]; or masks, uint8
-    [n, size, size], a class for each pixel, where class 0 is the background. `patients`: n pseudonyms, equal where two
+    `images`: float32 [n, channels, size, size] in [0, 1]. `labels`: indices into `classes`, int64 [n]; where an image
+    has several, 0 or 1 for each, int64 [n, classes]; or masks, uint8 [n, size, size], a class for each pixel, where class 0 is the background. `patients`: n pseudonyms, equal where two
     images show one patient. `files`: n names relative to their folder; the slices of a volume have its name, in order.
     """
 
@@ -31,9 +31,11 @@ class Dataset:
         if self.images.ndim != 4 or self.images.dtype != torch.float32:
             raise ValueError("images are float32 [n, channels, size, size]")
         shape, kind = (self.images.shape[2:], torch.uint8) if self.masked else (torch.Size(), torch.int64)
+        shape = torch.Size([len(self.classes)]) if self.several else shape
         if self.labels.dtype != kind or self.labels.shape[1:] != shape:
-            raise ValueError("labels are int64 [n], or masks uint8 [n, size, size]")
-        if count and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < len(self.classes)):
+            raise ValueError("labels are int64 [n] or [n, classes], or masks uint8 [n, size, size]")
+        most = 2 if self.several else len(self.classes)
+        if count and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < most):
             raise ValueError("a label is not the index of a class")
 
     def __len__(self) -> int:
@@ -44,8 +46,13 @@ class Dataset:
 
     @property
     def masked(self) -> bool:
-        """Whether each image has a mask, and not one label."""
-        return self.labels.ndim > 1
+        """Whether each image has a mask, and no label."""
+        return self.labels.ndim > 2
+
+    @property
+    def several(self) -> bool:
+        """Whether each image may have several classes, or none."""
+        return self.labels.ndim == 2
 
     @property
     def patient_count(self) -> int:
@@ -54,9 +61,14 @@ class Dataset:
 
     def by_class(self) -> dict[str, int]:
         """Images of each class, in the order of `classes`; with masks: images in which a pixel is of it."""
+        return {name: int(shown.sum()) for name, shown in zip(self.classes, self.shows(), strict=True)}
+
+    def shows(self) -> list[Tensor]:
+        """For each class which images show it, bool [n]; with masks: in which a pixel is of it."""
+        if self.several:
+            return list(self.labels.bool().T)
         flat = self.labels.flatten(1) if self.masked else self.labels[:, None]
-        counts = [int((flat == place).any(1).sum()) for place in range(len(self.classes))]
-        return dict(zip(self.classes, counts, strict=True))
+        return [(flat == place).any(1) for place in range(len(self.classes))]
 
     def select(self, chosen: Iterable[bool]) -> "Dataset":
         """The images where `chosen` (n booleans) is true, in order."""

@@ -14,12 +14,14 @@ from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.cache import Found, Outcome
 from primum.imaging.dataset import Dataset
 from primum.imaging.image import Problem
-from primum.imaging.listing import Listed, Listing, list_folder
+from primum.imaging.labels_csv import Listed, classes_of
+from primum.imaging.listing import Listing, list_folder
 from primum.imaging.manifest import Manifest, Record
 from primum.imaging.patient import NoPatient, PatientSource, canonical, pseudonym, whose
 from primum.imaging.prepare import Preparation, prepare
 from primum.imaging.reader import decode
 from primum.imaging.reading import Job, Read, Reading, identifiers
+from primum.study import Labels
 
 FEWEST_PATIENTS: Final = 5
 """A folder with fewer patients is refused: nothing can be hidden among so few."""
@@ -46,9 +48,7 @@ class Intake:
     def of(cls, manifest: Manifest, images: Tensor, masks: Tensor | None = None) -> "Intake":
         """`images`, and `masks` where they are the labels, in the order of the records that are used."""
         used, classes = manifest.used, manifest.classes
-        labels = masks
-        if labels is None:
-            labels = torch.tensor([classes.index(record.label) for record in used], dtype=torch.int64)
+        labels = masks if masks is not None else _numbers([record.label for record in used], classes, manifest.labels)
         patients = tuple(record.patient for record in used for _ in range(record.images))
         files = tuple(record.file for record in used for _ in range(record.images))
         dataset = Dataset(images, labels, patients, files, classes)
@@ -64,11 +64,24 @@ class Intake:
         """Patients per class; with masks: patients of whom a pixel is of it."""
         if self.manifest:
             return self.manifest.patients
-        seen = {name: set[str]() for name in self.dataset.classes}
-        for labels, patient in zip(self.dataset.labels, self.dataset.patients, strict=True):
-            for label in labels.unique().tolist():
-                seen[self.dataset.classes[label]].add(patient)
-        return {name: len(who) for name, who in seen.items()}
+        data = self.dataset
+        return {
+            name: len({data.patients[place] for place in shown.nonzero()[:, 0].tolist()})
+            for name, shown in zip(data.classes, data.shows(), strict=True)
+        }
+
+    @property
+    def labels(self) -> Labels:
+        """How many classes an image has."""
+        return self.manifest.labels if self.manifest else ("several" if self.dataset.several else "one")
+
+
+def _numbers(named: Sequence[str], classes: tuple[str, ...], labels: Labels) -> Tensor:
+    """Int64 [n], the place of each image's class; of several 0 or 1 for each, [n, classes]."""
+    if labels != "several":
+        return torch.tensor([classes.index(label) for label in named], dtype=torch.int64)
+    found = [[name in classes_of(label, labels) for name in classes] for label in named]
+    return torch.tensor(found, dtype=torch.int64).reshape(len(named), len(classes))
 
 
 @dataclass(frozen=True)
@@ -134,21 +147,24 @@ def read_folder(
     cache: Path | None = None,
     cores: int = 1,
     fewest: int = FEWEST_PATIENTS,
+    labels: Labels | None = None,
 ) -> Intake:
     """Read every image of `folder` (class folders, or labels.csv) at the prepared size; archives are unpacked first.
 
     What cannot be used is set aside by name and reason, and the reading goes on: unreadable, empty, truncated or flat
-    files, masks, colour where grey is asked, exact copies, images without a patient, and all images of a patient who is
-    in two classes (each image is meant to show one class; such files have usually been sorted wrongly).
+    files, masks, colour where grey is asked, exact copies, images without a patient, and where an image has one class all
+    images of a patient who is in two (such files have usually been sorted wrongly; of several classes, or of grades, the
+    images of a patient may differ).
     `classes`: those of a study, else the ones found, sorted. `progress(done, total)` is called after each file.
     `cache`: a private folder in which prepared images are kept, in clear (cache.py); what did not change is not decoded
     again. `cores`: processes that decode, where there is much to decode. `fewest`: patients that a hospital must have.
+    `labels`: as the study says; None: several classes an image where labels.csv has them (`list_folder`), else one.
 
     Raises DataError where the folder, a class or the number of patients makes it unusable as a whole, MachineError
     where the cache cannot be written.
     """
     with unpacked(folder) as opened, Reading(cache, preparation, "labels", pseudonym_key) as reading:
-        listing = list_folder(opened.folder, classes)
+        listing = list_folder(opened.folder, classes, labels)
         problems = [*opened.problems, *listing.problems]
         reads: list[_Read] = []
         seen: dict[str, Read] = {}
@@ -166,7 +182,7 @@ def read_folder(
         reads = _checked(folder, listing, reads, problems, nameless, fewest)
         records = (*(read.record() for read in reads), *set_aside(problems, seen, _labels(listing)))
         manifest, images, _ = reading.finish(
-            opened.folder, listing.classes, records, _all_notices(opened, listing, reads)
+            opened.folder, listing.classes, records, _all_notices(opened, listing, reads), listing.labels
         )
     return Intake.of(manifest, images)
 
@@ -220,7 +236,8 @@ def _checked(
     if nameless and not reads:
         raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
     reads = drop_copies(reads, lambda read: read.listed.file, "picture", problems)
-    reads = _drop_two_classes(folder, reads, problems)
+    if listing.labels == "one":
+        reads = _drop_two_classes(folder, reads, problems)
     _check_enough(folder, listing, reads, problems, fewest)
     return reads
 
@@ -250,7 +267,8 @@ def _drop_two_classes(folder: Path, reads: list[_Read], problems: list[Problem])
     if len(torn) > max(1, MOST_IN_TWO_CLASSES * len(labels)):
         raise DataError(
             f"{len(torn)} of {len(labels)} patients in {folder} are in two classes: {', '.join(wrong[:4])}, ...",
-            "The patients are probably named wrongly: check the pattern, PatientID or the csv.",
+            "The patients are probably named wrongly: check the pattern, PatientID or the csv. Where classes are grades, "
+            "which may differ from image to image, give --labels ordered.",
         )
     problems += [
         Problem(file, "its patient is in two classes", "Keep the patient's images of one class only.") for file in wrong
@@ -259,11 +277,11 @@ def _drop_two_classes(folder: Path, reads: list[_Read], problems: list[Problem])
 
 
 def _check_enough(folder: Path, listing: Listing, reads: list[_Read], problems: list[Problem], fewest: int) -> None:
-    used = {read.listed.label for read in reads}
+    used = {name for read in reads for name in classes_of(read.listed.label, listing.labels)}
     for name in listing.classes:
         if name not in used:
-            labels = _labels(listing)
-            first = next((problem for problem in problems if labels.get(problem.file) == name), None)
+            whole = {file for file, label in _labels(listing).items() if name in classes_of(label, listing.labels)}
+            first = next((problem for problem in problems if problem.file in whole), None)
             why = f": {first.file} {first.reason}" if first else ""
             raise DataError(f"no image of class {name} in {folder} can be used{why}", "See `primum inspect`.")
     require_patients(folder, len({read.patient for read in reads}), fewest)

@@ -20,7 +20,9 @@ import msgspec
 from primum.disk import write
 from primum.errors import DataError
 from primum.imaging.image import Problem
+from primum.imaging.labels_csv import classes_of
 from primum.imaging.reader import LARGEST_FILE
+from primum.study import Labels
 
 SETTLED: Final = 2_000_000_000
 """Nanoseconds: a file that was changed less before it was read may change again without a new time; its stamp does not
@@ -47,7 +49,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Record:
-    """One image: a file, or with masks a file or folder; `label`: its class, or the file of its mask.
+    """One image: a file, or with masks a file or folder; `label`: its class (classes: labels_csv.py), or its mask's file.
 
     `parts`: all files that it was read from. `content`: what names its pixels in the cache (cache.py), empty where they
     are not kept. `patient`, `study`, `series`: pseudonyms, empty where unknown. `images`: how many it gave (slices), 0
@@ -76,6 +78,7 @@ class Manifest:
 
     `stamps`: of every file that was read, by its name relative to the folder. `notices`: of the folder as a whole.
     `idle`: of an earlier reading that asked for more classes, files that are still there; they count nowhere.
+    `labels`: how many classes an image has.
     """
 
     classes: tuple[str, ...]
@@ -83,6 +86,7 @@ class Manifest:
     stamps: dict[str, Stamp] = field(repr=False)
     notices: tuple[str, ...] = ()
     idle: tuple[Record, ...] = field(default=(), repr=False)
+    labels: Labels = "one"
 
     @property
     def used(self) -> tuple[Record, ...]:
@@ -106,13 +110,16 @@ class Manifest:
     @property
     def by_class(self) -> dict[str, int]:
         """Images per class; with masks: images in which a pixel is of it."""
-        return {name: sum(_of_class(record, place, name) for record in self.used) for place, name in self._numbered}
+        return {
+            name: sum(_of_class(record, place, name, self.labels) for record in self.used)
+            for place, name in self._numbered
+        }
 
     @property
     def patients(self) -> dict[str, int]:
         """Patients per class; with masks: patients of whom a pixel is of it."""
         return {
-            name: len({record.patient for record in self.used if _of_class(record, place, name)})
+            name: len({record.patient for record in self.used if _of_class(record, place, name, self.labels)})
             for place, name in self._numbered
         }
 
@@ -121,10 +128,10 @@ class Manifest:
         return list(enumerate(self.classes))
 
 
-def _of_class(record: Record, place: int, name: str) -> int:
+def _of_class(record: Record, place: int, name: str, labels: Labels) -> int:
     if record.drawn:
         return record.drawn[place] if place < len(record.drawn) else 0
-    return record.images if record.label == name else 0
+    return record.images if name in classes_of(record.label, labels) else 0
 
 
 def stamp(path: Path, before: Stamp | None = None) -> Stamp:

@@ -22,7 +22,7 @@ from PIL import Image as Pillow
 from primum.errors import DataError, MachineError
 from primum.imaging.cases import DESCRIPTION
 from primum.imaging.dataset import Dataset
-from primum.imaging.listing import LABELS
+from primum.imaging.labels_csv import LABELS
 from primum.imaging.named import MASKED, Named, Opened, by_hand, check, find, open_named
 from primum.rng import Stream
 

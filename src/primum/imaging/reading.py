@@ -37,6 +37,7 @@ from primum.imaging.manifest import (
     write_sealed,
 )
 from primum.imaging.prepare import Preparation
+from primum.study import Labels
 
 WORTH_PROCESSES: Final = 100 << 20
 """Bytes: less to decode is decoded by this process alone (about 10 s), as each other one takes seconds to start."""
@@ -117,12 +118,17 @@ class Reading:
             yield read
 
     def finish(
-        self, folder: Path, classes: tuple[str, ...], records: tuple[Record, ...], notices: tuple[str, ...]
+        self,
+        folder: Path,
+        classes: tuple[str, ...],
+        records: tuple[Record, ...],
+        notices: tuple[str, ...],
+        labels: Labels = "one",
     ) -> tuple[Manifest, Tensor, Tensor | None]:
         """The manifest, and the images and masks of what is used; both are kept. Raises MachineError."""
         idle, earlier = self._idle(folder, records)
         stamps = {part: earlier[part] for record in idle for part in record.parts} | self._stamps
-        manifest = Manifest(classes, records, stamps, notices, idle)
+        manifest = Manifest(classes, records, stamps, notices, idle, labels)
         others = self._contents | {record.content for record in idle}
         images, masks = self.store.commit([record.content for record in manifest.used], others)
         if self.store.folder is not None and self._top is not None:

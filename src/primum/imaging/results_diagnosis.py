@@ -30,30 +30,37 @@ from primum.imaging.results_files import (
     refuse_existing,
     write_new,
 )
+from primum.study import Labels
 
 _SERIES: Final = 9003
 _SUM: Final = 1e-3
 """Probabilities may sum to 1 with this error: they were rounded on their way."""
+_CALLED: Final = 0.5
 _UCUM: Final = "http://unitsofmeasure.org"
 _LOINC: Final = {"system": "http://loinc.org", "code": "18748-4", "display": "Diagnostic imaging study"}
 
 
 def write_structured_report(
-    source_files: Sequence[Path], probabilities: Mapping[str, float], algorithm: Algorithm, out: Path
+    source_files: Sequence[Path],
+    probabilities: Mapping[str, float],
+    algorithm: Algorithm,
+    out: Path,
+    *,
+    labels: Labels = "one",
 ) -> None:
     """Write class probabilities as a DICOM Comprehensive SR (TID 1500) about `source_files`.
 
     One measurement group for each class: the class is the finding, its probability a NUM item without unit; each refers
-    to the model and to the first of the images, all of them stand in the evidence. Completion PARTIAL, UNVERIFIED,
-    PRELIMINARY. Raises DataError where the probabilities are none, a file is no DICOM image, or `out` exists.
+    to the model and to the first of the images, all of them stand in the evidence. Of ordered classes (`labels`) the group
+    of the grade that is called says so. Completion PARTIAL, UNVERIFIED, PRELIMINARY. Raises DataError where the probabilities are none, a file is no DICOM image, or `out` exists.
     """
     refuse_existing(out)
-    _check(probabilities)
+    _check(probabilities, labels)
     headers = read_headers(source_files)
     with refers_to(source_files[0]):
         report = hd.sr.ComprehensiveSR(
             evidence=headers,
-            content=_content(headers[0], probabilities, algorithm)[0],
+            content=_content(headers[0], probabilities, algorithm, labels)[0],
             series_instance_uid=new_uid(),
             series_number=_SERIES,
             sop_instance_uid=new_uid(),
@@ -73,14 +80,26 @@ def write_structured_report(
     write_new(out, data)
 
 
-def _check(probabilities: Mapping[str, float]) -> None:
+def _check(probabilities: Mapping[str, float], labels: Labels) -> None:
+    """Of several classes each is by itself, and they have no sum."""
     check_classes(tuple(probabilities))
     values = list(probabilities.values())
-    if not all(math.isfinite(value) and 0 <= value <= 1 for value in values) or abs(sum(values) - 1) > _SUM:
+    if not all(math.isfinite(value) and 0 <= value <= 1 for value in values):
+        raise DataError("the classes' probabilities are not between 0 and 1", "Give them as computed.")
+    if labels != "several" and abs(sum(values) - 1) > _SUM:
         raise DataError("the classes' probabilities are not between 0 and 1 with the sum 1", "Give them as computed.")
 
 
-def _content(header: Dataset, probabilities: Mapping[str, float], algorithm: Algorithm) -> hd.sr.MeasurementReport:
+def _grade(probabilities: Mapping[str, float]) -> str:
+    """Of ordered classes the highest that is reached with a probability above 1/2."""
+    names, values = list(probabilities), list(probabilities.values())
+    reached = [place for place in range(1, len(names)) if sum(values[place:]) > _CALLED]
+    return names[max(reached, default=0)]
+
+
+def _content(
+    header: Dataset, probabilities: Mapping[str, float], algorithm: Algorithm, labels: Labels
+) -> hd.sr.MeasurementReport:
     """TID 1500, Measurement Report: the device that observed, and a group for each class."""
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=algorithm.device_uid,
@@ -89,21 +108,24 @@ def _content(header: Dataset, probabilities: Mapping[str, float], algorithm: Alg
         model_name=algorithm.name,
         serial_number=algorithm.digest,
     )
+    grade = _grade(probabilities) if labels == "ordered" else None
     observer = hd.sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
     return hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=observer),
         procedure_reported=codes.SCT.ImagingProcedure,
         imaging_measurements=[
-            _group(header, place, name, value, algorithm)
+            _group(header, place, name, value, algorithm, called=name == grade)
             for place, (name, value) in enumerate(probabilities.items(), 1)
         ],
     )
 
 
 def _group(
-    header: Dataset, place: int, name: str, value: float, algorithm: Algorithm
+    header: Dataset, place: int, name: str, value: float, algorithm: Algorithm, called: bool
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
-    """TID 1501: finding, probability (DCM 122157), algorithm, image."""
+    """TID 1501: finding, probability (DCM 122157), algorithm, image; and that it is the grade, where it is."""
+    kind = hd.sr.CodedConcept(f"CLASS-{place}", "99PRIMUM", name)
+    graded = [hd.sr.QualitativeEvaluation(hd.sr.CodedConcept("GRADE", "99PRIMUM", "Grade"), kind)] if called else None
     made_by = hd.sr.AlgorithmIdentification(
         name=algorithm.name, version=algorithm.version, parameters=[f"model sha256={algorithm.digest}"]
     )
@@ -112,7 +134,8 @@ def _group(
     )
     return hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=new_uid(), identifier=name),
-        finding_type=hd.sr.CodedConcept(f"CLASS-{place}", "99PRIMUM", name),
+        finding_type=kind,
+        qualitative_evaluations=graded,
         measurements=[measured],
         source_images=[hd.sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
     )
@@ -130,17 +153,19 @@ def diagnosis_json(
     issued: datetime,
     subject: str | None = None,
     study: str | None = None,
+    labels: Labels = "one",
 ) -> str:
     """A FHIR R4 DiagnosticReport as JSON: status "preliminary", one contained Observation for each class.
+
+    The conclusion names the most probable class; by `labels` all classes above 1/2, or the grade.
 
     `issued`: with a time zone. `subject`: a reference such as "Patient/123"; `study`: StudyInstanceUID. Nothing about
     the patient stands in it but what these two give. Raises DataError where the probabilities are none.
     """
-    _check(probabilities)
+    _check(probabilities, labels)
     if issued.tzinfo is None:
         raise DataError("the time of a diagnosis has no time zone", "Give it with one (FHIR's `instant`).")
     about = {"subject": {"reference": subject}} if subject else {}
-    best = max(probabilities, key=lambda name: probabilities[name])
     report = {
         "resourceType": "DiagnosticReport",
         "contained": [
@@ -153,9 +178,19 @@ def diagnosis_json(
         **({"imagingStudy": [{"identifier": _dicom_uid(study)}]} if study else {}),
         "issued": issued.isoformat(timespec="milliseconds"),
         "result": [{"reference": f"#class-{place}"} for place in range(1, len(probabilities) + 1)],
-        "conclusion": f"{NOT_FOR_DIAGNOSIS}. Most probable class: {best} ({probabilities[best]:.3f}).",
+        "conclusion": f"{NOT_FOR_DIAGNOSIS}. {_conclusion(probabilities, labels)}.",
     }
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+
+
+def _conclusion(probabilities: Mapping[str, float], labels: Labels) -> str:
+    if labels == "several":
+        called = [f"{name} ({value:.3f})" for name, value in probabilities.items() if value > _CALLED]
+        return f"Classes with a probability above 1/2: {', '.join(called) or 'none'}"
+    if labels == "ordered":
+        return f"Grade: {_grade(probabilities)}"
+    best = max(probabilities, key=lambda name: probabilities[name])
+    return f"Most probable class: {best} ({probabilities[best]:.3f})"
 
 
 def write_diagnosis_json(
@@ -166,10 +201,12 @@ def write_diagnosis_json(
     issued: datetime,
     subject: str | None = None,
     study: str | None = None,
+    labels: Labels = "one",
 ) -> None:
     """Write `diagnosis_json` to a new file."""
     refuse_existing(out)
-    write_new(out, diagnosis_json(probabilities, algorithm, issued=issued, subject=subject, study=study).encode())
+    told = diagnosis_json(probabilities, algorithm, issued=issued, subject=subject, study=study, labels=labels)
+    write_new(out, told.encode())
 
 
 def _device(algorithm: Algorithm) -> dict[str, Any]:

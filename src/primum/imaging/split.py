@@ -14,7 +14,8 @@ import numpy.typing as npt
 from primum.errors import DataError
 from primum.imaging import dicom as _dicom  # noqa: F401 - registers its reader
 from primum.imaging import photo as _photo  # noqa: F401 - registers its readers
-from primum.imaging.listing import LABELS, Listed, list_folder
+from primum.imaging.labels_csv import LABELS, Listed, classes_of
+from primum.imaging.listing import Listing, list_folder
 from primum.imaging.patient import PatientSource
 from primum.imaging.reader import patient_inside
 
@@ -60,7 +61,7 @@ def deal(
     for target, entries in dealt.items():
         target.mkdir(parents=True, exist_ok=True)
         if from_csv:
-            _write_labels(target / LABELS, entries)
+            _write_labels(target / LABELS, entries, listing)
         else:
             for name in listing.classes:
                 (target / name).mkdir(exist_ok=True)
@@ -80,8 +81,13 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_labels(path: Path, entries: list[Listed]) -> None:
+def _write_labels(path: Path, entries: list[Listed], listing: Listing) -> None:
+    """Of several classes a column for each: a part in which no image has two of them says so too."""
+    several = listing.labels == "several"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("file", "label", "patient"))
-        writer.writerows((entry.file, entry.label, entry.patient or "") for entry in entries)
+        writer.writerow(("file", *(listing.classes if several else ("label",)), "patient"))
+        for entry in entries:
+            found = classes_of(entry.label, listing.labels)
+            told = [int(name in found) for name in listing.classes] if several else [entry.label]
+            writer.writerow((entry.file, *told, entry.patient or ""))

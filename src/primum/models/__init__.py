@@ -3,10 +3,11 @@
 In: images float32 [n, channels, size, size] in [0, 1]. Out: features of length at most 1, logits, probabilities.
 A model is a public front end that is fixed and a module that is learned on what it gives. Read `scattering.py` first (the
 default front end), `feature_map.py` (which there are), then `learned.py` (what can be learned on them) and `card.py` (what
-is saved); `convolutional.py` and `unet.py` are whole networks without normalisation.
+is saved), `answers.py` (what outputs mean); `convolutional.py` and `unet.py` are whole networks without normalisation.
 Sources: Bruna and Mallat 2013 (scattering), Tramèr and Boneh 2021 (why fixed features under differential privacy).
 """
 
+from primum.models.answers import grades_of, outputs_for, probabilities_of
 from primum.models.backbone import Backbone
 from primum.models.card import Card, NetworkCard, TrainedModel, load_model, save_model
 from primum.models.convolutional import ResidualNetwork, SmallNetwork
@@ -21,7 +22,7 @@ from primum.models.feature_map import (
     ScatteringCard,
 )
 from primum.models.learned import Learned
-from primum.models.linear import LinearHead, logits_of, outputs_for
+from primum.models.linear import LinearHead, logits_of
 from primum.models.multiscale import MultiScale
 from primum.models.pixel_features import PixelFeatures
 from primum.models.pixels import Pixels
@@ -52,8 +53,10 @@ __all__ = [
     "SmallNetwork",
     "TrainedModel",
     "UNet",
+    "grades_of",
     "load_model",
     "logits_of",
     "outputs_for",
+    "probabilities_of",
     "save_model",
 ]

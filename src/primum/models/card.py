@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from primum.disk import write
 from primum.errors import ModelError
+from primum.models.answers import grades_of, outputs_for, probabilities_of
 from primum.models.feature_map import FeatureMap, FrontEndCard
 from primum.models.learned import Learned, Linear
-from primum.models.linear import logits_of, outputs_for
+from primum.models.linear import logits_of
+from primum.study import Labels
 
 WEIGHTS: Final = "model.safetensors"
 CARD: Final = "card.json"
@@ -32,11 +34,12 @@ class _Strict(BaseModel):
 class Card(_Strict):
     """What a model is: task, classes, how a file becomes pixels, what privacy was spent, who trained it.
 
-    `front_end` is public and fixed, `learned` is what stands on it. In a segmentation class 0 is the background.
+    `labels`: whether an image has one class, several, or one of ordered ones (answers.py). `front_end` is public and fixed, `learned` is what stands on it. In a segmentation class 0 is the background.
     """
 
     format: Literal[1] = 1
     task: Literal["classification", "segmentation"] = "classification"
+    labels: Labels = "one"
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     front_end: FrontEndCard
     learned: Learned = Linear()
@@ -50,6 +53,12 @@ class Card(_Strict):
     def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         return _distinct_names(classes)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Card":
+        if self.labels != "one" and self.task == "segmentation":
+            raise ValueError(f'labels = "{self.labels}" does not go with a segmentation')
+        return self
+
 
 Numbers = tuple[float, ...]
 
@@ -58,7 +67,8 @@ class NetworkCard(_Strict):
     """A network that takes pixels: what a data owner must know to show it an image, and to read its answer.
 
     Pixels in [0, 1], less `mean`, over `std`, per channel. `ending`: what turns outputs into probabilities; where
-    `argmax`, the output is 1 for the class and 0 for the others, and no probability comes out.
+    `argmax`, the output is 1 for the class and 0 for the others, and no probability comes out. Where `sigmoid`, with an
+    output for each class, an image may have several (`labels_of`).
     """
 
     kind: Literal["network"] = "network"
@@ -83,6 +93,10 @@ class NetworkCard(_Strict):
         if any(value <= 0 for value in std):
             raise ValueError("standard deviations must be larger than 0")
         return std
+
+    def labels_of(self, outputs: int) -> Labels:
+        """How many classes an image has, for a network of so many outputs."""
+        return "several" if self.ending == "sigmoid" and outputs > 1 else "one"
 
 
 def _distinct_names(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -110,14 +124,24 @@ class TrainedModel:
     def logits(self, images: Tensor) -> Tensor:
         """Float32 [n, classes], for masks [n, classes, size, size], of images [n, channels, size, size] in [0, 1].
 
-        Two classes give [0, z].
+        Two classes, of which an image has one, give [0, z]. Ordered classes give [n, classes - 1]: of the thresholds.
         """
         with torch.no_grad():
-            return logits_of(self.module(self.front_end.features(images)))
+            outputs: Tensor = self.module(self.front_end.features(images))
+        return logits_of(outputs) if self.card.labels == "one" else outputs
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """The same shape: softmax of the logits over the classes."""
-        return torch.softmax(self.logits(images), dim=1)
+        """Of each class, [n, classes] (masks: at each pixel). Of several classes they do not sum to 1."""
+        return probabilities_of(self.logits(images), self.card.labels)
+
+    def grades(self, images: Tensor) -> Tensor:
+        """Int64 [n]: of ordered classes the one that is called, which need not be the most probable one.
+
+        ModelError for a model whose classes are not ordered.
+        """
+        if self.card.labels != "ordered":
+            raise ModelError("The classes of this model are not ordered: it calls no grade.", "Use `probabilities`.")
+        return grades_of(self.logits(images))
 
 
 def save_model(folder: Path, tensors: dict[str, Tensor], card: Card) -> None:
@@ -162,7 +186,7 @@ def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 
 def _loaded(tensors: dict[str, Tensor], card: Card, front_end: FeatureMap, path: Path) -> nn.Module:
     """The module of the card with these tensors; ModelError where names, shapes or values are not its own."""
-    module = card.learned.module(front_end.shape, outputs_for(len(card.classes)))
+    module = card.learned.module(front_end.shape, outputs_for(len(card.classes), card.labels))
     own = module.state_dict()
     if set(tensors) != set(own):
         named = ", ".join(f"`{name}`" for name in sorted(set(tensors) ^ set(own))[:4])

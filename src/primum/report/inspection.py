@@ -156,8 +156,7 @@ def _tiles(intake: Intake, copies: list[Problem], findings: Findings) -> str:
 
 def _shows(data: Dataset) -> list[np.ndarray]:
     """For each class: which images show it, bool [n]."""
-    labels = data.labels.flatten(1).numpy() if data.masked else data.labels.numpy()[:, None]
-    return [(labels == place).any(axis=1) for place in range(len(data.classes))]
+    return [shown.numpy() for shown in data.shows()]
 
 
 def _classes(data: Dataset) -> str:
@@ -168,6 +167,8 @@ def _classes(data: Dataset) -> str:
     what = (
         "Images or slices in which a class is drawn, of how many patients"
         if data.masked
+        else "Images of how many patients; an image may be in several lines, or in none"
+        if data.several
         else "Images of how many patients"
     )
     return section("Classes", bars(what, rows))

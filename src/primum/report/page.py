@@ -120,10 +120,15 @@ def _figures(run: Run) -> list[str]:
         tiles.append(_tile("Test Dice, exact", f"{test.dice:.3f}", note))
     if test.auc is not None:
         note = "<br>".join(part for part in (between(test.auc_low, test.auc_high), of_whom(test)) if part)
-        tiles.append(_tile("Test AUC, exact", f"{test.auc:.3f}", note))
+        name = "Test AUC, mean over classes" if run.labels == "several" else "Test AUC, exact"
+        tiles.append(_tile(name, f"{test.auc:.3f}", note))
+    if test.kappa is not None:
+        note = "<br>".join(part for part in (between(test.kappa_low, test.kappa_high), of_whom(test)) if part)
+        tiles.append(_tile("Test kappa, quadratic weights", f"{test.kappa:.3f}", note))
     if test.accuracy is not None:
         low, high = (None if x is None else 100 * x for x in (test.accuracy_low, test.accuracy_high))
-        tiles.append(_tile("Test accuracy, exact", percent(test.accuracy), between(low, high, "{:.1f} %")))
+        name = "Test accuracy, mean over classes" if run.labels == "several" else "Test accuracy, exact"
+        tiles.append(_tile(name, percent(test.accuracy), between(low, high, "{:.1f} %")))
     return tiles
 
 

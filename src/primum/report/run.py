@@ -4,11 +4,12 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from primum.errors import InputError
+from primum.study import Labels
 
 STUDY: Final = "study.toml"
 METRICS: Final = "metrics.jsonl"
@@ -75,9 +76,10 @@ class Evidence(_Open):
 
 
 class Prediction(_Open):
-    """One of the scientist's own test images: true class, probability of class 1 or of each class, called class."""
+    """One of the scientist's own test images: true class (of several 0 or 1 for each), probability of class 1 or of each
+    class, called class."""
 
-    label: int = Field(ge=0)
+    label: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0, le=1)], ...]
     probability: float | tuple[float, ...]
     predicted: int | None = Field(default=None, ge=0)
     patient: str | None = None
@@ -95,14 +97,22 @@ class Diagnosis(_Open):
 
 
 class OfClass(_Open):
-    """How good the masks of one class are."""
+    """How good the masks of one class are; or, where an image may have several, how well one is told."""
 
     dice: float | None = None
     volume_error: float | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    accuracy: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    images: int | None = None
+    too_few: bool | None = None
 
 
 class Figures(_Open):
-    """AUC and accuracy, or Dice, with intervals."""
+    """AUC and accuracy, of grades kappa and the mean error, of masks Dice, with intervals."""
 
     dice: float | None = None
     dice_low: float | None = None
@@ -115,6 +125,12 @@ class Figures(_Open):
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
+    kappa: float | None = None
+    kappa_low: float | None = None
+    kappa_high: float | None = None
+    mae: float | None = None
+    mae_low: float | None = None
+    mae_high: float | None = None
     sensitivity: float | None = None
     sensitivity_low: float | None = None
     sensitivity_high: float | None = None
@@ -185,6 +201,7 @@ class Summary(_Open):
 
     data: str | None = None
     classes: tuple[str, ...] | None = None
+    labels: Labels | None = None
     test: Figures | None = None
     hospitals_private: Figures | None = None
     privacy: Spent | None = None
@@ -225,6 +242,12 @@ class Run:
         named = self.summary.classes or tuple((self.card or {}).get("classes") or ())
         return tuple(str(name) for name in named)
 
+    @property
+    def labels(self) -> Labels:
+        """How many classes an image has: by the summary, else as the predictions are."""
+        several = any(isinstance(item.label, tuple) for item in self.predictions)
+        return self.summary.labels or ("several" if several else "one")
+
 
 def read_run(folder: Path) -> Run:
     """The run in `folder`; InputError that names the file (and line) where one is damaged, or nothing is there."""
@@ -234,6 +257,10 @@ def read_run(folder: Path) -> Run:
     if len(missing) == len(_PARTS):
         raise InputError(f"{folder} holds nothing of a run", f"A run has {', '.join(_PARTS[:5])}.")
     evidence = _object(folder / EVIDENCE)
+    predictions = _lines(folder / PREDICTIONS, Prediction)
+    summary = _checked(Summary, _object(folder / SUMMARY) or {}, folder / SUMMARY, None)
+    if not _one_kind(predictions, summary.labels):
+        raise InputError(f"{folder / PREDICTIONS} is damaged: its lines are not of one model", "Copy the run again.")
     return Run(
         name=folder.resolve().name,
         study=_text(folder / STUDY),
@@ -241,13 +268,24 @@ def read_run(folder: Path) -> Run:
         failed=_lines(folder / ATTEMPTS, Failed),
         ledger=tuple(record for _, record in _records(folder / LEDGER)),
         card=_object(folder / CARD),
-        summary=_checked(Summary, _object(folder / SUMMARY) or {}, folder / SUMMARY, None),
-        predictions=_lines(folder / PREDICTIONS, Prediction),
+        summary=summary,
+        predictions=predictions,
         diagnoses=_lines(folder / DIAGNOSES, Diagnosis),
         evidence=None if evidence is None else _checked(Evidence, evidence, folder / EVIDENCE, None),
         faults=_lines(folder / FAULTS, Fault),
         missing=missing,
     )
+
+
+def _one_kind(predictions: tuple[Prediction, ...], labels: Labels | None) -> bool:
+    """Whether all are of images with one class, or all of images with several and as many probabilities as labels."""
+    shapes = {len(item.label) if isinstance(item.label, tuple) else 0 for item in predictions}
+    several = shapes != {0}
+    whole = all(isinstance(item.probability, tuple) and len(item.probability) in shapes for item in predictions)
+    if not shapes:
+        return True
+    fits = labels is None or (labels == "several") == several
+    return len(shapes) == 1 and fits and (whole or not several)
 
 
 def _text(path: Path) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from primum.report import flow
 from primum.report.document import section
+from primum.report.label_figures import class_by_class, grid, of_grades, plots_of_several, roc_plot
 from primum.report.plots import Axis, Curve, bars, lines, matrix
 from primum.report.run import (
     DIAGNOSES,
@@ -35,7 +36,7 @@ from primum.report.words import (
     size,
     table,
 )
-from primum.tasks.metrics import confusion, roc
+from primum.tasks.metrics import confusion
 
 ROLES: Final = tuple(
     Role(role=role, sees=sees, stopped_by=stopped_by)
@@ -76,11 +77,7 @@ def training(run: Run) -> str:
         attempts = f"{thrown} attempt{' was' if thrown == 1 else 's were'}"
         again = f" {attempts} thrown away and repeated with a new sample and new noise."
     lead = f"<p>{len({item.round for item in done})} rounds.{again} Losses of single hospitals are not here: they never left them.</p>"
-    return section("Training", lead + _grid(plots))
-
-
-def _grid(plots: list[str]) -> str:
-    return f'<div class="plots">{"".join(plots)}</div>' if any(plots) else ""
+    return section("Training", lead + grid(plots))
 
 
 def _values(rounds: list[Round], key: str) -> tuple[tuple[float, float], ...]:
@@ -143,21 +140,23 @@ def _exact(run: Run) -> str:
     test = run.summary.test
     if test is None or (test.auc is None and test.accuracy is None and test.dice is None):
         return absent("This run has no figures on test images.")
+    mean = ", mean over classes" if run.labels == "several" else ""
     rows = _of_masks(test)
     if test.auc is not None:
-        rows.append(("AUC", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
+        rows.append((f"AUC{mean}", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
+    rows += of_grades(test)
     if test.accuracy is not None:
         low, high = (None if bound is None else 100 * bound for bound in (test.accuracy_low, test.accuracy_high))
-        rows.append(("Accuracy", f"<b>{percent(test.accuracy)}</b> &nbsp; {between(low, high, '{:.1f} %')}"))
+        rows.append((f"Accuracy{mean}", f"<b>{percent(test.accuracy)}</b> &nbsp; {between(low, high, '{:.1f} %')}"))
     rows += _of_classes(test, run.classes)
     rows.append(
         ("Measured on", f"{of_whom(test) or 'test images'} of the scientist, exact, outside the privacy promise")
     )
-    return pairs(rows)
+    return pairs(rows) + (class_by_class(test) if run.labels == "several" else "")
 
 
 def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Figures of the most probable class; of two classes that is a threshold of one half."""
+    """Figures of the class that is called; of two classes, and of each of several, by a threshold of one half."""
     rows = []
     for name, of, low, high, place in (
         ("Sensitivity", test.sensitivity, test.sensitivity_low, test.sensitivity_high, 1),
@@ -170,6 +169,8 @@ def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]
             rows.append((name, f"<b>{percent(of)}</b> &nbsp; {kind}{bounds}"))
     if test.f1 is not None and test.mcc is not None:
         rows.append(("F1, MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
+    elif test.f1 is not None:
+        rows.append(("F1, mean over classes", f"{test.f1:.3f}"))
     if test.calibration_error is not None and test.brier is not None:
         rows.append(("Calibration", f"expected error {test.calibration_error:.3f}, Brier score {test.brier:.3f}"))
     return rows
@@ -191,6 +192,8 @@ def _plots_of_predictions(run: Run) -> str:
         return ""
     if not run.predictions:
         return absent(f"There is no {PREDICTIONS} in this run: no ROC curve and no confusion matrix.")
+    if run.labels == "several":
+        return plots_of_several(run)
     labels = np.array([item.label for item in run.predictions], np.int64)
     chances = _chances(run.predictions)
     called = _called(run.predictions, chances)
@@ -198,11 +201,12 @@ def _plots_of_predictions(run: Run) -> str:
     names = list(run.classes) if len(run.classes) >= count else [f"class {index}" for index in range(count)]
     plots = []
     if len(names) == _BINARY and set(labels.tolist()) == {0, 1}:
-        plots.append(_roc(labels, chances[:, 1], names[1]))
+        plots.append(roc_plot(labels, chances[:, 1], names[1]))
     if len(names) == _BINARY or chances.shape[1] > _BINARY or run.predictions[0].predicted is not None:
         counts = confusion(labels, called, len(names))
-        plots.append(matrix("Confusion matrix: the most probable class against the true one", names, counts.tolist()))
-    return "<h3>On the test images</h3>" + _grid(plots)
+        what = "the grade that was called" if run.labels == "ordered" else "the most probable class"
+        plots.append(matrix(f"Confusion matrix: {what} against the true one", names, counts.tolist()))
+    return "<h3>On the test images</h3>" + grid(plots)
 
 
 def _called(predictions: tuple[Prediction, ...], chances: np.ndarray) -> np.ndarray:
@@ -223,19 +227,6 @@ def _chances(predictions: tuple[Prediction, ...]) -> np.ndarray:
     return np.array([[*row, *[0.0] * (width - len(row))] for row in rows], np.float64)
 
 
-def _roc(labels: np.ndarray, scores: np.ndarray, name: str) -> str:
-    false, true = roc(labels, scores)
-    curve = Curve("model", tuple(zip(false.tolist(), true.tolist(), strict=True)))
-    chance = Curve("guessing", ((0.0, 0.0), (1.0, 1.0)), "quiet")
-    return lines(
-        f"ROC curve for {name}",
-        Axis("false positive rate", 0, 1),
-        Axis("true positive rate", 0, 1),
-        [chance, curve],
-        square=True,
-    )
-
-
 def _private(run: Run) -> str:
     figures = run.summary.hospitals_private
     head = "<h3>On the hospitals' held-back patients, with privacy</h3>"
@@ -251,14 +242,19 @@ def _private(run: Run) -> str:
     if figures.dice is not None:
         told = between(figures.dice_low, figures.dice_high)
         rows.append(("Dice", f"{figures.dice:.3f} &nbsp; {told}, noise included"))
+    mean = ", mean over classes" if run.labels == "several" else ""
     if figures.auc is not None:
-        rows.append(("AUC", f"{figures.auc:.3f} &nbsp; {between(figures.auc_low, figures.auc_high)}, noise included"))
+        told = between(figures.auc_low, figures.auc_high)
+        rows.append((f"AUC{mean}", f"{figures.auc:.3f} &nbsp; {told}, noise included"))
+    rows += of_grades(figures)
     if figures.accuracy is not None:
         low, high = (None if x is None else 100 * x for x in (figures.accuracy_low, figures.accuracy_high))
-        rows.append(("Accuracy", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
+        rows.append((f"Accuracy{mean}", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
     if figures.text:
         rows.append(("Note", esc(figures.text)))
-    return head + (pairs(rows) if rows else absent("The private evaluation gave no figure."))
+    if not rows:
+        return head + absent("The private evaluation gave no figure.")
+    return head + pairs(rows) + (class_by_class(figures) if run.labels == "several" else "")
 
 
 def privacy(run: Run) -> str:
@@ -297,7 +293,7 @@ def privacy(run: Run) -> str:
         "removed, except with probability about δ.</p>"
     )
     known = pairs([(name, value) for name, value in rows if value not in (DASH, f"ε = {DASH}")])
-    return section("Privacy spent", words + _grid([known, _epsilon_curve(run)]))
+    return section("Privacy spent", words + grid([known, _epsilon_curve(run)]))
 
 
 def _local_steps(count: int | None) -> str:
@@ -333,7 +329,7 @@ def _epsilon_curve(run: Run) -> str:
 def saw(run: Run) -> str:
     """The drawings, and the table."""
     hospitals = max((item.participants or 0 for item in run.rounds), default=0) or 3
-    drawings = _grid([flow.training(hospitals, private=run.private), flow.diagnosis()])
+    drawings = grid([flow.training(hospitals, private=run.private), flow.diagnosis()])
     roles = run.summary.who_saw or ROLES
     rows = [(esc(row.role), esc(row.sees), esc(row.stopped_by)) for row in roles]
     told = table(("Role", "Sees", "What stops it from seeing more"), rows, "stack")

@@ -14,7 +14,7 @@ from primum.dp import account
 from primum.errors import PrimumError
 from primum.keys.identity import fingerprint, verify
 from primum.models.card import load_model
-from primum.report.run import LEDGER, METRICS, PREDICTIONS, Run, read_run
+from primum.report.run import LEDGER, METRICS, PREDICTIONS, Figures, Run, read_run
 from primum.study import PURPOSE, SignedStudy, Study
 from primum.tasks import metrics
 from primum.tasks.plan import Plan
@@ -121,14 +121,21 @@ def _model(opened: _Folder) -> Iterator[tuple[bool, str]]:
     card, plan = load_model(opened.path).card, opened.plan
     yield True, f"the weights are those of the card ({card.weights_sha256[:12]}...)"
     fits = card.front_end == plan.front_end_card and card.learned == plan.learned
-    yield fits and card.classes == opened.study.study.classes, "architecture and classes are those of the study"
+    about = opened.study.study
+    same = (card.task, card.labels, card.classes) == (about.task, about.labels, about.classes)
+    yield fits and same, "architecture and classes are those of the study"
     told = json.loads((opened.path / "summary.json").read_text()).get("privacy")
     yield card.privacy == told, "the card names the same privacy as the report"
 
 
 def _figures(opened: _Folder) -> Iterator[tuple[bool, str]]:
-    test = opened.run.summary.test
-    if test is None or PREDICTIONS in opened.run.missing or len(opened.study.study.classes) != 2 or test.auc is None:
+    test, about = opened.run.summary.test, opened.study.study
+    if test is None or PREDICTIONS in opened.run.missing or test.auc is None:
+        return
+    if about.labels == "several":
+        yield from _figures_of_several(opened, test)
+        return
+    if len(about.classes) != 2:
         return
     labels = np.array([line.label for line in opened.run.predictions])
     chances = np.array([line.probability for line in opened.run.predictions], np.float64)
@@ -136,6 +143,15 @@ def _figures(opened: _Folder) -> Iterator[tuple[bool, str]]:
     yield abs(auc - test.auc) < 1e-3, f"the area under the curve of {len(labels)} predictions is {auc:.4f}"
     accuracy = float(((chances > 0.5) == labels).mean())
     yield abs(accuracy - (test.accuracy or 0.0)) < 1e-3, f"their accuracy is {accuracy:.4f}"
+
+
+def _figures_of_several(opened: _Folder, test: Figures) -> Iterator[tuple[bool, str]]:
+    labels = np.array([line.label for line in opened.run.predictions])
+    chances = np.array([line.probability for line in opened.run.predictions], np.float64)
+    told = metrics.several_figures(labels, chances, opened.study.study.classes)
+    for name, what in (("auc", "mean area under the curve"), ("accuracy", "mean accuracy")):
+        close = abs(told[name] - (getattr(test, name) or 0.0)) < 1e-3
+        yield close, f"the {what} of {len(labels)} predictions is {told[name]:.4f}"
 
 
 def _digest(opened: _Folder) -> Iterator[tuple[bool, str]]:

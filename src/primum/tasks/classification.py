@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
+from primum.models.answers import probabilities_of
 from primum.models.linear import logits_of
 from primum.tasks.figures import binary_figures, confusion_figures
 
@@ -42,7 +42,7 @@ class Classification:
 
         The column is the bin of the second class's probability for two classes, else the predicted class.
         """
-        probabilities = torch.softmax(logits_of(outputs), 1).double().numpy()
+        probabilities = probabilities_of(outputs).double().numpy()
         means = np.array([probabilities[images].mean(0) for images in patients])
         rows = labels.numpy()[[images[0] for images in patients]]
         if self.classes > 2:

@@ -1,9 +1,12 @@
 """AUC, accuracy and means from a noisy table of counts, with intervals that add the known noise to the chance of the sample.
 
 A table of few patients carries little at a strict epsilon: where an interval is wider than +-0.1 it says so.
+Of grades: Cohen's kappa with weights (i - j)^2 (Cohen, Psychological Bulletin 70, 1968), its variance by the delta method.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -14,23 +17,77 @@ _Z: Final = 1.96
 _TOO_WIDE: Final = 0.1
 
 
+@dataclass(frozen=True)
+class _Estimate:
+    """A figure, and its variance by the chance of the sample and by the noise."""
+
+    value: float
+    by_sample: float
+    by_noise: float
+
+    @property
+    def variance(self) -> float:
+        return self.by_sample + self.by_noise
+
+
 def binary_figures(counts: Counts, noise: float) -> dict[str, Any]:
     """From counts [2, bins] of negatives and positives by score, each with independent noise of width `noise`."""
+    found = _of_two(counts, noise)
+    if found is None:
+        return _nothing()
+    auc, accuracy = found
+    figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
+    return {**figures, **_verdict(counts, noise)} | _too_few([_half_width(auc.variance)])
+
+
+def _of_two(counts: Counts, noise: float) -> tuple[_Estimate, _Estimate] | None:
+    """AUC and accuracy; None where one of the two sides has nobody."""
     negatives, positives = counts
     n, p = float(negatives.sum()), float(positives.sum())
     if n < 1 or p < 1:
-        return _nothing()
+        return None
     # negative counts stay: cutting them at 0 would add patients to empty bins and pull the AUC towards 1/2
     order = np.tri(len(negatives), k=-1) + np.eye(len(negatives)) / 2  # [positive's bin, negative's bin]
-    auc = min(1.0, max(0.0, float(positives @ order @ negatives / (n * p))))
-    variance = _sampling_variance(auc, n, p) + _noise_variance(order - auc, negatives, positives, noise)
+    value = min(1.0, max(0.0, float(positives @ order @ negatives / (n * p))))
+    by_noise = _noise_variance(order - value, negatives, positives, noise)
     half = len(negatives) // 2
     right = float(negatives[:half].sum() + positives[half:].sum())
-    return {
-        **_figure("auc", auc, variance),
-        **_accuracy(right, n + p, counts.size // 2, counts.size, noise),
-        **_verdict(counts, noise),
-    } | _too_few([_half_width(variance)])
+    accuracy = _accuracy(right, n + p, counts.size // 2, counts.size, noise)
+    return _Estimate(value, _sampling_variance(value, n, p), by_noise), accuracy
+
+
+def several_figures(counts: Counts, noise: float, names: Sequence[str]) -> dict[str, Any]:
+    """From counts [classes, 2, bins], a table as for `binary_figures` of each class; `noise` is that of each count.
+
+    `auc` and `accuracy`: means over the classes of whom there are patients with and without it; `by_class` has those of
+    each class, or that it has too few. Noise is independent from class to class. The patients are the same ones: that
+    part of the mean's deviation is taken to be the mean deviation, as if classes went together, and is no less.
+    """
+    each = [_of_two(table, noise) for table in counts]
+    known = [found for found in each if found is not None]
+    if not known:
+        return _nothing()
+    auc, accuracy = (_mean([found[place] for found in known]) for place in (0, 1))
+    figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
+    by_class = {
+        name: _of_class(found) if found is not None else _nothing() for name, found in zip(names, each, strict=True)
+    }
+    told = {"counts": np.round(counts, 1).tolist(), "noise": round(noise, 3)}
+    return {**figures, "by_class": by_class, **told} | _too_few([_half_width(auc.variance)])
+
+
+def _of_class(found: tuple[_Estimate, _Estimate]) -> dict[str, Any]:
+    auc, accuracy = found
+    figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
+    return figures | _too_few([_half_width(auc.variance)])
+
+
+def _mean(estimates: Sequence[_Estimate]) -> _Estimate:
+    count = len(estimates)
+    by_sample = (sum(math.sqrt(one.by_sample) for one in estimates) / count) ** 2
+    return _Estimate(
+        sum(one.value for one in estimates) / count, by_sample, sum(one.by_noise for one in estimates) / count**2
+    )
 
 
 def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
@@ -38,9 +95,53 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     total = float(counts.sum())
     if total < 1:
         return _nothing()
-    figures = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
+    accuracy = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
+    figures = _figure("accuracy", accuracy.value, accuracy.variance)
     half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
     return {**figures, **_verdict(counts, noise)} | _too_few([half])
+
+
+def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
+    """From counts [grades, grades], true by called, as `confusion_figures`; with the distance in grades.
+
+    Also `mae`: mean absolute error in grades; `kappa`: quadratically weighted, 1 where all agree, 0 as by chance, below 0
+    where worse. Kappa is left out where the counts do not say how grades are spread.
+    """
+    figures, total = confusion_figures(counts, noise), float(counts.sum())
+    if "accuracy" not in figures:
+        return figures
+    off = np.abs(np.subtract.outer(np.arange(len(counts)), np.arange(len(counts)))).astype(np.float64)
+    mae = min(float(off.max()), max(0.0, float((counts * off).sum()) / total))
+    centred = (off - mae) ** 2
+    spread = max(0.0, float((counts * centred).sum())) / total**2 + noise**2 * float(centred.sum()) / total**2
+    return figures | _figure("mae", mae, spread, (0.0, float(off.max()))) | _kappa(counts, noise)
+
+
+def _kappa(counts: Counts, noise: float) -> dict[str, float]:
+    value, slopes = weighted_kappa(counts, noise)
+    if not math.isfinite(value):
+        return {}
+    variance = max(0.0, float((counts * slopes**2).sum())) + noise**2 * float((slopes**2).sum())
+    return _figure("kappa", min(1.0, max(-1.0, value)), variance, (-1.0, 1.0))
+
+
+def weighted_kappa(counts: Counts, noise: float = 0.0) -> tuple[float, Counts]:
+    """Quadratically weighted kappa of counts [true, called], and its slope by each count, which is 0 on the whole.
+
+    NaN, with zeros, where all are of one grade. `noise`: the standard deviation of each count; what it adds on average,
+    half its square times the sum of second derivatives, is taken off.
+    """
+    places = np.arange(len(counts))
+    weights = np.subtract.outer(places, places).astype(np.float64) ** 2
+    total, rows, columns = counts.sum(), counts.sum(1), counts.sum(0)
+    seen, expected = float((weights * counts).sum()), float(rows @ weights @ columns)
+    if expected <= 0:
+        return math.nan, np.zeros_like(counts)
+    ratio = total * seen / expected
+    above = (seen + total * weights) / expected  # slopes of total * seen and of expected, over expected
+    below = ((weights @ columns)[:, None] + (rows @ weights)[None]) / expected
+    bends = 2 * (weights * (1 - ratio) / expected - above * below + ratio * below**2)
+    return 1 - ratio + noise**2 / 2 * float(bends.sum()), ratio * below - above
 
 
 def mean_figures(counts: Counts, noise: float, name: str) -> dict[str, Any]:
@@ -66,11 +167,11 @@ def _noise_variance(centred: Counts, negatives: Counts, positives: Counts, noise
     return first + noise**4 * float((centred**2).sum()) / float(n * p) ** 2
 
 
-def _accuracy(right: float, total: float, right_cells: int, cells: int, noise: float) -> dict[str, float]:
+def _accuracy(right: float, total: float, right_cells: int, cells: int, noise: float) -> _Estimate:
     value = min(1.0, max(0.0, right / total))
     # derivative of right / total: (1 - value) / total for a right cell, -value / total for a wrong one
     spread = noise**2 * (right_cells * (1 - value) ** 2 + (cells - right_cells) * value**2) / total**2
-    return _figure("accuracy", value, value * (1 - value) / total + spread)
+    return _Estimate(value, value * (1 - value) / total, spread)
 
 
 def _sampling_variance(auc: float, negatives: float, positives: float) -> float:
@@ -84,12 +185,12 @@ def _half_width(variance: float) -> float:
     return _Z * math.sqrt(max(variance, 0.0))
 
 
-def _figure(name: str, value: float, variance: float) -> dict[str, float]:
-    half = _half_width(variance)
+def _figure(name: str, value: float, variance: float, bounds: tuple[float, float] = (0.0, 1.0)) -> dict[str, float]:
+    half, (least, most) = _half_width(variance), bounds
     return {
         name: round(value, 4),
-        f"{name}_low": round(max(0.0, value - half), 4),
-        f"{name}_high": round(min(1.0, value + half), 4),
+        f"{name}_low": round(max(least, value - half), 4),
+        f"{name}_high": round(min(most, value + half), 4),
     }
 
 

@@ -27,7 +27,7 @@ Integers = npt.NDArray[np.int32]
 class Cohort:
     """Some patients' images as the learned module sees them: `features` float32 [n, *shape], pseudonyms [n].
 
-    `labels`: int64 [n], or masks uint8 [n, size, size].
+    `labels`: int64 [n], of several classes 0 or 1 [n, classes]; or masks uint8 [n, size, size].
     """
 
     features: Tensor = field(repr=False)
@@ -57,7 +57,7 @@ class Learner:
         self._stream = Stream.from_os()
         training, asked = plan.study.training, plan.study.augmentation
         self._copies = asked.copies if asked else 1
-        self._augmenter = Augmenter(asked, plan.front_end.size, cohort.labels.ndim > 1, self._stream) if asked else None
+        self._augmenter = Augmenter(asked, plan.front_end.size, cohort.labels.ndim > 2, self._stream) if asked else None
         self.clipping = Automatic() if training.clipping == "automatic" else Flat()
         self._clipper = Clipper(
             self.module,

@@ -22,13 +22,13 @@ Weights = npt.NDArray[np.float32]
 
 
 def look(plan: Plan, cohort: Cohort, weights: Weights, stream: Stream) -> Integers:
-    """One look at a hospital's evaluation patients: noisy counts, one cell a patient."""
+    """One look at a hospital's evaluation patients: noisy counts, one cell a patient (in each table)."""
     rows, columns = patient_cells(plan, cohort, weights)
     return plan.evaluation.share(histogram.counts(rows, columns, plan.task.table), stream)
 
 
 def patient_cells(plan: Plan, cohort: Cohort, weights: Weights) -> tuple[Cells, Cells]:
-    """Row and column of each patient in the task's table."""
+    """Row and column of each patient in the task's table, [patients]; or in each of its tables, [patients, tables]."""
     if not cohort.patients:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     module = plan.module()

@@ -6,17 +6,24 @@
 | V10, V01 | structural components of DeLong et al. 1988: each image's share of theta |
 | z | quantile of the normal distribution for the level |
 
+Of several classes a figure is given for each, and the mean over classes; of ordered ones also the mean absolute error in
+grades and Cohen's kappa with quadratic weights. The intervals of these means and of kappa sum each patient's part (its
+influence on the figure) before it is squared: images of a patient, and classes of an image, go together.
+
 Sources: DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988; Obuchowski, Biometrics 53, 1997 (clustered by patient);
 Hanley and McNeil, Radiology 143, 1982; Newcombe, Statistics in Medicine 25, 2006, method 5; Wilson, JASA 22, 1927.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from primum.tasks.figures import weighted_kappa
 
 LEVEL: Final = 0.95
 """Level of all confidence intervals, unless told otherwise."""
@@ -182,6 +189,107 @@ def classification_figures(
     return told
 
 
+def several_figures(
+    labels: Labels, probabilities: Floats, classes: Sequence[str], patients: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """What a report tells of test images that may have several classes.
+
+    `labels`: 0 or 1, [n, classes]; `probabilities` [n, classes], called above 1/2. Keys: `auc` (mean over the classes that
+    some images have and some have not) and `accuracy` (mean over all) with intervals, `f1` (mean over classes), images,
+    patients (if given), and `by_class`: auc where it is known, accuracy, sensitivity and specificity with intervals.
+    """
+    right = (probabilities > 0.5) == labels
+    by_class = {
+        name: _of_one_class(labels[:, place], probabilities[:, place], patients) for place, name in enumerate(classes)
+    }
+    told: dict[str, Any] = {**_told("accuracy", share_interval(right.mean(axis=1), patients)), "images": len(labels)}
+    if patients is not None:
+        told["patients"] = len(set(patients))
+    told["f1"] = float(np.mean([one["f1"] for one in by_class.values()]))
+    known = [place for place in range(len(classes)) if len(np.unique(labels[:, place])) == 2]
+    if known:
+        told |= _told("auc", mean_auc_interval(labels[:, known], probabilities[:, known], patients))
+    return {**told, "by_class": by_class}
+
+
+def _of_one_class(labels: Labels, chances: Floats, patients: tuple[str, ...] | None) -> dict[str, float]:
+    called = (chances > 0.5).astype(np.int64)
+    hits, either = int((called & labels).sum()), int(called.sum() + labels.sum())
+    told = {**_told("accuracy", accuracy_interval(called == labels, patients)), "images": int(labels.sum())}
+    told["f1"] = 2 * hits / either if either else 1.0
+    told |= _sides(labels, called, patients)
+    if len(np.unique(labels)) == 2:
+        told |= _told("auc", auc_interval(labels, chances, patients))
+    return told
+
+
+def mean_auc_interval(labels: Labels, scores: Floats, patients: tuple[str, ...] | None = None) -> Interval:
+    """Mean of the areas of several classes, [n, classes] each, with its interval on the logit scale.
+
+    Raises ValueError where a class has images on one side only. Where nothing varies: Newcombe's interval for the class
+    with the fewest patients.
+    """
+    names = np.array(patients) if patients is not None else np.arange(len(labels)).astype(str)
+    areas, parts = [], np.zeros(len(labels))
+    for truth, score in zip(labels.T, scores.T, strict=True):
+        v10, v01 = _components(*_split(truth, score))
+        areas.append(theta := float(v10.mean()))
+        parts[truth == 1] += (v10 - theta) / len(v10)
+        parts[truth == 0] += (v01 - theta) / len(v01)
+    mean, variance = float(np.mean(areas)), _by_patient(parts / len(areas), names)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    if variance < 1e-12 or not 0 < mean < 1:
+        sides = [(len(set(names[truth == 0])), len(set(names[truth == 1]))) for truth in labels.T]
+        return _newcombe(mean, *min(sides, key=min), z)
+    middle, half = math.log(mean / (1 - mean)), z * math.sqrt(variance) / (mean * (1 - mean))
+    return Interval(mean, _logistic(middle - half), _logistic(middle + half))
+
+
+def _by_patient(parts: Floats, names: npt.NDArray[np.str_]) -> float:
+    """Variance of a figure to which image i contributes parts[i], with the mean 0: images of a patient go together."""
+    _, index = np.unique(names, return_inverse=True)
+    sums = np.bincount(index, parts)
+    return _ratio(len(sums)) * float((sums**2).sum())
+
+
+def share_interval(shares: Floats, patients: tuple[str, ...] | None = None) -> Interval:
+    """Mean of numbers between 0 and 1 with Wilson's interval, for as many trials as would vary as much."""
+    names = np.array(patients) if patients is not None else np.arange(len(shares)).astype(str)
+    mean, people = float(shares.mean()), len(set(names))
+    variance = _by_patient((shares - mean) / len(shares), names)
+    trials = mean * (1 - mean) / variance if variance > 1e-12 else people
+    return Interval(mean, *wilson(mean, trials, NormalDist().inv_cdf((1 + LEVEL) / 2)))
+
+
+def grade_figures(
+    labels: Labels, called: Labels, classes: int, patients: tuple[str, ...] | None = None
+) -> dict[str, float]:
+    """What a report tells of test images whose classes are ordered, from true and called grades [n].
+
+    Keys: accuracy, `mae` (mean absolute error in grades) and `kappa` (quadratically weighted; not where all images are of
+    one grade) with intervals, images, patients (if given), f1 and mcc.
+    """
+    names = np.array(patients) if patients is not None else np.arange(len(labels)).astype(str)
+    told = _told("accuracy", accuracy_interval(called == labels, patients)) | {"images": len(labels)}
+    if patients is not None:
+        told["patients"] = len(set(patients))
+    off = np.abs(labels - called).astype(np.float64)
+    told |= _told("mae", _normal(float(off.mean()), (off - off.mean()) / len(off), names, 0.0, classes - 1.0))
+    kappa, slopes = weighted_kappa(confusion(labels, called, classes).astype(np.float64))
+    if math.isfinite(kappa):
+        told |= _told("kappa", _normal(kappa, slopes[labels, called], names, -1.0, 1.0))
+    return told | called_figures(labels, called, classes, patients)
+
+
+def _normal(value: float, parts: Floats, names: npt.NDArray[np.str_], least: float, most: float) -> Interval:
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(_by_patient(parts, names))
+    return Interval(value, max(least, value - half), min(most, value + half))
+
+
+def _told(name: str, found: Interval) -> dict[str, float]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
 def calibration_figures(labels: Labels, probabilities: Floats, bins: int = 10) -> dict[str, float]:
     """How far probabilities [n, classes] may be taken at their word.
 
@@ -209,13 +317,17 @@ def called_figures(
     told = {"f1": float((2 * right[seen] / (true + said)[seen]).mean())}
     spread = math.sqrt(float(total**2 - said @ said) * float(total**2 - true @ true))
     told["mcc"] = float(right.sum() * total - true @ said) / spread if spread else 0.0
-    if classes == 2:
-        names = np.array(patients) if patients is not None else None
-        for name, kind in (("sensitivity", 1), ("specificity", 0)):
-            of = labels == kind
-            if of.any():
-                share = accuracy_interval((called == labels)[of], tuple(names[of]) if names is not None else None)
-                told |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+    return told | _sides(labels, called, patients) if classes == 2 else told
+
+
+def _sides(labels: Labels, called: Labels, patients: tuple[str, ...] | None) -> dict[str, float]:
+    """Sensitivity and specificity with their intervals, each where there are images of it."""
+    names, told = np.array(patients) if patients is not None else None, dict[str, float]()
+    for name, kind in (("sensitivity", 1), ("specificity", 0)):
+        of = labels == kind
+        if of.any():
+            share = accuracy_interval((called == labels)[of], tuple(names[of]) if names is not None else None)
+            told |= _told(name, share)
     return told
 
 

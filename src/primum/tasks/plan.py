@@ -13,6 +13,7 @@ from primum.dp.account import Budget, Steps
 from primum.dp.mechanism import Mechanism
 from primum.dp.sampling import public_maximum
 from primum.errors import StudyError
+from primum.models.answers import outputs_for
 from primum.models.feature_map import (
     BackboneCard,
     FeatureMap,
@@ -24,7 +25,6 @@ from primum.models.feature_map import (
     ScatteringCard,
 )
 from primum.models.learned import Learned, Linear, Residual, Small, UNetSettings, Weights, first_weights, weight_count
-from primum.models.linear import outputs_for
 from primum.secagg.setup import Setup
 from primum.study import (
     BackboneModel,
@@ -38,7 +38,9 @@ from primum.study import (
 )
 from primum.tasks.classification import Classification
 from primum.tasks.narrow import Narrow
+from primum.tasks.ordered import Ordered
 from primum.tasks.segmentation import Segmentation
+from primum.tasks.several import Several
 from primum.tasks.update import (
     GradientSum,
     LocalStep,
@@ -96,10 +98,14 @@ class Plan:
                 return Linear()
 
     @cached_property
-    def task(self) -> Classification | Segmentation:
+    def task(self) -> Classification | Several | Ordered | Segmentation:
         """What is asked of an image."""
         about = self.study.study
-        return Segmentation(len(about.classes)) if about.task == "segmentation" else Classification(len(about.classes))
+        if about.task == "segmentation":
+            return Segmentation(len(about.classes))
+        if about.labels == "several":
+            return Several(about.classes)
+        return Ordered(len(about.classes)) if about.labels == "ordered" else Classification(len(about.classes))
 
     def module(self) -> nn.Module:
         """A new module to learn, whatever its weights; ModelError where the settings do not fit each other."""
@@ -117,7 +123,7 @@ class Plan:
     @property
     def outputs(self) -> int:
         """Outputs of what is learned."""
-        return outputs_for(len(self.study.study.classes))
+        return outputs_for(len(self.study.study.classes), self.study.study.labels)
 
     @cached_property
     def dimension(self) -> int:

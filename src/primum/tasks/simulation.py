@@ -19,13 +19,17 @@ from primum.dp.sampling import group_by
 from primum.errors import StudyError
 from primum.imaging.dataset import Dataset
 from primum.imaging.split import split_patients
+from primum.models.answers import CALLED, grades_of, probabilities_of
 from primum.models.learned import write_weights
 from primum.study import Study
 from primum.tasks import metrics
+from primum.tasks.figures import weighted_kappa
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import outputs_of
+from primum.tasks.ordered import Ordered
 from primum.tasks.plan import Plan
 from primum.tasks.segmentation import Segmentation, dice, masks_of
+from primum.tasks.several import Several
 from primum.tasks.training import Optimiser
 from primum.tasks.update import GradientSum
 
@@ -95,14 +99,18 @@ def _sum(plan: Plan) -> GradientSum:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good a model is on labelled images; `auc` for two classes. Of masks: the mean Dice of all patients."""
+    """How good a model is on labelled images; `auc` for two classes, or of several the mean; `kappa` for ordered ones.
+
+    Of masks `accuracy` is the mean Dice of all patients; of several classes the mean over them.
+    """
 
     accuracy: float
     auc: float | None
+    kappa: float | None = None
 
 
 def quality(plan: Plan, weights: Weights, features: Tensor, labels: Tensor, patients: tuple[str, ...] = ()) -> Quality:
-    """Accuracy of the most probable class, and for two classes the area under the curve; of masks the mean Dice.
+    """Accuracy of the class that is called, and for two classes the area under the curve; of masks the mean Dice.
 
     `patients`: whose each image is; where they are not named each is its own.
     """
@@ -112,12 +120,27 @@ def quality(plan: Plan, weights: Weights, features: Tensor, labels: Tensor, pati
     if isinstance(plan.task, Segmentation):
         groups = group_by(patients) if patients else [[place] for place in range(len(labels))]
         return Quality(float(dice(masks_of(outputs), labels, plan.task.classes, groups).mean()), None)
-    logits, truth = outputs.numpy(), labels.numpy()
+    truth = labels.numpy()
+    if isinstance(plan.task, Several):
+        return _of_several(probabilities_of(outputs, "several").double().numpy(), truth)
+    if isinstance(plan.task, Ordered):
+        called = grades_of(outputs).numpy()
+        agreed = weighted_kappa(metrics.confusion(truth, called, plan.task.classes).astype(np.float64))[0]
+        return Quality(float((called == truth).mean()), None, None if np.isnan(agreed) else agreed)
+    logits = outputs.numpy()
     if plan.outputs > 1:
         return Quality(float((logits.argmax(1) == truth).mean()), None)
     scores = logits[:, 0].astype(np.float64)
     both = 0 < truth.mean() < 1
     return Quality(float(((scores > 0) == truth).mean()), metrics.auc(truth, scores) if both else None)
+
+
+def _of_several(probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]) -> Quality:
+    """The area is the mean over the classes that some images have and some have not."""
+    known = [place for place in range(truth.shape[1]) if 0 < truth[:, place].mean() < 1]
+    areas = [metrics.auc(truth[:, place], probabilities[:, place]) for place in known]
+    accuracy = float(((probabilities > CALLED) == truth).mean())
+    return Quality(accuracy, float(np.mean(areas)) if areas else None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""Figures of images with several classes, or with grades, and curves: pieces of the section on how good the model is."""
+
+from typing import Final
+
+import numpy as np
+
+from primum.report.plots import Axis, Curve, lines
+from primum.report.run import Figures, Run
+from primum.report.words import DASH, absent, between, esc, percent, table
+from primum.tasks.metrics import roc
+
+_SHOWN_CURVES: Final = 16
+_BINARY: Final = 2
+
+
+def of_grades(figures: Figures) -> list[tuple[str, str]]:
+    """Kappa and the error in grades, as names and values, where there are any."""
+    rows = []
+    if figures.kappa is not None:
+        told = between(figures.kappa_low, figures.kappa_high)
+        rows.append(("Kappa, quadratic weights", f"<b>{figures.kappa:.3f}</b> &nbsp; {told}"))
+    if figures.mae is not None:
+        told = between(figures.mae_low, figures.mae_high, "{:.2f}")
+        rows.append(("Mean error in grades", f"<b>{figures.mae:.2f}</b> &nbsp; {told}"))
+    return rows
+
+
+def class_by_class(figures: Figures) -> str:
+    """A table of what is known of each class, where an image may have several."""
+    exact = any(one.images is not None for one in figures.by_class.values())
+    rows = [
+        (
+            esc(name),
+            *([DASH if one.images is None else str(one.images)] if exact else []),
+            "too few" if one.too_few or one.auc is None else f"{one.auc:.3f}",
+            "" if one.too_few else between(one.auc_low, one.auc_high).removeprefix("95 % interval "),
+            percent(None if one.too_few else one.accuracy),
+            *([percent(one.sensitivity), percent(one.specificity)] if exact else []),
+        )
+        for name, one in figures.by_class.items()
+    ]
+    head = ["Class", *(["Images"] if exact else []), "AUC", "95 % interval", "Accuracy"]
+    head += ["Sensitivity", "Specificity"] if exact else []
+    return table(head, rows, "stack") if rows else ""
+
+
+def plots_of_several(run: Run) -> str:
+    """A ROC curve for each class that some images have and some have not: there is no table of one class against another."""
+    labels = np.array([item.label for item in run.predictions], np.int64)
+    chances = np.array([item.probability for item in run.predictions], np.float64)
+    names = run.classes if len(run.classes) == labels.shape[1] else [f"class {i}" for i in range(labels.shape[1])]
+    known = [place for place in range(len(names)) if len(set(labels[:, place].tolist())) == _BINARY]
+    plots = [roc_plot(labels[:, place], chances[:, place], names[place]) for place in known]
+    more = absent(f"{len(plots) - _SHOWN_CURVES} more classes are in the table.") if len(plots) > _SHOWN_CURVES else ""
+    return "<h3>On the test images</h3>" + grid(plots[:_SHOWN_CURVES]) + more
+
+
+def roc_plot(labels: np.ndarray, scores: np.ndarray, name: str) -> str:
+    """The curve of one class."""
+    false, true = roc(labels, scores)
+    curve = Curve("model", tuple(zip(false.tolist(), true.tolist(), strict=True)))
+    chance = Curve("guessing", ((0.0, 0.0), (1.0, 1.0)), "quiet")
+    return lines(
+        f"ROC curve for {name}",
+        Axis("false positive rate", 0, 1),
+        Axis("true positive rate", 0, 1),
+        [chance, curve],
+        square=True,
+    )
+
+
+def grid(plots: list[str]) -> str:
+    """Plots beside each other; those that are empty leave no place."""
+    return f'<div class="plots">{"".join(plots)}</div>' if any(plots) else ""

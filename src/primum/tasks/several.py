@@ -1,0 +1,46 @@
+"""Learning which of some classes each image has, any number of them: the loss, and what a private look counts.
+
+A patient with several images has a class if any of the images has it, and its probability is the mean over the images:
+a finding on one picture is the patient's, and no picture is thrown away. A look has a table for each class, and a patient is
+in one cell of every table: noise is made for a sensitivity of sqrt(classes) (dp/histogram.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from primum.models.answers import probabilities_of
+from primum.tasks.classification import BINS, Cells
+from primum.tasks.figures import several_figures
+
+
+@dataclass(frozen=True)
+class Several:
+    """Any of the classes for each image; their names."""
+
+    names: tuple[str, ...]
+
+    @property
+    def table(self) -> tuple[int, int, int]:
+        """Of a look: a table for each class, without and with it, by bins of its probability."""
+        return len(self.names), 2, BINS
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Binary cross entropy of each class, its mean over classes of each example, [n]; both [n, classes]."""
+        truth = target.to(outputs.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(outputs, truth, reduction="none").mean(1)
+
+    def cells(self, outputs: Tensor, labels: Tensor, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
+        """Row and column of each patient in each class's table, [patients, classes]."""
+        probabilities, truth = probabilities_of(outputs, "several").double().numpy(), labels.numpy()
+        means = np.array([probabilities[images].mean(0) for images in patients])
+        rows = np.array([truth[images].max(0) for images in patients])
+        return rows, np.clip((means * BINS).astype(np.int64), 0, BINS - 1)
+
+    def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:
+        """Mean AUC and accuracy with intervals, and those of each class; counts [classes, 2, bins], noise as for all."""
+        return several_figures(counts, noise, self.names)
