@@ -165,7 +165,15 @@ def test_task_and_model_must_fit_each_other() -> None:
         Study.parse(text, "study.toml")
 
 
-@pytest.mark.parametrize("model", [{"kind": "pixel-linear", "scales": 2}, {"kind": "u-net", "widths": (2, 4)}])
+MODELS: tuple[dict[str, object], ...] = (
+    {"kind": "pixel-linear", "scales": 2},
+    {"kind": "u-net", "widths": (2, 4)},
+    {"kind": "mo-net", "widths": (2, 4)},
+    {"kind": "seg-resnet", "widths": (2, 4), "blocks": (1, 2)},
+)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model["kind"])
 def test_a_saved_model_gives_the_same_masks(tmp_path: Path, model: dict[str, object]) -> None:
     plan = Plan(masks_study(privacy=None, model=model))
     module = plan.module()
