@@ -99,6 +99,9 @@ class OfClass(_Open):
 
     dice: float | None = None
     volume_error: float | None = None
+    surface_distance: float | None = None
+    hausdorff_95: float | None = None
+    one_sided: int = 0
 
 
 class Figures(_Open):
@@ -108,6 +111,8 @@ class Figures(_Open):
     dice_low: float | None = None
     dice_high: float | None = None
     by_class: dict[str, OfClass] = {}
+    surface_unit: str = ""
+    surface_of: str = ""
 
     auc: float | None = None
     auc_low: float | None = None
