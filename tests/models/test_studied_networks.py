@@ -32,9 +32,9 @@ SMALL: dict[str, Learned] = {
     for kind, more in {
         "vgg": {"widths": (3, 4), "blocks": (1, 2), "pooling": "average"},
         "squeeze-network": {"widths": (4, 5)},
-        "mobile-network": {"widths": (3, 4), "blocks": 2, "expansion": 2},
+        "mobile-network": {"widths": (3, 4), "blocks": 1, "expansion": 2},
         "mo-net": {"widths": (3, 4)},
-        "seg-resnet": {"widths": (3, 4), "blocks": (1, 2)},
+        "seg-resnet": {"widths": (3, 4), "blocks": (1, 1)},
     }.items()
 }
 MASKS = ("mo-net", "seg-resnet")
