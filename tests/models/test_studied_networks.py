@@ -58,7 +58,9 @@ def by_default(kind: str) -> Learned:
         "classes": ("c", "d"),
         "task": "segmentation" if kind in MASKS else "classification",
     }
-    return Plan(Study.model_validate({"study": about, "model": {"kind": kind}, "hospitals": {}, "aggregation": {}})).learned
+    return Plan(
+        Study.model_validate({"study": about, "model": {"kind": kind}, "hospitals": {}, "aggregation": {}})
+    ).learned
 
 
 def drawn(name: str, size: int, outputs: int) -> nn.Module:
