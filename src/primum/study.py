@@ -111,6 +111,7 @@ class PixelModel(_Section):
 
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1, max_length=6)]
+Blocks = Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1, max_length=6)]
 
 
 class SmallNetworkModel(_Section):
@@ -130,6 +131,32 @@ class ResidualModel(_Section):
     pooling: Literal["max", "average"] = "max"
 
 
+class VggModel(_Section):
+    """A VGG without normalisation, all learned (models/vgg.py); `blocks`: convolutions of each width."""
+
+    kind: Literal["vgg"]
+    widths: Widths = (8, 16, 32, 64, 64)
+    blocks: Blocks = (1, 1, 2, 2, 2)
+    pooling: Literal["max", "average"] = "max"
+
+
+class SqueezeModel(_Section):
+    """A SqueezeNet 1.1 without normalisation, all learned (models/squeeze.py)."""
+
+    kind: Literal["squeeze-network"]
+    widths: Widths = (16, 32, 48, 64)
+    pooling: Literal["max", "average"] = "max"
+
+
+class MobileModel(_Section):
+    """Inverted residuals in the manner of EfficientNet without normalisation, all learned (models/mobile.py)."""
+
+    kind: Literal["mobile-network"]
+    widths: Widths = (16, 24, 40, 64)
+    blocks: Annotated[int, Field(ge=1, le=8)] = 2
+    expansion: Annotated[int, Field(ge=1, le=8)] = 4
+
+
 class UNetModel(_Section):
     """Masks: a U-Net without normalisation, all learned (models/unet.py)."""
 
@@ -137,10 +164,27 @@ class UNetModel(_Section):
     widths: Widths = (16, 32, 64, 128)
 
 
+class MoNetModel(_Section):
+    """Masks: a MoNet without normalisation, all learned (models/monet.py)."""
+
+    kind: Literal["mo-net"]
+    widths: Widths = (20, 40, 80)
+
+
+class SegResNetModel(_Section):
+    """Masks: a SegResNet without normalisation, all learned (models/segresnet.py); `blocks`: of each width."""
+
+    kind: Literal["seg-resnet"]
+    widths: Widths = (8, 16, 32, 64)
+    blocks: Blocks = (1, 2, 2, 4)
+
+
 _EXACT_LOOKS = 10  # that a study without privacy takes at most: they cost nothing, because nothing is promised
 _FEWEST_GRADES = 3
-MASK_MODELS = (PixelModel, UNetModel)
-PIXEL_MODELS = (SmallNetworkModel, ResidualModel, UNetModel)
+MASK_MODELS = (PixelModel, UNetModel, MoNetModel, SegResNetModel)
+PIXEL_MODELS = (
+    SmallNetworkModel, ResidualModel, VggModel, SqueezeModel, MobileModel, UNetModel, MoNetModel, SegResNetModel
+)  # fmt: skip
 
 
 def _kind_of(model: Any) -> Any:
@@ -155,8 +199,13 @@ _MODELS: dict[str, type[BaseModel]] = {
     "backbone-linear": BackboneModel,
     "small-network": SmallNetworkModel,
     "residual-network": ResidualModel,
+    "vgg": VggModel,
+    "squeeze-network": SqueezeModel,
+    "mobile-network": MobileModel,
     "pixel-linear": PixelModel,
     "u-net": UNetModel,
+    "mo-net": MoNetModel,
+    "seg-resnet": SegResNetModel,
 }
 AnyModel = Annotated[
     Annotated[Model, Tag("scattering-linear")]
@@ -165,8 +214,13 @@ AnyModel = Annotated[
     | Annotated[BackboneModel, Tag("backbone-linear")]
     | Annotated[SmallNetworkModel, Tag("small-network")]
     | Annotated[ResidualModel, Tag("residual-network")]
+    | Annotated[VggModel, Tag("vgg")]
+    | Annotated[SqueezeModel, Tag("squeeze-network")]
+    | Annotated[MobileModel, Tag("mobile-network")]
     | Annotated[PixelModel, Tag("pixel-linear")]
-    | Annotated[UNetModel, Tag("u-net")],
+    | Annotated[UNetModel, Tag("u-net")]
+    | Annotated[MoNetModel, Tag("mo-net")]
+    | Annotated[SegResNetModel, Tag("seg-resnet")],
     Discriminator(_kind_of),
 ]
 

@@ -66,6 +66,8 @@ def test_three_hospitals_learn_masks(masked: World, tmp_path: Path, model: dict[
     told = read_run(run.folder)
     assert told.summary.test is not None and told.summary.test.dice is not None
     assert told.summary.test.by_class["disc"].dice == pytest.approx(told.summary.test.dice)
+    assert told.summary.test.surface_unit == "pixels" and told.summary.test.surface_of == "images"
+    assert told.summary.test.by_class["disc"].surface_distance is not None
     if private:
         look = json.loads((run.folder / "summary.json").read_text())["hospitals_private"]
         assert look["too_few"] or 0 <= look["dice"] <= 1

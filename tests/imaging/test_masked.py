@@ -1,6 +1,7 @@
 """Folders of images with masks: layouts, what becomes of volumes, and what is set aside by name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,36 @@ def test_volumes_become_slices_in_order(tmp_path: Path) -> None:
     assert data.files == tuple(f"images/p{number}.nii.gz" for number in range(5) for _ in range(5))
     assert data.patient_count == 5 and intake.formats == {"NIfTI": 25}
     assert intake.notices == ("5 volumes cut into 25 coronal slices",)
+
+
+@pytest.mark.parametrize(
+    ("axis", "settings", "spacing"),
+    [
+        ("axial", {"fit": "squash"}, (3.0, 2.0 * 12 / 16, 1.5 * 10 / 16)),
+        ("axial", {"fit": "crop", "spacing": 1.25}, (3.0, 1.25, 1.25)),
+        ("coronal", {"fit": "squash"}, (2.0, 3.0 * 5 / 16, 1.5 * 10 / 16)),
+        ("sagittal", {"fit": "pad", "spacing": 1.5}, (1.5, 1.5, 1.5)),
+    ],
+)
+def test_each_slice_says_its_millimetres_from_the_cache_too(
+    tmp_path: Path, axis: Any, settings: dict[str, Any], spacing: tuple[float, float, float]
+) -> None:
+    """Volumes of 3 mm from foot to head, 2 from front to back, 1.5 from right to left."""
+    for number in range(5):
+        nifti(tmp_path / "images" / f"p{number}.nii.gz", body(f"v{number}", (12, 10, 5)))
+        nifti(tmp_path / "labels" / f"p{number}.nii.gz", organ((12, 10, 5)))
+    options = {"preparation": Preparation(16, axis=axis, **settings), "cache": tmp_path.parent / "cache"}
+    for _ in ("decoded", "from the cache"):
+        data = _read(tmp_path, **options).dataset
+        assert len(data.spacing) == len(data)
+        assert all(each == pytest.approx(spacing) for each in data.spacing)
+    assert data.select(place < 3 for place in range(len(data))).spacing == data.spacing[:3]
+    with pytest.raises(ValueError, match="spacing is of each image"):
+        replace(data, spacing=data.spacing[1:])
+
+
+def test_pictures_that_do_not_say_their_millimetres_have_none(tmp_path: Path) -> None:
+    assert set(_read(pictures(tmp_path)).dataset.spacing) == {()}
 
 
 def test_slices_of_a_patient_are_never_in_train_and_test(tmp_path: Path) -> None:

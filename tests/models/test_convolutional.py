@@ -106,7 +106,7 @@ def test_variance_of_the_residual_network_stays_within_two(pooling: Pooling) -> 
     """Through 8 blocks, on smooth pictures."""
     torch.manual_seed(3)
     model = ResidualNetwork(3, 10, (32, 48, 64, 96), pooling=pooling)
-    found = variances(model, pictures(16, 3, 64), "_Block")
+    found = variances(model, pictures(16, 3, 64), "Block")
     assert len(found) == 8 and all(0.5 < value < 2 for value in found), found
 
 

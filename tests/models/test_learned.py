@@ -17,6 +17,7 @@ from primum.models.learned import (
     UNetSettings,
     first_weights,
     read_weights,
+    settings_of,
     weight_count,
     write_weights,
 )
@@ -29,6 +30,8 @@ KINDS: tuple[Learned, ...] = (
     Small(widths=(4, 8)),
     Residual(widths=(4, 8), blocks=1),
     UNetSettings(widths=(4, 8)),
+    *(settings_of({"kind": kind, "widths": (4, 8)}) for kind in ("squeeze-network", "mobile-network", "mo-net")),
+    *(settings_of({"kind": kind, "widths": (4, 8), "blocks": (1, 2)}) for kind in ("vgg", "seg-resnet")),
 )
 
 

@@ -77,7 +77,9 @@ def test_copies_of_a_picture_are_one_unit_whose_mean_gradient_is_clipped_once() 
 
 
 def test_fixed_features_cannot_be_augmented() -> None:
-    with pytest.raises(ValueError, match=r"take small-network, residual-network, u-net"):
+    with pytest.raises(
+        ValueError, match=r"take small-network, residual-network, vgg, squeeze-network, mobile-network, u-net"
+    ):
         masks_study(augmentation={"rotation": 10})
 
 

@@ -12,6 +12,7 @@ from primum.errors import ModelError, StudyError
 from primum.federation.explain import explain, model_in_words
 from primum.models import Card, load_model, save_model
 from primum.models.backbone import Backbone, shapes
+from primum.models.learned import write_weights
 from primum.models.random_features import RandomFeatures
 from primum.study import Study
 from primum.tasks.plan import Plan
@@ -81,6 +82,43 @@ def test_a_model_on_random_filters_is_saved_and_loaded(tmp_path: Path) -> None:
     loaded = load_model(tmp_path)
     assert loaded.front_end == plan.front_end
     assert torch.equal(loaded.weight, weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "words"),
+    [
+        ('kind = "vgg"\nwidths = [2, 4]\nblocks = [1, 2]', 259, "a VGG of 2, 4 channels"),
+        ('kind = "squeeze-network"\nwidths = [2]', 545, "a SqueezeNet of 2 channels"),
+        ('kind = "mobile-network"\nwidths = [4]\nexpansion = 2', 493, "a mobile network of 4 channels"),
+    ],
+)
+def test_a_network_is_asked_for_explained_saved_and_loaded(
+    tmp_path: Path, model: str, weights: int, words: str
+) -> None:
+    plan = Plan(_asking(model))
+    assert f"{weights} weights on {words}, learned as a whole" in explain(plan.study)
+    assert Study.parse(plan.study.text(), "again") == plan.study
+    card = Card(
+        classes=("a", "b"), front_end=plan.front_end_card, learned=plan.learned, preparation={}, privacy={}, trained={}
+    )
+    module = plan.module()
+    write_weights(module, torch.linspace(-1, 1, weights).numpy())
+    save_model(tmp_path, module.state_dict(), card)
+    loaded, images = load_model(tmp_path), torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(loaded.logits(images)[:, 1:], module.eval()(plan.front_end.features(images)))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ('kind = "vgg"\nblocks = [1, 2]', r"blocks \(1, 2\) for widths \(8, 16, 32, 64, 64\)"),
+        ('kind = "vgg"\nwidths = [2, 2, 2, 2, 2, 2]\nblocks = [1, 1, 1, 1, 1, 1]', "cannot be halved 6 times"),
+    ],
+)
+def test_a_network_whose_keys_contradict_each_other_is_refused(model: str, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        explain(_asking(model))
 
 
 def test_a_model_on_a_backbone_needs_its_file(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:

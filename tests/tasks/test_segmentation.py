@@ -139,7 +139,9 @@ def test_figures_of_masks_name_each_class() -> None:
     told = mask_figures(found, truth, ("background", "liver", "spleen"), ("a", "b", "c"))
     assert told["by_class"]["liver"]["dice"] == pytest.approx((1 + 1 + 2 / 3) / 3)
     assert told["by_class"]["liver"]["volume_error"] == pytest.approx(-1 / 6)
-    assert told["by_class"]["spleen"] == {"dice": 1.0, "volume_error": None}
+    nothing = {"surface_distance": None, "hausdorff_95": None, "one_sided": 0}
+    assert told["by_class"]["spleen"] == {"dice": 1.0, "volume_error": None, **nothing}
+    assert told["surface_unit"] == "pixels"
     assert told["dice_low"] < told["dice"] < told["dice_high"]
     assert (told["images"], told["patients"]) == (3, 3)
     assert volume_errors(found, truth, 3, [[0, 1, 2]])[0] == pytest.approx(-4 / 24)
@@ -165,7 +167,15 @@ def test_task_and_model_must_fit_each_other() -> None:
         Study.parse(text, "study.toml")
 
 
-@pytest.mark.parametrize("model", [{"kind": "pixel-linear", "scales": 2}, {"kind": "u-net", "widths": (2, 4)}])
+MODELS: tuple[dict[str, object], ...] = (
+    {"kind": "pixel-linear", "scales": 2},
+    {"kind": "u-net", "widths": (2, 4)},
+    {"kind": "mo-net", "widths": (2, 4)},
+    {"kind": "seg-resnet", "widths": (2, 4), "blocks": (1, 2)},
+)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model["kind"])
 def test_a_saved_model_gives_the_same_masks(tmp_path: Path, model: dict[str, object]) -> None:
     plan = Plan(masks_study(privacy=None, model=model))
     module = plan.module()

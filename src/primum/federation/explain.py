@@ -6,20 +6,20 @@ from primum.dp import account
 from primum.federation.probe import longer
 from primum.kernels import packing
 from primum.secagg.setup import Setup
-from primum.study import (
-    BackboneModel,
-    Hospitals,
-    MultiScaleModel,
-    PixelModel,
-    RandomModel,
-    ResidualModel,
-    SmallNetworkModel,
-    Study,
-    UNetModel,
-)
+from primum.study import PIXEL_MODELS, BackboneModel, Hospitals, MultiScaleModel, PixelModel, RandomModel, Study
 from primum.tasks.plan import Plan, resolve
 
 _STAND_IN: Final = tuple(f"{place:064x}" for place in range(1, 4))
+_NETWORKS: Final = {
+    "small-network": "small network",
+    "residual-network": "residual network",
+    "vgg": "VGG",
+    "squeeze-network": "SqueezeNet",
+    "mobile-network": "mobile network",
+    "u-net": "U-Net",
+    "mo-net": "MoNet",
+    "seg-resnet": "SegResNet",
+}
 REVEALS_COUNTS: Final = (
     "hospitals count by their number of images: two rounds whose sets differ by one hospital reveal its number"
 )
@@ -71,9 +71,8 @@ def for_three(study: Study) -> Study:
 def model_in_words(study: Study) -> str:
     """What is learned, or what the learned layer stands on."""
     model = study.model
-    if isinstance(model, SmallNetworkModel | ResidualModel | UNetModel):
-        kind = {"small-network": "small network", "residual-network": "residual network", "u-net": "U-Net"}[model.kind]
-        return f"a {kind} of {', '.join(map(str, model.widths))} channels, learned as a whole"
+    if isinstance(model, PIXEL_MODELS):
+        return f"a {_NETWORKS[model.kind]} of {', '.join(map(str, model.widths))} channels, learned as a whole"
     if isinstance(model, PixelModel):
         return f"fixed features of each pixel at {model.scales} scales and {model.places} x {model.places} places"
     if isinstance(model, MultiScaleModel):

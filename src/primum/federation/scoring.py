@@ -40,7 +40,7 @@ def score_test(folder: Path, test: Path, patient: str | None) -> None:
     data = _read(test, card, Preparation.from_card(card.preparation), patient)
     if data.masked:
         found = masks_of(outputs_of(model.module, model.front_end.features(data.images)))
-        figures = mask_figures(found, data.labels, data.classes, data.patients)
+        figures = mask_figures(found, data.labels, data.classes, data.patients, data.files, data.spacing)
         _note(folder, figures)
         return
     outputs = model.logits(data.images)

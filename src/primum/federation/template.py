@@ -41,7 +41,7 @@ local_steps = 1        # more: each hospital takes so many steps by itself in a 
 #                      # FedAvg is learning_rate = 1.0 and momentum = 0.0
 # proximal = 0.01      # pulls local steps towards the global weights (FedProx)
 
-# Pictures changed at random each time they are drawn; for networks only (small-network, residual-network, u-net).
+# Pictures changed at random each time they are drawn; for networks only, which learn from pixels.
 # [augmentation]
 # rotation = 10        # degrees; scale, shear, shift = 0.1 (of the side), flip = "horizontal", elastic, grid, blur,
 #                      # gamma, contrast, noise, cutout; share = 0.5 of the pictures get each
@@ -92,12 +92,14 @@ kind = "scattering-linear"   # a fixed wavelet transform and one learned layer: 
                        # "multiscale-linear": several at once, better at every epsilon, three times the bytes
                        # (scales = [1, 2, 3]; views = "zoom" or "shift"). "random-linear": filters, patch, pools;
                        # "backbone-linear": backbone, weights. docs/how-to/small-epsilon.md says when which helps.
-                       # "small-network" and "residual-network" (widths) learn all by themselves, from many images
+                       # "small-network", "residual-network", "vgg", "squeeze-network", "mobile-network" (widths)
+                       # learn all by themselves, from many images: docs/reference/studies.md
 scales = 3                   # J; features shrink by 4 with each
 angles = 8""",
     "segmentation": """\
 kind = "pixel-linear"  # fixed features of each pixel and one learned layer: good at a small epsilon
-                       # "u-net" (widths = [16, 32, 64]) learns all by itself, from many images and without [privacy]
+                       # "u-net" (widths = [16, 32, 64]), "mo-net" and "seg-resnet" learn all by themselves, from
+                       # many images and without [privacy]
 scales = 4
 places = 8             # a grid of so many by so many places, each with its own threshold""",
 }

@@ -54,7 +54,8 @@ _NAME: Final = 16
 class Found:
     """What reading one image gave: prepared pixels (and masks), or the reason why not. On its way into the cache.
 
-    `format` is empty where nothing could be decoded. `patient`, `study`, `series` as the file names them.
+    `format` is empty where nothing could be decoded. `patient`, `study`, `series` as the file names them. `spacing`: as
+    in `Record`.
     """
 
     format: str = ""
@@ -64,6 +65,7 @@ class Found:
     series: str = field(default="", repr=False)
     images: Pixels | None = field(default=None, repr=False)
     masks: Mask | None = field(default=None, repr=False)
+    spacing: tuple[float, ...] = ()
     reason: str = ""
     hint: str = ""
     passing: bool = False
@@ -81,7 +83,7 @@ class Outcome:
     """What one content became. `count` images, 0 where it is set aside for `reason`; `digest`: SHA-256 of their pixels.
 
     `patient`, `study`, `series`: pseudonyms, empty where the file names none. `drawn`: in how many of the masks a pixel
-    is of each class.
+    is of each class. `spacing`: as in `Record`.
     """
 
     format: str
@@ -93,6 +95,7 @@ class Outcome:
     digest: str
     mask_digest: str
     drawn: tuple[int, ...]
+    spacing: tuple[float, ...]
     reason: str
     hint: str
 
@@ -162,6 +165,7 @@ class Store:
             digest=_digest(images.ravel().data) if count else "",
             mask_digest=_digest(masks.ravel().data) if len(masks) else "",
             drawn=tuple(drawn(masks)) if len(masks) else (),
+            spacing=found.spacing,
             reason=found.reason,
             hint=found.hint,
         )

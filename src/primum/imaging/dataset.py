@@ -16,6 +16,8 @@ class Dataset:
     `images`: float32 [n, channels, size, size] in [0, 1]. `labels`: indices into `classes`, int64 [n]; where an image
     has several, 0 or 1 for each, int64 [n, classes]; or masks, uint8 [n, size, size], a class for each pixel, where class 0 is the background. `patients`: n pseudonyms, equal where two
     images show one patient. `files`: n names relative to their folder; the slices of a volume have its name, in order.
+    `spacing`: mm of each image's pixels (row, column), of a slice of a volume (slice, row, column), () where unknown;
+    empty where nobody asked, as for labels that are no masks.
     """
 
     images: Tensor = field(repr=False)
@@ -23,11 +25,14 @@ class Dataset:
     patients: tuple[str, ...] = field(repr=False)
     files: tuple[str, ...] = field(repr=False)
     classes: tuple[str, ...]
+    spacing: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.images)
         if not (count == len(self.labels) == len(self.patients) == len(self.files)):
             raise ValueError("images, labels, patients and files differ in number")
+        if len(self.spacing) not in (0, count):
+            raise ValueError("spacing is of each image, or of none")
         if self.images.ndim != 4 or self.images.dtype != torch.float32:
             raise ValueError("images are float32 [n, channels, size, size]")
         shape, kind = (self.images.shape[2:], torch.uint8) if self.masked else (torch.Size(), torch.int64)
@@ -77,7 +82,8 @@ class Dataset:
             raise ValueError("one boolean for each image is needed")
         kept = mask.nonzero()[:, 0].tolist()
         patients, files = (tuple(names[i] for i in kept) for names in (self.patients, self.files))
-        return Dataset(self.images[mask], self.labels[mask], patients, files, self.classes)
+        spacing = tuple(self.spacing[i] for i in kept) if self.spacing else ()
+        return Dataset(self.images[mask], self.labels[mask], patients, files, self.classes, spacing)
 
 
 def assert_disjoint(a: Dataset, b: Dataset) -> None:

@@ -51,7 +51,8 @@ class Intake:
         labels = masks if masks is not None else _numbers([record.label for record in used], classes, manifest.labels)
         patients = tuple(record.patient for record in used for _ in range(record.images))
         files = tuple(record.file for record in used for _ in range(record.images))
-        dataset = Dataset(images, labels, patients, files, classes)
+        spacing = () if masks is None else tuple(record.spacing for record in used for _ in range(record.images))
+        dataset = Dataset(images, labels, patients, files, classes, spacing)
         return cls(dataset, manifest.problems, manifest.notices, manifest.formats, manifest)
 
     @property

@@ -53,7 +53,8 @@ class Record:
 
     `parts`: all files that it was read from. `content`: what names its pixels in the cache (cache.py), empty where they
     are not kept. `patient`, `study`, `series`: pseudonyms, empty where unknown. `images`: how many it gave (slices), 0
-    where it was set aside. `drawn`: images in which a pixel is of each class, with masks.
+    where it was set aside. `drawn`: images in which a pixel is of each class, with masks. `spacing`, with masks: mm of a
+    prepared pixel (row, column), of a volume (slice, row, column), empty where the file does not say.
     """
 
     file: str
@@ -68,6 +69,7 @@ class Record:
     notices: tuple[str, ...] = ()
     images: int = 0
     drawn: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
     reason: str = ""
     hint: str = ""
 

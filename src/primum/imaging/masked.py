@@ -37,7 +37,7 @@ from primum.imaging.reading import Job, Read, Reading, identifiers
 from primum.imaging.segmentation_object import read_segmentation
 from primum.imaging.series import read_volume
 from primum.imaging.slices import prepare_mask, prepare_volume
-from primum.imaging.volume import Volume, same_grid, volume_format
+from primum.imaging.volume import Volume, prepared_spacing, same_grid, volume_format
 
 Mask = npt.NDArray[np.uint8]
 
@@ -59,7 +59,7 @@ class _Read:
         found = self.outcome
         return Record(
             self.case.image, "used", self.case.mask, tuple(self.read.stamps), self.read.content, self.patient,
-            found.study, found.series, found.format, self.notices, found.count, found.drawn,
+            found.study, found.series, found.format, self.notices, found.count, found.drawn, found.spacing,
         )  # fmt: skip
 
 
@@ -190,19 +190,22 @@ class _CaseJob(Job):
             files = _files(self.folder / self.case.mask)
         if files is None:
             picture = decode(path)
-            images, masks = _picture(self.folder, self.case, picture, self.numbering, self.preparation)
+            images, masks, within = _picture(self.folder, self.case, picture, self.numbering, self.preparation)
+            spacing: tuple[float, ...] = within or ()
             found: Picture | Volume = picture
         else:
             volume = _volume(path, self.tomography)
             with _of_mask(self.case):
                 drawn = _drawn(files, volume, self.classes, self.numbering)
-            images, _ = prepare_volume(volume, self.preparation)
+            images, within = prepare_volume(volume, self.preparation)
+            spacing = prepared_spacing(volume, self.preparation.axis, within) if within else ()
             masks = prepare_mask(drawn, volume, self.preparation)
             found = volume
         known = identifiers(self.folder / self.parts()[0]) if found.format.startswith("DICOM") else {}
         return Found(
-            format=found.format, notices=found.notices, patient=found.patient or "", images=images, masks=masks, **known
-        )
+            format=found.format, notices=found.notices, patient=found.patient or "", images=images, masks=masks,
+            spacing=spacing, **known
+        )  # fmt: skip
 
 
 def _files(mask: Path) -> list[Path] | None:
@@ -226,7 +229,7 @@ def _of_mask(case: Case) -> Iterator[None]:
 
 def _picture(
     folder: Path, case: Case, picture: Picture, numbering: _Numbering, preparation: Preparation
-) -> tuple[Pixels, Mask]:
+) -> tuple[Pixels, Mask, tuple[float, float] | None]:
     if TURNED in picture.notices:
         raise DataError("is turned by EXIF; whether its mask is turned too cannot be told", "Save it upright.")
     rows, columns = picture.values.shape[1:]
@@ -237,7 +240,7 @@ def _picture(
             raise DataError(f"has {wide} x {high} pixels, the image {columns} x {rows}", "Draw it on this image.")
     images, _ = prepare(picture, preparation)
     where = preparation.placement(rows, columns, picture.spacing)
-    return images[None], place_mask(values, where)[None]
+    return images[None], place_mask(values, where)[None], where.spacing
 
 
 def _volume(path: Path, tomography: bool | None) -> Volume:

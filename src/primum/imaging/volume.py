@@ -173,6 +173,12 @@ def cut_spacing(volume: Volume, axis: Axis) -> tuple[float, float]:
     return {"axial": (rows, columns), "coronal": (slices, columns), "sagittal": (slices, rows)}[axis]
 
 
+def prepared_spacing(volume: Volume, axis: Axis, within: tuple[float, float]) -> tuple[float, float, float]:
+    """Mm from slice to slice of what `cut` makes, and `within` a slice (row, column)."""
+    slices, rows, columns = volume.spacing
+    return {"axial": slices, "coronal": rows, "sagittal": columns}[axis], *within
+
+
 def _unpacked_head(path: Path) -> bytes:
     head = read_head(path, _HEAD)
     if not head.startswith(_GZIP):

@@ -3,7 +3,8 @@
 In: images float32 [n, channels, size, size] in [0, 1]. Out: features of length at most 1, logits, probabilities.
 A model is a public front end that is fixed and a module that is learned on what it gives. Read `scattering.py` first (the
 default front end), `feature_map.py` (which there are), then `learned.py` (what can be learned on them) and `card.py` (what
-is saved), `answers.py` (what outputs mean); `convolutional.py` and `unet.py` are whole networks without normalisation.
+is saved), `answers.py` (what outputs mean); `convolutional.py`, `vgg.py`, `squeeze.py`, `mobile.py` (classes), `unet.py`,
+`monet.py` and `segresnet.py` (masks) are whole networks without normalisation.
 Sources: Bruna and Mallat 2013 (scattering), Tramèr and Boneh 2021 (why fixed features under differential privacy).
 """
 
@@ -23,12 +24,17 @@ from primum.models.feature_map import (
 )
 from primum.models.learned import Learned
 from primum.models.linear import LinearHead, logits_of
+from primum.models.mobile import MobileNetwork
+from primum.models.monet import MoNet
 from primum.models.multiscale import MultiScale
 from primum.models.pixel_features import PixelFeatures
 from primum.models.pixels import Pixels
 from primum.models.random_features import RandomFeatures
 from primum.models.scattering import FrontEnd
+from primum.models.segresnet import SegResNet
+from primum.models.squeeze import SqueezeNetwork
 from primum.models.unet import UNet
+from primum.models.vgg import Vgg
 
 __all__ = [
     "Backbone",
@@ -39,6 +45,8 @@ __all__ = [
     "FrontEndCard",
     "Learned",
     "LinearHead",
+    "MoNet",
+    "MobileNetwork",
     "MultiScale",
     "MultiScaleCard",
     "NetworkCard",
@@ -50,9 +58,12 @@ __all__ = [
     "RandomFeatures",
     "ResidualNetwork",
     "ScatteringCard",
+    "SegResNet",
     "SmallNetwork",
+    "SqueezeNetwork",
     "TrainedModel",
     "UNet",
+    "Vgg",
     "grades_of",
     "load_model",
     "logits_of",

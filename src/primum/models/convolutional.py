@@ -28,10 +28,8 @@ from primum.models.normfree import RELU_GAIN, ScaledConvolution
 
 Pooling = Literal["max", "average"]
 _MOST_PLACES: Final = 4  # a side, that the linear layer of the small network sees
-_BEFORE: Final = {
-    "max": 1.0,
-    "average": math.sqrt(2),
-}  # neighbours of correlation 1/3: their mean has half the variance
+BEFORE: Final = {"max": 1.0, "average": math.sqrt(2)}
+"""What a convolution before 2 x 2 pooling multiplies by: of neighbours of correlation 1/3 the mean has half the variance."""
 
 
 class SmallNetwork(nn.Sequential):
@@ -52,12 +50,12 @@ class SmallNetwork(nn.Sequential):
         kernel: int = 3,
         pooling: Pooling = "max",
     ) -> None:
-        _refuse(channels, outputs, widths, pooling)
-        _refuse_stages(size, kernel, len(widths))
+        refuse(channels, outputs, widths, pooling)
+        refuse_stages(size, kernel, len(widths))
         layers: list[nn.Module] = []
         for inputs, width in zip((channels, *widths), widths, strict=False):
-            scale = (RELU_GAIN if layers else 1.0) * _BEFORE[pooling]
-            layers += [ScaledConvolution(inputs, width, kernel, scale=scale), _pool(pooling), nn.ReLU()]
+            scale = (RELU_GAIN if layers else 1.0) * BEFORE[pooling]
+            layers += [ScaledConvolution(inputs, width, kernel, scale=scale), pool(pooling), nn.ReLU()]
         side = size >> len(widths)
         window = max(1, side // _MOST_PLACES)
         super().__init__(
@@ -83,14 +81,14 @@ class ResidualNetwork(nn.Module):
         alpha: float = 0.2,
         pooling: Pooling = "max",
     ) -> None:
-        _refuse(channels, outputs, widths, pooling)
+        refuse(channels, outputs, widths, pooling)
         if blocks < 1 or not 0 < alpha <= 1:
             raise ModelError(
                 f"{blocks} blocks a stage with alpha {alpha:g}.",
                 "Take one block or more, and alpha above 0, at most 1.",
             )
         super().__init__()
-        self.stem = nn.Sequential(ScaledConvolution(channels, widths[0], 7, 2, _BEFORE[pooling]), _pool(pooling))
+        self.stem = nn.Sequential(ScaledConvolution(channels, widths[0], 7, 2, BEFORE[pooling]), pool(pooling))
         self.body = nn.Sequential(*_stages(widths, blocks, alpha))
         self.head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], outputs))
 
@@ -100,7 +98,7 @@ class ResidualNetwork(nn.Module):
         return result
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """shortcut + alpha f(relu(x) g / beta), f two 3 x 3 convolutions with a ReLU between."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, alpha: float, beta: float) -> None:
@@ -125,18 +123,19 @@ def _stages(widths: Sequence[int], blocks: int, alpha: float) -> list[nn.Module]
     for stage, width in enumerate(widths):
         for number in range(blocks):
             stride = 2 if stage and not number else 1
-            made.append(_Block(inputs, width, stride, alpha, math.sqrt(variance)))
+            made.append(Block(inputs, width, stride, alpha, math.sqrt(variance)))
             starts_anew = stride == 2 or inputs != width
             variance = (1.0 if starts_anew else variance) + alpha**2
             inputs = width
     return made
 
 
-def _pool(pooling: Pooling) -> nn.Module:
+def pool(pooling: Pooling) -> nn.Module:
+    """2 x 2, to half the side."""
     return nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2)
 
 
-def _refuse(channels: int, outputs: int, widths: Sequence[int], pooling: Pooling) -> None:
+def refuse(channels: int, outputs: int, widths: Sequence[int], pooling: Pooling) -> None:
     """ModelError for what cannot be built."""
     if pooling not in get_args(Pooling):
         raise ModelError(f"unknown pooling {pooling!r}.", f"Known here: {', '.join(get_args(Pooling))}.")
@@ -147,7 +146,7 @@ def _refuse(channels: int, outputs: int, widths: Sequence[int], pooling: Pooling
         )
 
 
-def _refuse_stages(size: int, kernel: int, stages: int) -> None:
+def refuse_stages(size: int, kernel: int, stages: int) -> None:
     """ModelError for images that cannot be halved so often, and for kernels without a middle."""
     if size < 1 << stages:
         raise ModelError(f"images of {size} pixels a side cannot be halved {stages} times.", "Give fewer widths.")

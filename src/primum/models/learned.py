@@ -4,7 +4,8 @@
 |---|---|---|
 | linear | a vector, or a vector a pixel | one linear layer without bias, or the same at every pixel, with one |
 | small-network, residual-network | pixels | `convolutional.py`: a class |
-| u-net | pixels | `unet.py`: a mask |
+| vgg, squeeze-network, mobile-network | pixels | `vgg.py`, `squeeze.py`, `mobile.py`: a class |
+| u-net, mo-net, seg-resnet | pixels | `unet.py`, `monet.py`, `segresnet.py`: a mask |
 
 A module's weights travel as one vector, its trainable parameters in their order. Its first weights are public: zeros
 for one layer, else drawn from a public stream that the study's name and settings name, so that everybody can check them.
@@ -16,19 +17,25 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 from scipy.special import ndtri
 from torch import Tensor, nn
 
 from primum.errors import ModelError
 from primum.models.convolutional import Pooling, ResidualNetwork, SmallNetwork
 from primum.models.linear import LinearHead
+from primum.models.mobile import MobileNetwork
+from primum.models.monet import MoNet
+from primum.models.segresnet import SegResNet
+from primum.models.squeeze import SqueezeNetwork
 from primum.models.unet import UNet
+from primum.models.vgg import Vgg
 from primum.rng import Stream
 
 Shape = tuple[int, ...]
 Weights = npt.NDArray[np.float32]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)]
+Blocks = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)]
 
 
 class _Settings(BaseModel):
@@ -73,6 +80,46 @@ class Residual(_Settings):
         return ResidualNetwork(_picture(shape)[0], outputs, self.widths, self.blocks, pooling=self.pooling)
 
 
+class VggSettings(_Settings):
+    """`vgg.Vgg`."""
+
+    kind: Literal["vgg"] = "vgg"
+    widths: Widths
+    blocks: Blocks
+    pooling: Pooling = "max"
+
+    def module(self, shape: Shape, outputs: int) -> nn.Module:
+        """On inputs [n, *shape]; ModelError where the numbers do not fit each other."""
+        channels, size = _picture(shape)
+        return Vgg(channels, size, outputs, self.widths, self.blocks, self.pooling)
+
+
+class Squeeze(_Settings):
+    """`squeeze.SqueezeNetwork`."""
+
+    kind: Literal["squeeze-network"] = "squeeze-network"
+    widths: Widths
+    pooling: Pooling = "max"
+
+    def module(self, shape: Shape, outputs: int) -> nn.Module:
+        """On inputs [n, *shape]; ModelError where the numbers do not fit each other."""
+        channels, size = _picture(shape)
+        return SqueezeNetwork(channels, size, outputs, self.widths, self.pooling)
+
+
+class Mobile(_Settings):
+    """`mobile.MobileNetwork`."""
+
+    kind: Literal["mobile-network"] = "mobile-network"
+    widths: Widths
+    blocks: int = 2
+    expansion: int = 4
+
+    def module(self, shape: Shape, outputs: int) -> nn.Module:
+        """On inputs [n, *shape]; ModelError where the numbers do not fit each other."""
+        return MobileNetwork(_picture(shape)[0], outputs, self.widths, self.blocks, self.expansion)
+
+
 class UNetSettings(_Settings):
     """`unet.UNet`."""
 
@@ -85,6 +132,31 @@ class UNetSettings(_Settings):
         return UNet(channels, size, outputs, self.widths)
 
 
+class MoNetSettings(_Settings):
+    """`monet.MoNet`."""
+
+    kind: Literal["mo-net"] = "mo-net"
+    widths: Widths
+
+    def module(self, shape: Shape, outputs: int) -> nn.Module:
+        """On inputs [n, *shape]; ModelError where the numbers do not fit each other."""
+        channels, size = _picture(shape)
+        return MoNet(channels, size, outputs, self.widths)
+
+
+class SegResNetSettings(_Settings):
+    """`segresnet.SegResNet`."""
+
+    kind: Literal["seg-resnet"] = "seg-resnet"
+    widths: Widths
+    blocks: Blocks
+
+    def module(self, shape: Shape, outputs: int) -> nn.Module:
+        """On inputs [n, *shape]; ModelError where the numbers do not fit each other."""
+        channels, size = _picture(shape)
+        return SegResNet(channels, size, outputs, self.widths, self.blocks)
+
+
 def _kind_of(settings: Any) -> Any:
     return settings.get("kind", "linear") if isinstance(settings, dict) else getattr(settings, "kind", None)
 
@@ -93,9 +165,20 @@ Learned = Annotated[
     Annotated[Linear, Tag("linear")]
     | Annotated[Small, Tag("small-network")]
     | Annotated[Residual, Tag("residual-network")]
-    | Annotated[UNetSettings, Tag("u-net")],
+    | Annotated[VggSettings, Tag("vgg")]
+    | Annotated[Squeeze, Tag("squeeze-network")]
+    | Annotated[Mobile, Tag("mobile-network")]
+    | Annotated[UNetSettings, Tag("u-net")]
+    | Annotated[MoNetSettings, Tag("mo-net")]
+    | Annotated[SegResNetSettings, Tag("seg-resnet")],
     Discriminator(_kind_of),
 ]
+
+
+def settings_of(values: dict[str, Any]) -> Learned:
+    """The settings that `values` name by their `kind`; a study calls them as a card does."""
+    found: Learned = TypeAdapter(Learned).validate_python(values)
+    return found
 
 
 def _picture(shape: Shape) -> tuple[int, int]:

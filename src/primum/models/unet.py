@@ -24,14 +24,7 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int, size: int, outputs: int, widths: Sequence[int] = (16, 32, 64, 128)) -> None:
         super().__init__()
-        if not widths or min(channels, outputs, *widths) < 1:
-            raise ModelError(f"{channels} channels, {outputs} outputs and widths {tuple(widths)}.", "Take 1 or more.")
-        step = 1 << (len(widths) - 1)
-        if size % step or size < 2 * step:
-            raise ModelError(
-                f"images of {size} pixels a side cannot be halved {len(widths) - 1} times.",
-                f"Give fewer widths, or a size that is a multiple of {step}, {2 * step} or more.",
-            )
+        refuse_halving(channels, size, outputs, widths)
         downs = zip((channels, *widths), widths, strict=False)
         self.down = nn.ModuleList(
             _pair(inputs, width, RELU_GAIN if place else 1.0) for place, (inputs, width) in enumerate(downs)
@@ -54,6 +47,18 @@ class UNet(nn.Module):
             x = stage(torch.cat([self.grow(x), kept[-2 - place]], dim=1))
         result: Tensor = self.head(x)
         return result
+
+
+def refuse_halving(channels: int, size: int, outputs: int, widths: Sequence[int]) -> None:
+    """ModelError for no widths, and for sizes that cannot be halved once for each width but the first."""
+    if not widths or min(channels, outputs, *widths) < 1:
+        raise ModelError(f"{channels} channels, {outputs} outputs and widths {tuple(widths)}.", "Take 1 or more.")
+    step = 1 << (len(widths) - 1)
+    if size % step or size < 2 * step:
+        raise ModelError(
+            f"images of {size} pixels a side cannot be halved {len(widths) - 1} times.",
+            f"Give fewer widths, or a size that is a multiple of {step}, {2 * step} or more.",
+        )
 
 
 def _pair(inputs: int, outputs: int, scale: float) -> nn.Sequential:

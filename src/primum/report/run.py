@@ -101,6 +101,9 @@ class OfClass(_Open):
 
     dice: float | None = None
     volume_error: float | None = None
+    surface_distance: float | None = None
+    hausdorff_95: float | None = None
+    one_sided: int = 0
     auc: float | None = None
     auc_low: float | None = None
     auc_high: float | None = None
@@ -118,6 +121,8 @@ class Figures(_Open):
     dice_low: float | None = None
     dice_high: float | None = None
     by_class: dict[str, OfClass] = {}
+    surface_unit: str = ""
+    surface_of: str = ""
 
     auc: float | None = None
     auc_low: float | None = None

@@ -8,6 +8,7 @@ import numpy as np
 from primum.report import flow
 from primum.report.document import section
 from primum.report.label_figures import class_by_class, grid, of_grades, plots_of_several, roc_plot
+from primum.report.mask_rows import mask_rows
 from primum.report.plots import Axis, Curve, bars, lines, matrix
 from primum.report.run import (
     DIAGNOSES,
@@ -141,7 +142,7 @@ def _exact(run: Run) -> str:
     if test is None or (test.auc is None and test.accuracy is None and test.dice is None):
         return absent("This run has no figures on test images.")
     mean = ", mean over classes" if run.labels == "several" else ""
-    rows = _of_masks(test)
+    rows = mask_rows(test)
     if test.auc is not None:
         rows.append((f"AUC{mean}", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
     rows += of_grades(test)
@@ -173,17 +174,6 @@ def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]
         rows.append(("F1, mean over classes", f"{test.f1:.3f}"))
     if test.calibration_error is not None and test.brier is not None:
         rows.append(("Calibration", f"expected error {test.calibration_error:.3f}, Brier score {test.brier:.3f}"))
-    return rows
-
-
-def _of_masks(test: Figures) -> list[tuple[str, str]]:
-    if test.dice is None:
-        return []
-    rows = [("Dice", f"<b>{test.dice:.3f}</b> &nbsp; {between(test.dice_low, test.dice_high)}, mean over patients")]
-    for name, figures in test.by_class.items():
-        if figures.dice is not None:
-            volume = "" if figures.volume_error is None else f", volume {100 * figures.volume_error:+.1f} % off"
-            rows.append((esc(name), f"Dice {figures.dice:.3f}{volume}"))
     return rows
 
 

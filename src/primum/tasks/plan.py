@@ -24,18 +24,9 @@ from primum.models.feature_map import (
     RandomCard,
     ScatteringCard,
 )
-from primum.models.learned import Learned, Linear, Residual, Small, UNetSettings, Weights, first_weights, weight_count
+from primum.models.learned import Learned, Linear, Weights, first_weights, settings_of, weight_count
 from primum.secagg.setup import Setup
-from primum.study import (
-    BackboneModel,
-    MultiScaleModel,
-    PixelModel,
-    RandomModel,
-    ResidualModel,
-    SmallNetworkModel,
-    Study,
-    UNetModel,
-)
+from primum.study import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel, Study
 from primum.tasks.classification import Classification
 from primum.tasks.narrow import Narrow
 from primum.tasks.ordered import Ordered
@@ -80,22 +71,15 @@ class Plan:
             return BackboneCard(size=size, channels=channels, backbone=model.backbone, weights=model.weights)
         if isinstance(model, PixelModel):
             return PixelFeaturesCard(size=size, channels=channels, scales=model.scales, places=model.places)
-        if isinstance(model, SmallNetworkModel | ResidualModel | UNetModel):
+        if isinstance(model, PIXEL_MODELS):
             return PixelsCard(size=size, channels=channels)
         return ScatteringCard(size=size, channels=channels, scales=model.scales, angles=model.angles)
 
     @property
     def learned(self) -> Learned:
         """What is learned on the front end, as a card names it."""
-        match self.study.model:
-            case SmallNetworkModel(widths=widths, pooling=pooling):
-                return Small(widths=widths, pooling=pooling)
-            case ResidualModel(widths=widths, blocks=blocks, pooling=pooling):
-                return Residual(widths=widths, blocks=blocks, pooling=pooling)
-            case UNetModel(widths=widths):
-                return UNetSettings(widths=widths)
-            case _:
-                return Linear()
+        model = self.study.model
+        return settings_of(model.model_dump()) if isinstance(model, PIXEL_MODELS) else Linear()
 
     @cached_property
     def task(self) -> Classification | Several | Ordered | Segmentation:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from primum.dp.sampling import group_by
 from primum.models.linear import logits_of
 from primum.tasks.figures import mean_figures
+from primum.tasks.surface import pieces_of, surface_figures
 
 BINS: Final = 16  # of a patient's Dice
 _SMOOTH: Final = 1.0  # pixels
@@ -65,12 +66,20 @@ class Segmentation:
         return mean_figures(counts[0], noise, "dice")
 
 
-def mask_figures(found: Tensor, truth: Tensor, classes: Sequence[str], patients: Sequence[str]) -> dict[str, Any]:
+def mask_figures(
+    found: Tensor,
+    truth: Tensor,
+    classes: Sequence[str],
+    patients: Sequence[str],
+    files: Sequence[str] = (),
+    spacing: Sequence[tuple[float, ...]] = (),
+) -> dict[str, Any]:
     """What a report tells of test masks: mean Dice of a patient with its interval, and of each class but the background.
 
-    `found`, `truth`: uint8 [n, size, size]; `patients`: whose each image is. Keys: dice, dice_low, dice_high (Student's t
-    over patients), images, patients, and `by_class`: dice and volume_error (mean of the difference over the true volume,
-    of the patients who have the class).
+    `found`, `truth`: uint8 [n, size, size]; `patients`: whose each image is; `files`, `spacing`: as in `imaging.Dataset`.
+    Keys: dice, dice_low, dice_high (Student's t over patients), images, patients, surface_unit ("mm" or "pixels"),
+    surface_of ("volumes", "images" or both), and `by_class`: dice, volume_error (mean of the difference over the true
+    volume, of the patients who have the class) and those of `surface.OfClass`.
     """
     groups = group_by(patients)
     each = dice(found, truth, len(classes), groups)
@@ -78,12 +87,18 @@ def mask_figures(found: Tensor, truth: Tensor, classes: Sequence[str], patients:
     half = float(_t(len(means)) * means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else 1.0
     mean = float(means.mean())
     errors = volume_errors(found, truth, len(classes), groups)
+    measured = pieces_of(len(found), files, spacing)
     by_class = {
-        name: {"dice": float(each[:, place].mean()), "volume_error": errors[place]}
+        name: {
+            "dice": float(each[:, place].mean()),
+            "volume_error": errors[place],
+            **surface_figures(found.numpy(), truth.numpy(), place + 1, groups, measured).told(),
+        }
         for place, name in enumerate(classes[1:])
     }
     bounds = {"dice_low": max(0.0, mean - half), "dice_high": min(1.0, mean + half)}
-    return {"dice": mean, **bounds, "images": len(found), "patients": len(groups), "by_class": by_class}
+    surface = {"surface_unit": measured.unit, "surface_of": measured.kind}
+    return {"dice": mean, **bounds, "images": len(found), "patients": len(groups), **surface, "by_class": by_class}
 
 
 def volume_errors(found: Tensor, truth: Tensor, classes: int, patients: Sequence[Sequence[int]]) -> list[float | None]:
