@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from primum import wire
 from primum.errors import StudyError
+from primum.model_kinds import KINDS, MASK_MODELS, PIXEL_MODELS, AnyModel, Model, Section
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -27,11 +28,7 @@ SEPARATOR = "|"
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class About(_Section):
+class About(Section):
     """What the study is for. In a segmentation the first class is the background, and a mask has one for each pixel.
     In a classification `labels` says whether an image has one class, several, or one of ordered ones, the lowest first.
 
@@ -54,7 +51,7 @@ class About(_Section):
         return classes
 
 
-class Images(_Section):
+class Images(Section):
     """What an image file, or each slice of a volume, becomes (imaging/prepare.py). With `context` so many slices on each
     side of one are channels too: `channels` is 2 context + 1."""
 
@@ -68,164 +65,11 @@ class Images(_Section):
     context: Annotated[int, Field(ge=0, le=3)] = 0
 
 
-class Model(_Section):
-    """What is learned: one linear layer on a fixed feature map; here one scattering transform."""
-
-    kind: Literal["scattering-linear"] = "scattering-linear"
-    scales: Annotated[int, Field(ge=1, le=5)] = 3
-    angles: Annotated[int, Field(ge=2, le=16)] = 8
-
-
-class MultiScaleModel(_Section):
-    """The same on several scattering transforms at once, whitened by drawn noise, averaged over `views`."""
-
-    kind: Literal["multiscale-linear"]
-    scales: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(min_length=1, max_length=5)] = (1, 2, 3)
-    angles: Annotated[int, Field(ge=2, le=16)] = 8
-    views: Literal["one", "shift", "zoom"] = "zoom"
-
-
-class RandomModel(_Section):
-    """The same on drawn filters: a baseline, and for texture and colour."""
-
-    kind: Literal["random-linear"]
-    filters: Annotated[int, Field(ge=1, le=4096)] = 256
-    patch: Annotated[int, Field(ge=2, le=32)] = 6
-    pools: Annotated[int, Field(ge=1, le=64)] = 3
-
-
-class BackboneModel(_Section):
-    """The same on a frozen public network, whose file everybody has: `weights` is its SHA-256 (models/backbone.py)."""
-
-    kind: Literal["backbone-linear"]
-    backbone: Literal["resnet18"]
-    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class PixelModel(_Section):
-    """Masks: one linear layer at every pixel on fixed features of its surroundings and its place (pixel_features.py)."""
-
-    kind: Literal["pixel-linear"]
-    scales: Annotated[int, Field(ge=1, le=6)] = 4
-    places: Annotated[int, Field(ge=1, le=16)] = 8
-
-
-Widths = Annotated[tuple[Annotated[int, Field(ge=2, le=2048)], ...], Field(min_length=1, max_length=6)]
-Blocks = Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1, max_length=6)]
-
-
-class SmallNetworkModel(_Section):
-    """A few convolutions and a linear layer, all learned (models/convolutional.py)."""
-
-    kind: Literal["small-network"]
-    widths: Widths = (16, 32, 32)
-    pooling: Literal["max", "average"] = "max"
-
-
-class ResidualModel(_Section):
-    """A residual network without normalisation, all learned (models/convolutional.py)."""
-
-    kind: Literal["residual-network"]
-    widths: Widths = (64, 128, 256, 512)
-    blocks: Annotated[int, Field(ge=1, le=8)] = 2
-    pooling: Literal["max", "average"] = "max"
-
-
-class VggModel(_Section):
-    """A VGG without normalisation, all learned (models/vgg.py); `blocks`: convolutions of each width."""
-
-    kind: Literal["vgg"]
-    widths: Widths = (8, 16, 32, 64, 64)
-    blocks: Blocks = (1, 1, 2, 2, 2)
-    pooling: Literal["max", "average"] = "max"
-
-
-class SqueezeModel(_Section):
-    """A SqueezeNet 1.1 without normalisation, all learned (models/squeeze.py)."""
-
-    kind: Literal["squeeze-network"]
-    widths: Widths = (16, 32, 48, 64)
-    pooling: Literal["max", "average"] = "max"
-
-
-class MobileModel(_Section):
-    """Inverted residuals in the manner of EfficientNet without normalisation, all learned (models/mobile.py)."""
-
-    kind: Literal["mobile-network"]
-    widths: Widths = (16, 24, 40, 64)
-    blocks: Annotated[int, Field(ge=1, le=8)] = 2
-    expansion: Annotated[int, Field(ge=1, le=8)] = 4
-
-
-class UNetModel(_Section):
-    """Masks: a U-Net without normalisation, all learned (models/unet.py)."""
-
-    kind: Literal["u-net"]
-    widths: Widths = (16, 32, 64, 128)
-
-
-class MoNetModel(_Section):
-    """Masks: a MoNet without normalisation, all learned (models/monet.py)."""
-
-    kind: Literal["mo-net"]
-    widths: Widths = (20, 40, 80)
-
-
-class SegResNetModel(_Section):
-    """Masks: a SegResNet without normalisation, all learned (models/segresnet.py); `blocks`: of each width."""
-
-    kind: Literal["seg-resnet"]
-    widths: Widths = (8, 16, 32, 64)
-    blocks: Blocks = (1, 2, 2, 4)
-
-
 _EXACT_LOOKS = 10  # that a study without privacy takes at most: they cost nothing, because nothing is promised
 _FEWEST_GRADES = 3
-MASK_MODELS = (PixelModel, UNetModel, MoNetModel, SegResNetModel)
-PIXEL_MODELS = (
-    SmallNetworkModel, ResidualModel, VggModel, SqueezeModel, MobileModel, UNetModel, MoNetModel, SegResNetModel
-)  # fmt: skip
 
 
-def _kind_of(model: Any) -> Any:
-    """Which class of settings: by `kind`, and the first where none is named."""
-    return model.get("kind", "scattering-linear") if isinstance(model, dict) else getattr(model, "kind", None)
-
-
-_MODELS: dict[str, type[BaseModel]] = {
-    "scattering-linear": Model,
-    "multiscale-linear": MultiScaleModel,
-    "random-linear": RandomModel,
-    "backbone-linear": BackboneModel,
-    "small-network": SmallNetworkModel,
-    "residual-network": ResidualModel,
-    "vgg": VggModel,
-    "squeeze-network": SqueezeModel,
-    "mobile-network": MobileModel,
-    "pixel-linear": PixelModel,
-    "u-net": UNetModel,
-    "mo-net": MoNetModel,
-    "seg-resnet": SegResNetModel,
-}
-AnyModel = Annotated[
-    Annotated[Model, Tag("scattering-linear")]
-    | Annotated[MultiScaleModel, Tag("multiscale-linear")]
-    | Annotated[RandomModel, Tag("random-linear")]
-    | Annotated[BackboneModel, Tag("backbone-linear")]
-    | Annotated[SmallNetworkModel, Tag("small-network")]
-    | Annotated[ResidualModel, Tag("residual-network")]
-    | Annotated[VggModel, Tag("vgg")]
-    | Annotated[SqueezeModel, Tag("squeeze-network")]
-    | Annotated[MobileModel, Tag("mobile-network")]
-    | Annotated[PixelModel, Tag("pixel-linear")]
-    | Annotated[UNetModel, Tag("u-net")]
-    | Annotated[MoNetModel, Tag("mo-net")]
-    | Annotated[SegResNetModel, Tag("seg-resnet")],
-    Discriminator(_kind_of),
-]
-
-
-class Training(_Section):
+class Training(Section):
     """How it is learned; all of it public. With `local_steps` above 1 hospitals step by themselves in each round, and
     `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py). With adam
     `momentum` is its first rate of forgetting; with a cosine the rate falls to nothing at the last round. With
@@ -252,7 +96,7 @@ class Training(_Section):
     proximal: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Augmentation(_Section):
+class Augmentation(Section):
     """Training pictures changed at random each time they are drawn, for networks that learn from pixels
     (tasks/augmentation.py). `share`: how often each change is made. `copies`: a drawn picture is seen in so many ways,
     whose mean gradient is clipped once."""
@@ -273,7 +117,7 @@ class Augmentation(_Section):
     copies: Annotated[int, Field(ge=1, le=16)] = 1
 
 
-class Aggregation(_Section):
+class Aggregation(Section):
     """How updates are added up. `bits`: exactly so many for each coordinate of a private update, instead of as many as
     no sum can overflow without a clamp."""
 
@@ -281,7 +125,7 @@ class Aggregation(_Section):
     bits: Annotated[int, Field(ge=8, le=32)] | None = None
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """How patients are looked at whom no round of training sees. `model`: the finished model that is validated, nothing is
     trained (SHA-256 of its weights, `primum evaluate` fills it in). `share`: of each hospital's patients, in a study
     without [privacy]; such figures are exact sums over the hospitals."""
@@ -290,7 +134,7 @@ class Evaluation(_Section):
     share: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
-class Privacy(_Section):
+class Privacy(Section):
     """What is promised to each patient. `noise_multiplier` is filled in when the study is signed."""
 
     unit: Literal["patient", "image"] = "patient"
@@ -304,7 +148,7 @@ class Privacy(_Section):
     evaluation_noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Hospitals(_Section):
+class Hospitals(Section):
     """Who takes part: the Ed25519 identities that the hospitals compared outside the system."""
 
     members: tuple[str, ...] = ()
@@ -326,7 +170,7 @@ class Hospitals(_Section):
         return tuple(bytes.fromhex(member) for member in self.members)
 
 
-class Deadlines(_Section):
+class Deadlines(Section):
     """Seconds after which a stage is over. Whoever missed it is out of this round and back in the next."""
 
     consent: Positive = 3600.0
@@ -334,7 +178,7 @@ class Deadlines(_Section):
     reply_grid: Annotated[float, Field(ge=0, le=10)] = 0.05
 
 
-class Study(_Section):
+class Study(Section):
     """One study. See `federation/README` and `primum new study` for a commented file."""
 
     study: About
@@ -400,8 +244,8 @@ Rules = tuple[tuple[bool, str], ...]
 
 def _of_task(study: "Study") -> Rules:
     masks, kind = study.study.task == "segmentation", study.model.kind
-    learned = [name for name, model in _MODELS.items() if model in PIXEL_MODELS]
-    fitting = [name for name, model in _MODELS.items() if (model in MASK_MODELS) == masks]
+    learned = [name for name, model in KINDS.items() if model in PIXEL_MODELS]
+    fitting = [name for name, model in KINDS.items() if (model in MASK_MODELS) == masks]
     return (
         (
             isinstance(study.model, MASK_MODELS) != masks,
@@ -575,10 +419,10 @@ def parse_settings(kind: type[Settings], data: dict[str, Any], source: str) -> S
 def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tuple[str, str]:
     first = error.errors()[0]
     places = [str(part) for part in first["loc"]]
-    path = [place for place in places if place not in _MODELS]
+    path = [place for place in places if place not in KINDS]
     key = ".".join(path)
     if first["type"] == "union_tag_invalid":
-        return f"{source}: {key}.kind = {first['ctx']['tag']!r} is unknown.", f"Known here: {', '.join(_MODELS)}."
+        return f"{source}: {key}.kind = {first['ctx']['tag']!r} is unknown.", f"Known here: {', '.join(KINDS)}."
     if first["type"] == "extra_forbidden":
         known = _keys_at(kind, places[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
@@ -592,8 +436,8 @@ def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tupl
 
 def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
-        if part in _MODELS:
-            kind = _MODELS[part]
+        if part in KINDS:
+            kind = KINDS[part]
             continue
         annotation: Any = kind.model_fields[part].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]

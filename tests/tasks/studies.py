@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from primum.study import About, Aggregation, Hospitals, Images, Model, Privacy, Study, Training
+from primum.model_kinds import Model
+from primum.study import About, Aggregation, Hospitals, Images, Privacy, Study, Training
 
 MEMBERS = tuple(f"{place:064x}" for place in range(1, 5))
 
