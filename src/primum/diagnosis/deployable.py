@@ -129,7 +129,8 @@ def open_model(path: Path, description: Description, *, coarse: bool = False) ->
     """
     if path.suffix.lower() != ".onnx":
         if description != Description():
-            _refuse_only_class(path, description, load_model(path).card.labels)
+            if description.only_class:
+                _refuse_only_class(path, description, load_model(path).card.labels)
             raise InputError(f"{path} is a model of Primum; it has a card.", "Classes and the rest are for ONNX files.")
         return deployable_model(load_model(path), coarse=coarse)
     return _open_network(path, description, coarse)
