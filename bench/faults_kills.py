@@ -118,6 +118,22 @@ def called(cluster: Cluster, words: bytes) -> list[int]:
     return found
 
 
+def program_of(cluster: Cluster, run: Run) -> list[int]:
+    """The server program of this run, by the lock that it holds: that of the run before may still be ending."""
+    lock = str(run.folder / "lock")
+    return [pid for pid in called(cluster, b"flwr-serverapp") if lock in open_files(pid)]
+
+
+def open_files(pid: int) -> set[str]:
+    """Paths of all that a process has open."""
+    found = set()
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(link.readlink()))
+    return found
+
+
 def kill(pids: list[int]) -> None:
     """All of them, as one."""
     for pid in pids:
@@ -132,6 +148,7 @@ class Killing:
     cluster: Cluster
     process: str
     node: int
+    run: Run
 
     def targets(self) -> list[int]:
         """Process ids, to be had before the stage comes: then the kill is at once."""
@@ -142,7 +159,7 @@ class Killing:
             case "coordinator":
                 return [hub]
             case "server program":
-                return called(self.cluster, b"flwr-serverapp")
+                return program_of(self.cluster, self.run)
             case "SuperLink":
                 return called(self.cluster, b"flower-superlink")
             case "hospital and coordinator":
@@ -203,7 +220,7 @@ class Series:
         study = study_for(self.cluster, numbers, self.rounds)
         run = self.cluster.submit(study)
         for turn, pair in enumerate(self.pairs):
-            killing = Killing(self.cluster, pair[0], numbers[turn % len(numbers)])
+            killing = Killing(self.cluster, pair[0], numbers[turn % len(numbers)], run)
             if not self._kill_at(Moment(run, study, pair[1]), killing, pair):
                 self.outcome.missed.append(pair)
         self._end(run)
@@ -213,7 +230,7 @@ class Series:
     def _kill_at(self, moment: Moment, killing: Killing, pair: Pair) -> bool:
         run = moment.run
         if killing.process in ("server program", "coordinator and all it started"):
-            wait_for(lambda: bool(called(self.cluster, b"flwr-serverapp")), "the server program", STARTS)
+            wait_for(lambda: bool(program_of(self.cluster, run)), "the server program", STARTS)
         targets = killing.targets()
         if not moment.reached():
             return False
