@@ -141,6 +141,8 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
                 empty = answer.is_success and not _holds_messages(answer.content)
                 if not (empty and await desk.room.wait(call, until - time.monotonic())):
                     break
+                if await request.is_disconnected():  # Flower hands an order out once: not to whom is gone
+                    return Response(status_code=502)
         except _TooLarge:
             return Response(status_code=413)
         except (httpx.HTTPError, ClientDisconnect):
