@@ -6,7 +6,7 @@
 | `file,label,patient` with names separated by `|` in `label` | several; `No Finding` for none of them (as ChestX-ray14 has it) |
 | `file,patient` and a column for each class | several: 1 where it has the class, else 0 |
 
-`patient` may be left out; columns stand in any order, separated by commas, semicolons or tabs. Columns of nobody's class
+labels.json says the same in another form (labels_json.py). `patient` may be left out; columns stand in any order, separated by commas, semicolons or tabs. Columns of nobody's class
 are not used, and said.
 """
 
@@ -14,13 +14,14 @@ import csv
 import io
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from primum.errors import DataError
 from primum.imaging.image import Problem
+from primum.imaging.labels_json import table_of_json
 from primum.study import SEPARATOR, Labels
 
 LABELS: Final = "labels.csv"
@@ -65,7 +66,7 @@ def classes_of(label: str, labels: Labels) -> tuple[str, ...]:
 
 
 def read_labels(folder: Path, path: Path, classes: tuple[str, ...] | None, labels: Labels | None) -> Labelled:
-    """The csv `path` of `folder`; `classes` and `labels` as for `list_folder`. DataError where it is no such file."""
+    """The csv or JSON `path` of `folder`; `classes` and `labels` as for `list_folder`. DataError where it is no such file."""
     header, rows = _table(path)
     in_columns = "label" not in header and labels in (None, "several")
     named = frozenset(row["file"] for row in rows)
@@ -79,9 +80,15 @@ def read_labels(folder: Path, path: Path, classes: tuple[str, ...] | None, label
         if labels is None:
             labels = "several" if any(SEPARATOR in row["label"] for row in rows) else "one"
         asked = _from_cells(rows, classes) if labels == "several" else _from_single(rows, classes)
-        names = classes or tuple(sorted({name for one, _ in asked for name in classes_of(one.label, labels)}))
+        named_here = {name for one, _ in asked for name in classes_of(one.label, labels)}
+        names = classes or tuple(sorted(named_here - {""}))  # a line without a label is a problem, and no class
     entries, problems = _usable(folder, asked)
-    return Labelled(entries, names, problems, notices, named, labels)
+    return Labelled(entries, names, tuple(_in(path.name, problem) for problem in problems), notices, named, labels)
+
+
+def _in(name: str, problem: Problem) -> Problem:
+    """With the name that the file really has."""
+    return replace(problem, reason=problem.reason.replace(LABELS, name), hint=problem.hint.replace(LABELS, name))
 
 
 Asked = list[tuple[Listed, Problem | None]]
@@ -201,6 +208,8 @@ def _absent(folder: Path, one: Listed) -> Problem | None:
 def _table(path: Path) -> tuple[list[str], list[Row]]:
     """Names of the columns, and the lines by them; of our own columns in small letters."""
     text = _text(path)
+    if path.suffix.lower() == ".json":
+        return table_of_json(path, text, NONE)
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)

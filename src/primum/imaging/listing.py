@@ -1,4 +1,4 @@
-"""Which files a folder holds, with which label: class folders, or labels.csv (labels_csv.py reads it)."""
+"""Which files a folder holds, with which label: class folders, labels.csv or labels.json (labels_csv.py reads them)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Final
 from primum.errors import DataError
 from primum.imaging.image import Problem
 from primum.imaging.labels_csv import LABELS, Labelled, Listed, classes_of, read_labels
+from primum.imaging.labels_json import LABELS_JSON
 from primum.study import Labels
 
 _IGNORED: Final = frozenset(
@@ -29,16 +30,18 @@ class Listing:
 
 
 def list_folder(folder: Path, classes: tuple[str, ...] | None = None, labels: Labels | None = None) -> Listing:
-    """Files and labels of `folder`: from its labels.csv if there is one, else from its class folders.
+    """Files and labels of `folder`: from its labels.csv or labels.json if there is one, else from its class folders.
 
     `classes`, `labels`: those of a study; None takes what is there: classes sorted, and several an image where labels.csv
     has a column for each class or several names in a cell, else one. Raises DataError where the folder cannot be listed,
     a class is missing or empty, fewer than two classes are there, or images with several classes lie in class folders.
     """
     top = listdir(folder)
-    if any(entry.name.lower() == LABELS for entry in top):
-        name = next(entry.name for entry in top if entry.name.lower() == LABELS)
-        listing = _from_csv(folder, folder / name, classes, labels)
+    lists = [entry for entry in top if entry.name.lower() in (LABELS, LABELS_JSON)]
+    if len(lists) > 1:
+        raise DataError(f"{folder} has {' and '.join(entry.name for entry in lists)}", "Keep the right one only.")
+    if lists:
+        listing = _from_list(folder, lists[0], classes, labels)
     elif labels == "several":
         raise DataError(
             f"{folder} has no {LABELS}: in class folders an image has one class, not several",
@@ -127,7 +130,7 @@ def _check_classes(folder: Path, listing: Listing) -> None:
         raise DataError(f"class {empty[0]} in {folder} is empty", "Add images of it, or remove the class.")
 
 
-def _from_csv(folder: Path, path: Path, classes: tuple[str, ...] | None, labels: Labels | None) -> Listing:
+def _from_list(folder: Path, path: Path, classes: tuple[str, ...] | None, labels: Labels | None) -> Listing:
     found: Labelled = read_labels(folder, path, classes, labels)
     unlisted = sum(1 for file in walk(folder) if file not in found.named and file != path.name)
     notices = (f"{unlisted} files are not listed in {path.name}",) if unlisted else ()
