@@ -29,14 +29,17 @@ Say = Callable[[str], None]
 
 def kills(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Federation and diagnosis."""
+    from bench.faults_findings import Outcome
     from bench.faults_kills import PROCESSES, STAGES, federation_kills
     from bench.faults_kills_diagnosis import SHARES, diagnosis_kills
 
-    quick = arguments.quick
+    quick, total = arguments.quick, Outcome()
+    if arguments.processes is None:
+        with tempfile.TemporaryDirectory() as folder:
+            total.add(diagnosis_kills(Path(folder), say, shares=SHARES[::3] if quick else SHARES))
     with tempfile.TemporaryDirectory() as folder:
-        total = diagnosis_kills(Path(folder), say, shares=SHARES[::3] if quick else SHARES)
-    with tempfile.TemporaryDirectory() as folder:
-        total.add(federation_kills(Path(folder), say, PROCESSES, STAGES[1:6:2] if quick else STAGES))
+        chosen = tuple(arguments.processes or PROCESSES)
+        total.add(federation_kills(Path(folder), say, chosen, STAGES[1:6:2] if quick else STAGES))
     for words in total.words:
         say(f"WRONG: {words}")
     for pair in total.missed:
@@ -87,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kills, schedules, mutants, soak, traffic.")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--quick", action="store_true", help="a small number of each")
+    parser.add_argument("--processes", nargs="+", help="of the federation, that alone are killed")
     parser.add_argument("--nodes", type=int, default=30, help="hospitals of the soak")
     parser.add_argument("--minutes", type=float, default=10.0, help="of the soak")
     arguments = parser.parse_args()

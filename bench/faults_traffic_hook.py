@@ -30,11 +30,11 @@ def after_learner(module: Any) -> None:
     learner = module.Learner
     begin, step, gradient = learner.__init__, learner.step, learner.gradient
 
-    def begin_kept(self: Any, plan: Any, cohort: Any) -> None:
+    def begin_kept(self: Any, plan: Any, cohort: Any, *rest: Any) -> None:
         keep("features", cohort.features.numpy())
         keep("labels", cohort.labels.numpy())
         keep("patients", list(cohort.patients))
-        begin(self, plan, cohort)
+        begin(self, plan, cohort, *rest)
 
     def step_kept(self: Any, weights: Any) -> Any:
         vector = step(self, weights)
