@@ -205,7 +205,11 @@ class Cluster:
 
     def add(self, number: int) -> None:
         state = self.node_state(number)
-        write_images(self.folder / f"images-{number}", 100 * number)
+        images = write_images(self.folder / f"images-{number}", 100 * number)
+        if number == 2:  # as exports are: a few files that nobody can read
+            (images / "clear" / "p299_0.png").write_bytes(next(images.glob("shadow/*")).read_bytes()[:60])
+            (images / "clear" / "notes.txt").write_text("nothing to see")
+            (images / "shadow" / "p298_0.dcm").touch()
         self.allow(number)
         join = self.folder / f"{number}.join"
         join.write_text(self.state.invite(f"Hospital {number}", f"127.0.0.1:{self.proxy.port}"))

@@ -88,7 +88,7 @@ def both(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Both:
     path.write_text(study(cluster, (1, 2, 3), rounds=1).text())
     words = ("train", str(path), "--state", str(cluster.state.folder), "--out", str(folder / "runs"))
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(primum, *words, timeout=150)
+        asked = pool.submit(primum, *words, timeout=240)
         wait_for(lambda: asked.done() or any(cluster.state.runs.glob("*")), "the first study")
         assert not asked.done(), asked.result()
         [made] = cluster.state.runs.glob("*")
@@ -183,6 +183,42 @@ def test_nothing_readable_passes_the_proxy(cluster: Cluster, trained: Run) -> No
         assert secret not in recorded
     for image in (cluster.folder / "images-1").rglob("*.png"):
         assert image.read_bytes()[40:80] not in recorded
+
+
+def test_broken_files_at_a_hospital_are_named_there_and_stop_no_run(cluster: Cluster, trained: Run) -> None:
+    said = cluster.nodes[2].text()
+    for file in ("p299_0.png", "notes.txt", "p298_0.dcm"):
+        assert file in said
+    assert {line["participants"] for line in trained.lines("metrics.jsonl")} == {4}
+    assert "p299_0" not in cluster.coordinator.text() + (trained.folder / "log.txt").read_text()
+
+
+def far_ends(pids: list[int]) -> set[tuple[str, int]]:
+    """Address and port of everybody with whom these processes are connected."""
+    inodes, found = set(), set()
+    for pid in pids:
+        with suppress(OSError):
+            links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+            inodes |= {link[8:-1] for link in links if link.startswith("socket:[")}
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            far, state, inode = (line.split()[place] for place in (2, 3, 9))
+            if inode in inodes and state != "0A":  # not listening
+                address, port = far.split(":")
+                found.add((address, int(port, 16)))
+    return found
+
+
+def test_nobody_talks_to_anybody_but_the_coordinator(cluster: Cluster, trained: Run) -> None:
+    here = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+    for node in cluster.nodes.values():
+        node.says("Connected")
+        ends = far_ends([node.child.pid])
+        assert {port for _, port in ends} == {cluster.proxy.port}
+        assert {address for address, _ in ends} <= set(here)
+    hub = far_ends([cluster.coordinator.child.pid, *descendants(cluster.coordinator.child.pid)])
+    assert hub
+    assert {address for address, _ in hub} <= set(here)
 
 
 def test_hospitals_open_no_port(cluster: Cluster) -> None:
