@@ -10,13 +10,11 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from primum.federation.enrolment import Register
 from primum.federation.exchange import GridExchange
 from primum.federation.messages import Order, RoundOrder, StudyOrder, UnmaskOrder, VectorAnswer
-from primum.federation.parcels import ParcelStore
 from primum.federation.records import wait_briefly
 from primum.federation.runs import Run
-from primum.keys.identity import Identity
+from primum.federation.server_app import exchange_over
 from primum.secagg import Signed
 from primum.study import Study
 from primum.tasks.plan import Plan
@@ -33,22 +31,21 @@ def main(grid: Grid, context: Context) -> None:
     run = Run(state / "runs" / str(context.run_config["run"]))
     study = Study.parse(run.signed_study().text, "the study")
     plan, members = Plan(study), study.hospitals.identities()
-    exchange = GridExchange(
-        grid,
-        Identity.load_or_make(state / "identity.pem"),
-        members,
-        Register(state),
-        print,
-        parcels=ParcelStore.at(state),
-    )
-    places, token, nobody = range(1, len(members) + 1), run.token, Signed(b"", b"", b"")
+    with exchange_over(grid, state, run, members, print) as exchange:
+        seconds = play(exchange, run, plan, len(members))
+    (run.folder / "plain.json").write_text(json.dumps(seconds))
+
+
+def play(exchange: GridExchange, run: Run, plan: Plan, members: int) -> dict[str, list[float]]:
+    """Seconds of the rounds with two exchanges and with one, and of the local work."""
+    places, token, nobody = range(1, members + 1), run.token, Signed(b"", b"", b"")
     exchange(dict.fromkeys(places, StudyOrder(token, run.signed_study())), 60)
     weights = np.zeros(plan.dimension, "<f4")
     seconds: dict[str, list[float]] = {"two": [], "one": [], "local": []}
     for kind in ("two", "one"):
-        for _ in range(study.training.rounds):
+        for _ in range(plan.study.training.rounds):
             began = time.monotonic()
-            order: Order = RoundOrder(token, "train", weights.tobytes(), nobody, ())
+            order: Order = RoundOrder(token, "train", weights.tobytes(), nobody, (), nobody)
             answers = [
                 r for r in exchange(dict.fromkeys(places, order), 60).by_place.values() if isinstance(r, VectorAnswer)
             ]
@@ -58,4 +55,4 @@ def main(grid: Grid, context: Context) -> None:
                 exchange(dict.fromkeys(places, UnmaskOrder(token, nobody)), 60)
                 seconds["local"].append(max(answer.local_seconds for answer in answers))
             seconds[kind].append(time.monotonic() - began)
-    (run.folder / "plain.json").write_text(json.dumps(seconds))
+    return seconds

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,27 @@ def end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
+@contextmanager
+def exchange_over(
+    grid: Grid, state: Path, run: Run, members: tuple[bytes, ...], say: Callable[[str], None]
+) -> Iterator[GridExchange]:
+    """Flower's Grid as the exchange of one run, with the bells of this state folder."""
+    with listening(state, run.name) as bell:
+        yield GridExchange(
+            grid,
+            Identity.load_or_make(state / "identity.pem"),
+            members,
+            Register(state),
+            say,
+            parcels=ParcelStore.at(state),
+            heard=run.heard,
+            interrupted=lambda: run.stop_asked,
+            taken=lambda name: was_taken(grid, name),
+            ring=lambda: ring(state, FRONT),
+            wait=lambda: bell.wait(_ASK_ANYWAY),
+        )
+
+
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
     """Run the study whose folder is named in the run's configuration."""
@@ -71,20 +93,7 @@ def main(grid: Grid, context: Context) -> None:
     say = Log(run)
     try:
         members = Study.parse(run.signed_study().text, "the study").hospitals.identities()
-        with listening(state, run.name) as bell:
-            exchange = GridExchange(
-                grid,
-                identity,
-                members,
-                Register(state),
-                say,
-                parcels=ParcelStore.at(state),
-                heard=run.heard,
-                interrupted=lambda: run.stop_asked,
-                taken=lambda name: was_taken(grid, name),
-                ring=lambda: ring(state, FRONT),
-                wait=lambda: bell.wait(_ASK_ANYWAY),
-            )
+        with exchange_over(grid, state, run, members, say) as exchange:
             carry_out(Rounds(run, identity, exchange, say), run, say)
     except Exception as error:  # whoever waits for the run must hear why it ended
         say(traceback.format_exc())
