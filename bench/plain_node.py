@@ -30,9 +30,8 @@ class PlainNode(ResidentNode):
         began = time.monotonic()
         gradient = self.learner.gradient(np.frombuffer(order.weights, "<f4").astype(np.float32))
         nobody = Signed(b"", b"", b"")
-        return VectorAnswer(
-            MaskedVector(nobody, memoryview(gradient.astype("<f4").tobytes())), time.monotonic() - began
-        )
+        vector = MaskedVector(nobody, memoryview(gradient.astype("<f4").tobytes()))
+        return VectorAnswer(vector, time.monotonic() - began, nobody)
 
 
 @click.command()
