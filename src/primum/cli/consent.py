@@ -123,11 +123,14 @@ def _answer(study: str, answer: str, until: str | None, key: Path | None, state:
         day = datetime.date.fromisoformat(until) if until else None
     except ValueError:
         raise InputError(f"--until {until} is not a day.", "Write it as 2027-12-31.") from None
-    case = Desk.open(state).answer(study, answer, day, key)
+    desk = Desk.open(state)
+    withdrawn = answer == "no" and desk.find(study).standing.answer == "yes"
+    case = desk.answer(study, answer, day, key)
     if as_json:
         print_json(_as_data(case))
         return
-    click.echo(f"{case.study.study.name}: {case.standing.answer} ({case.standing.words})")
+    words = "withdrawn: nothing is sent from its next round on" if withdrawn else ""
+    click.echo(f"{case.study.study.name}: {words or f'{case.standing.answer} ({case.standing.words})'}")
 
 
 def _as_data(case: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def command(
     context.obj = state
     if context.invoked_subcommand is not None:
         return
+    from primum.federation.alone import alone
     from primum.federation.coordinator import Coordinator, State
     from primum.keys.identity import fingerprint
     from primum.watch import watching
@@ -54,7 +55,7 @@ def command(
             say("Invite a hospital: primum coordinator --state STATE invite NAME > NAME.join")
 
         coordinator = Coordinator(opened, host, port, say, studies_at_once, listen)
-        with watching(metrics, coordinator.watched()):
+        with alone(opened.folder, "coordinator"), watching(metrics, coordinator.watched()):
             coordinator.serve(ready)
 
 
@@ -116,13 +117,17 @@ def rotate(state: Path, days: float, as_json: bool) -> None:
 def members(state: Path, as_json: bool) -> None:
     """List the enrolled hospitals, and the fingerprint of their list for the telephone."""
     from primum.federation.enrolment import Register
-    from primum.keys.identity import list_fingerprint
+    from primum.keys.identity import fingerprint, list_fingerprint
 
     found = Register(state).members()
-    fingerprint = list_fingerprint(member.identity for member in found)
-    rows = [{"identity": member.identity.hex(), "name": member.name} for member in found]
-    words = [f"{member.identity.hex()}  {member.name}" for member in found]
-    told(as_json, {"members": rows, "fingerprint": fingerprint}, *words, f"Fingerprint of the list: {fingerprint}")
+    of_list = list_fingerprint(member.identity for member in found)
+    rows = [
+        {"identity": member.identity.hex(), "name": member.name, "fingerprint": fingerprint(member.identity)}
+        for member in found
+    ]
+    words = [f"{row['identity']}  {row['name']}\n    {row['fingerprint']}" for row in rows]
+    last = f"Fingerprint of the list: {of_list}" if found else "No hospital has come in yet."
+    told(as_json, {"members": rows, "fingerprint": of_list}, *words, last)
 
 
 @command.command()

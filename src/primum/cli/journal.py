@@ -68,7 +68,7 @@ def verify(path: Path, against: Path | None, against_owner: str | None, owner: s
         f"All are signed by {fingerprint(ours.owner)}.",
     ]
     if against is not None:
-        theirs = Owned.open(against, against_owner)
+        theirs = Owned.open(against, against_owner, "--against-owner")
         kept_here, kept_there = (
             compare(theirs.links, theirs.owner, ours.links),
             compare(ours.links, ours.owner, theirs.links),

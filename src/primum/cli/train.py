@@ -7,6 +7,10 @@ import click
 
 from primum.cli import options
 from primum.cli.output import told
+from primum.errors import Refused
+
+STANDS_STILL = Refused.exit_code
+"""A run that was stopped, or that too few hospitals agree to: docs/reference/exit-codes.md."""
 
 
 @click.command()
@@ -82,12 +86,21 @@ def command(
                 f"Hospital {line['hospital']}: {line['message']} {line['hint']} [{line['code']}]", markup=False
             )
 
-        ended = scientist.follow(run, show, fault)
+        try:
+            ended = scientist.follow(run, show, fault)
+        except KeyboardInterrupt:
+            bar.stop()
+            click.echo(
+                f"Not followed any more; the run goes on. `primum train {study_file} --follow {run}` follows it again, "
+                f"`primum stop {run}` stops it.",
+                err=True,
+            )
+            raise click.exceptions.Exit(130) from None
     folder = scientist.fetch(run, out)
     stopped = f"The run was stopped; `primum resume {run}` goes on after its last finished round."
     if not (folder / "model.safetensors").exists():
         told(as_json, {"run": run, "state": ended, "folder": str(folder)}, stopped)
-        return
+        raise click.exceptions.Exit(STANDS_STILL)
     if test is not None:
         from primum.federation.scoring import score_test
 
@@ -98,6 +111,8 @@ def command(
     data = {"run": run, "state": ended, "folder": str(folder), "model": str(model), "report": str(report)}
     words = [*([stopped] if ended == "stopped" else []), f"Model:  {model}", f"Report: {report}"]
     told(as_json, data, *words)
+    if ended == "stopped":
+        raise click.exceptions.Exit(STANDS_STILL)
 
 
 def _words(line: dict[str, Any]) -> str:

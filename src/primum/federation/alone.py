@@ -1,4 +1,4 @@
-"""One node a state folder: two would use each other's round numbers and budgets."""
+"""One process a state folder: two nodes would use each other's round numbers and budgets, two coordinators each other's runs."""
 
 import fcntl
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ _FILE: Final = "running"
 
 
 @contextmanager
-def alone(state: Path) -> Iterator[None]:
+def alone(state: Path, role: str = "node") -> Iterator[None]:
     """Hold the folder for this process, until it ends; MachineError where another holds it."""
     with (state / _FILE).open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise MachineError(
-                f"Another node is running with {state}.", "End it first, or give this one another --state."
+                f"Another {role} is running with {state}.", "End it first, or give this one another --state."
             ) from None
         yield
 

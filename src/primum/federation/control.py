@@ -1,5 +1,6 @@
 """What a scientist may do with a run that was handed in: see where it stands, stop it, let it go on. In every state."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,20 @@ class Control:
             run.set_status(QUEUED, "it goes on")
         return run.name
 
+    def named(self, run: Run, text: str) -> str:
+        """`text` with the name of each hospital behind its number in the study, as the scientist may know it."""
+        if "hospital" not in text:
+            return text
+        names = {member.identity: member.name for member in self.members()}
+        members = Study.parse(run.signed_study().text, run.name).hospitals.identities()
+
+        def name(found: re.Match[str]) -> str:
+            place = int(found[1])
+            known = names.get(members[place - 1]) if 0 < place <= len(members) else None
+            return f"{found[0]} ({known})" if known else found[0]
+
+        return re.sub(r"\bhospital (\d+)\b", name, text)
+
     def _status(self, run: Run) -> RunStatus:
         study, status = Study.parse(run.signed_study().text, run.name), run.status()
         state = str(status.get("state", QUEUED))
@@ -64,7 +79,7 @@ class Control:
         return RunStatus(
             name=run.name,
             state=state,
-            message=str(status.get("message", "")),
+            message=self.named(run, str(status.get("message", ""))),
             at=float(status.get("at", 0.0)),
             rounds=len(run.lines("metrics.jsonl")),
             of=study.training.rounds,

@@ -306,7 +306,8 @@ class Coordinator:
             tuple(json.dumps(line) for line in run.lines(file)[max(0, begin) :])
             for file, begin in (("metrics.jsonl", request.line), ("faults.jsonl", request.fault))
         )
-        return Followed(str(status.get("state", QUEUED)), str(status.get("message", "")), lines, faults)
+        message = self._control.named(run, str(status.get("message", "")))
+        return Followed(str(status.get("state", QUEUED)), message, lines, faults)
 
     def _fetch(self, request: FetchRequest) -> RunFiles:
         return RunFiles(tuple(self._control.find(request.run).results()))

@@ -31,6 +31,7 @@ class Case:
     at: float
     answers: tuple[Approval, ...]
     standing: Standing
+    refused_by: str = ""  # a rule of policy.toml
 
     def described(self) -> Mapping[str, str]:
         """What it asks for, in words."""
@@ -82,7 +83,11 @@ class Desk:
             approval = signed_answer(bytes.fromhex(case.digest), answer, last, _signer(key))
         else:
             approval = Approval(getpass.getuser(), answer, time.time(), end_of(last))
+        if answer == YES and approval.until < time.time():
+            raise InputError(f"The yes would end on {last}, which is past.", "Give another --until; nothing was noted.")
         self._require_that_it_counts(approval, policy)
+        if answer == YES and case.refused_by:
+            raise Refused(f"This hospital's policy refuses the study: {case.refused_by}", "Nothing was noted.")
         self._record.answer(bytes.fromhex(case.digest), approval)
         journal = Journal(self.folder / "journal.jsonl", Identity.load_or_make(self.folder / "identity.pem"))
         words = "withdrawn" if answer == NO and case.standing.answer == YES else ""
@@ -101,16 +106,28 @@ class Desk:
 
     def _case(self, request: Request, policy: Policy | None) -> Case:
         signers, needed = (policy.signers, policy.signers_needed) if policy else (None, 1)
-        record = self._record
+        record, study = self._record, Study.parse(request.text, f"the study {request.study.hex()[:12]}")
+        standing, rule = record.standing(request.study, signers, needed, time.time()), _rule(policy, study, request)
         return Case(
             request.study.hex(),
             request.run.hex(),
-            Study.parse(request.text, f"the study {request.study.hex()[:12]}"),
+            study,
             request.asker.hex(),
             request.at,
             tuple(record.answers(request.study)),
-            record.standing(request.study, signers, needed, time.time()),
+            Standing(NO, rule) if rule and standing.answer != NO else standing,
+            rule,
         )
+
+
+def _rule(policy: Policy | None, study: Study, request: Request) -> str:
+    """Which rule refuses it, in words; empty where none does."""
+    try:
+        if policy is not None:
+            policy.check(study, request.asker, datetime.date.today())
+    except Refused as error:
+        return error.message
+    return ""
 
 
 def _signer(path: Path) -> Identity:

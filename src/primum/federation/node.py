@@ -235,6 +235,7 @@ class ResidentNode:
         self._journal.write("enrolled", coordinator=self._join.coordinator, address=self._join.address)
         self._show(f"Enrolled as {self._join.hospital}. This hospital's identity: {self._identity.public.hex()}")
         self._show(f"Compare by telephone: {fingerprint(self._identity.public)}")
+        self._show(f"The coordinator's: {fingerprint(self._coordinator)}")
         ready()
         key, _ = self._state.transport()
         while not self.stop.is_set():

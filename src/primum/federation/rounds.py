@@ -150,10 +150,10 @@ class Rounds:
             silent=sorted(waiting),
         )
         if len(agreed) < needed:
-            reasons = "; ".join(f"{names([place])}: {why}" for place, why in sorted(refused.items()))
+            reasons = "; ".join(f"{names([place])}: {why.rstrip('.')}" for place, why in sorted(refused.items()))
             raise Refused(
-                f"{len(agreed)} of {len(self._members)} hospitals agreed, {needed} are needed. {reasons}".strip(),
-                "Talk to the hospitals; a changed study is a new study.",
+                f"{len(agreed)} of {len(self._members)} hospitals agreed, {needed} are needed. {reasons + '.' if reasons else ''}".strip(),
+                "Talk to the hospitals: this study can go on once they agree; a changed one is a new study.",
             )
 
     def _train(self) -> None:

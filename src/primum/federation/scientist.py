@@ -233,7 +233,7 @@ class Scientist:
             if answer.state == FAILED:
                 raise Refused(
                     f"The study did not come to its end: {answer.message}",
-                    "Mend what it says, then `primum resume` goes on after the last finished round.",
+                    f"`primum resume {run}` goes on after the last finished round, once what it says is mended.",
                 )
             time.sleep(_POLL)
 

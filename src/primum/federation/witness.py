@@ -59,16 +59,18 @@ class Owned:
     links: list[Link]
 
     @classmethod
-    def open(cls, path: Path, owner: str | None) -> "Owned":
+    def open(cls, path: Path, owner: str | None, option: str = "--owner") -> "Owned":
         """The journal of a state folder (whose identity is its owner's), or a journal file of the `owner` (hex).
 
-        InputError where nothing is there or nobody is named; PeerError where a line is not the owner's.
+        `option`: what a hint calls `owner`. InputError where nothing is there or nobody is named; PeerError where a line is not the owner's.
         """
         file = path / "journal.jsonl" if path.is_dir() else path
         if owner is None:
             beside = file.parent / "identity.pem"
             if not beside.is_file():
-                raise InputError(f"Whose journal {file} is, is not known.", "Give --owner with the key, 64 hex digits.")
+                raise InputError(
+                    f"Whose journal {file} is, is not known.", f"Give {option} with the key, 64 hex digits."
+                )
             key = Identity.load_or_make(beside).public
         else:
             try:
