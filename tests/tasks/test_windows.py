@@ -12,6 +12,7 @@ from tests.imaging.samples import KEY
 from tests.tasks.studies import study
 
 from primum.errors import DataError
+from primum.federation.explain import explain
 from primum.federation.scoring import score_test
 from primum.imaging import Dataset, PatientSource, Preparation, read_masked_folder
 from primum.imaging.geometry import place_mask
@@ -113,6 +114,7 @@ def test_figures_of_windows_are_those_of_the_pictures(training: Dataset) -> None
     """With outputs that are the truth: Dice 1 in pictures of different sizes; and a picture is never half there."""
     truth = iter(training.labels.split(25))
     whole = whole_masks(training, lambda images: next(truth)[:, None] * 2.0 - 1)
+    assert "from windows of 16 pixels" in explain(asked())
     told = mask_figures(whole.found, whole.truth, training.classes, whole.patients, whole.files, whole.spacing)
     assert told["dice"] == 1 and told["by_class"]["class 1"]["surface_distance"] == 0 and told["images"] == 6
     with pytest.raises(DataError, match="windows of a picture are missing"):
