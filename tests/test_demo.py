@@ -15,7 +15,7 @@ import torch
 from tests.integration.cluster import wait_for
 
 from primum.demo import LARGEST_LOGIT_ERROR, _compare
-from primum.diagnosis.data_owner import Diagnosis
+from primum.diagnosis.diagnosis import Diagnosis
 from primum.imaging import Preparation
 from primum.imaging.phantom import draw
 

@@ -248,3 +248,30 @@ def test_labels_that_do_not_go_with_the_rest_are_named(about: str, message: str)
     with pytest.raises(StudyError) as refused:
         Study.parse(text, "study.toml")
     assert message in refused.value.message
+
+
+def windows(masks: str, **changes: str) -> str:
+    text = masks.replace('fit = "squash"', 'fit = "windows"')
+    for old, new in changes.items():
+        text = text.replace({"kind": 'kind = "pixel-linear"', "unit": 'unit = "patient"'}[old], new)
+    return text
+
+
+def test_windows_go_with_masks_and_models_that_need_no_place() -> None:
+    masks = study_template(MEMBERS, task="segmentation")
+    lines = masks.splitlines()
+    model = [
+        line for line in lines[lines.index("[model]") : lines.index("[training]")] if "=" in line and "kind" not in line
+    ]
+    network = masks
+    for line in model:
+        network = network.replace(f"{line}\n", "")
+    network = network.replace('kind = "pixel-linear"', 'kind = "u-net"')
+    assert parse(windows(network)).images.fit == "windows"
+    for text, said in (
+        (windows(masks), 'model.kind = "pixel-linear", .*: take u-net, mo-net, seg-resnet'),
+        (windows(TEXT), 'task = "classification", .*: take squash, crop or pad'),
+        (windows(network, unit='unit = "image"'), 'privacy.unit = "image": .* take "patient"'),
+    ):
+        with pytest.raises(StudyError, match=f'images.fit = "windows" does not go with {said}'):
+            parse(text)

@@ -18,10 +18,11 @@ from typing import Any, Final
 
 import torch
 
-from primum.diagnosis.data_owner import Diagnosis, diagnose_files
+from primum.diagnosis.data_owner import diagnose_files
 from primum.diagnosis.deploy import deploy
 from primum.diagnosis.deployable import deployable_model
 from primum.diagnosis.deployment import load_public
+from primum.diagnosis.diagnosis import Diagnosis
 from primum.diagnosis.roles import free_address, make_role
 from primum.disk import write
 from primum.errors import DataError, Unavailable

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from primum import wire
 from primum.errors import StudyError
-from primum.model_kinds import KINDS, MASK_MODELS, PIXEL_MODELS, AnyModel, Model, Section
+from primum.model_kinds import KINDS, MASK_MODELS, PIXEL_MODELS, AnyModel, Model, PixelModel, Section
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -52,12 +52,13 @@ class About(Section):
 
 
 class Images(Section):
-    """What an image file, or each slice of a volume, becomes (imaging/prepare.py). With `context` so many slices on each
+    """What an image file, or each slice of a volume, becomes (imaging/prepare.py): a square, or with `fit` "windows" squares
+    of `size` that overlap and cover it, for masks only. With `context` so many slices on each
     side of one are channels too: `channels` is 2 context + 1."""
 
     size: Annotated[int, Field(ge=16, le=1024)] = 64
     channels: Annotated[int, Field(ge=1, le=7)] = 1
-    fit: Literal["squash", "crop", "pad"] = "squash"
+    fit: Literal["squash", "crop", "pad", "windows"] = "squash"
     intensity: Literal["display", "stretch", "clahe"] = "display"
     spacing: Annotated[float, Field(ge=0.001, le=1000)] | None = None
     window: Literal["", "soft-tissue", "lung", "bone", "brain"] = ""
@@ -198,6 +199,7 @@ class Study(Section):
             *_of_task(self),
             *_of_labels(self.study),
             *_of_images(self.images),
+            *_of_windows(self),
             *_of_privacy(self.privacy),
             *_of_patients(self),
             *_of_local_steps(self.training),
@@ -286,6 +288,28 @@ def _of_images(images: Images) -> Rules:
             f"{2 * context + 1} channels",
         ),
         (context == 0 and channels not in (1, 3), f"images.channels = {channels}: 1 is grey, 3 is colour"),
+    )
+
+
+def _of_windows(study: "Study") -> Rules:
+    cut = study.images.fit == "windows"
+    fitting = [name for name, model in KINDS.items() if model in MASK_MODELS and model in PIXEL_MODELS]
+    return (
+        (
+            cut and study.study.task != "segmentation",
+            f'images.fit = "windows" does not go with task = "{study.study.task}", where a class is of the whole image: '
+            "take squash, crop or pad",
+        ),
+        (
+            cut and isinstance(study.model, PixelModel),
+            'images.fit = "windows" does not go with model.kind = "pixel-linear", whose features say where in the picture a '
+            f"pixel lies, which a window does not know: take {', '.join(fitting)}",
+        ),
+        (
+            cut and study.privacy is not None and study.privacy.unit == "image",
+            'images.fit = "windows" does not go with privacy.unit = "image": a window is a part of an image, and the promise '
+            'would be to each part; take "patient"',
+        ),
     )
 
 

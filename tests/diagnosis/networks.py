@@ -13,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from tests.diagnosis.conftest import START_SECONDS, Cluster, used_records
 
-from primum.diagnosis.data_owner import Diagnosis, diagnose
+from primum.diagnosis.data_owner import diagnose
 from primum.diagnosis.deployable import Deployable
+from primum.diagnosis.diagnosis import Diagnosis
 from primum.errors import PeerError, Unavailable
 from primum.mpc.check import elements, material_sizes
 from primum.rng import Stream

@@ -11,8 +11,9 @@ from tests.diagnosis.networks import CLASSES, residual_onnx
 
 from primum.cli.diagnose import _show
 from primum.compiler.simulate import simulate
-from primum.diagnosis.data_owner import Diagnosis, FeaturePath, ImagePath, PixelPath, _diagnoses
+from primum.diagnosis.data_owner import FeaturePath, ImagePath, PixelPath, _diagnoses
 from primum.diagnosis.deployable import Description, deployable_model, open_model
+from primum.diagnosis.diagnosis import Diagnosis
 from primum.errors import InputError, ModelError
 from primum.models.card import Card, NetworkCard, TrainedModel
 from primum.ring import encode

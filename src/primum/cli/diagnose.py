@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from primum.diagnosis.data_owner import Diagnosis
+    from primum.diagnosis.diagnosis import Diagnosis
 
 
 @click.command()

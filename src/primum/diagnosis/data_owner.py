@@ -9,7 +9,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,15 +20,17 @@ from pydantic import ValidationError
 
 from primum.diagnosis.client import ANSWER_NAMES, REQUEST_NAMES, Servers, run
 from primum.diagnosis.deployment import PublicFile
+from primum.diagnosis.diagnosis import Diagnosis, Part, areas, joined
 from primum.diagnosis.files import read_message, write_message
 from primum.diagnosis.messages import Answer, Request, answer_limit, most_images, request_limit
 from primum.diagnosis.requests import make_requests, open_answers
-from primum.diagnosis.sources import Source, open_source
+from primum.diagnosis.sources import Source, open_source, power_of_two
 from primum.diagnosis.tokens import Permit
 from primum.errors import InputError, ModelError, PeerError
 from primum.imaging import Preparation
+from primum.imaging.windows import Cover
 from primum.keys.sealing import SealingKey
-from primum.models.answers import CALLED, grades_of, outputs_for, probabilities_of
+from primum.models.answers import outputs_for, probabilities_of
 from primum.models.card import Card, NetworkCard
 from primum.mpc.check import elements
 from primum.mpc.program import Program
@@ -47,59 +49,13 @@ _NAMES: Final = "names.json"
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What the data owner learns of one image: a probability and a logit per class, or a mask.
-
-    `labels`: whether the image has one class, or several (whose probabilities are each by themselves and do not sum to 1),
-    or a grade (then `logits` are those of the thresholds, `logit_names` says of which).
-    `mask`: uint8 [size, size] at the prepared size, of a volume [slices, size, size], the most probable class of each
-    pixel; then `probabilities` are the classes' shares of the image, and there are no logits. `seconds` and `bytes` (sent
-    and received, both servers) are its part of the request it was in; of a volume they are added up, though requests run
-    side by side. `number` is the request number that it used; `model` is the digest of the model's card, program and
-    weights, in hex. Prints neither probabilities nor logits nor mask.
-    """
-
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...] = field(repr=False)
-    logits: tuple[float, ...] = field(repr=False)
-    number: int
-    seconds: float
-    bytes: int
-    model: str
-    mask: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
-    labels: Labels = "one"
-
-    @property
-    def called(self) -> tuple[str, ...]:
-        """The most probable class (of a mask the largest); of several all above 1/2, perhaps none; or the grade."""
-        if self.labels == "several":
-            return tuple(name for name, p in zip(self.classes, self.probabilities, strict=True) if p > CALLED)
-        if self.labels == "ordered":
-            return (self.classes[int(grades_of(torch.tensor([self.logits], dtype=torch.float64)))],)
-        values = self.logits if self.mask is None else self.probabilities
-        return (self.classes[max(range(len(self.classes)), key=values.__getitem__)],)
-
-    @property
-    def best(self) -> str:
-        """The most probable class, also of several; of a mask the largest, of ordered classes the grade."""
-        if self.labels == "several":
-            return self.classes[max(range(len(self.classes)), key=self.probabilities.__getitem__)]
-        return self.called[0]
-
-    @property
-    def logit_names(self) -> tuple[str, ...]:
-        """What each of `logits` is of: a class, or a threshold between grades."""
-        if self.labels != "ordered":
-            return self.classes
-        return tuple(f"{name} or higher" for name in self.classes[1:])
-
-
 class Names(Message, frozen=True):
-    """Which images a saved request is about, in order, and how many slices each has; stays with the data owner."""
+    """Which images a saved request is about, in order, and how many slices (or windows) each has; stays with the data
+    owner. `covers`: where there are windows, slices (0 for a picture), rows and columns that they cover."""
 
     names: tuple[str, ...]
     slices: tuple[int, ...] = ()
+    covers: tuple[tuple[int, int, int], ...] = ()
 
 
 class ImagePath(ABC):
@@ -108,13 +64,14 @@ class ImagePath(ABC):
     def __init__(self, card: Card | NetworkCard, program: Program) -> None:
         self.preparation = Preparation.from_card(card.preparation)
         self.classes, self.masks = card.classes, card.task == "segmentation"
+        self.windows, self._most_windows = self.preparation.fit == "windows", most_images(program)
         *places, outputs = program.wire(program.output).shape
         self.labels = card.labels_of(outputs) if isinstance(card, NetworkCard) else card.labels
         side = self.preparation.size if self.masks else 1
         fitting = {outputs_for(len(card.classes), self.labels)}
         if self.labels == "one":
             fitting.add(len(card.classes))  # two classes may have an output each
-        if places != [side, side] or outputs not in fitting:
+        if places != [side, side] or outputs not in fitting or (self.windows and not self.masks):
             raise ModelError("Card and program of the deployment file contradict each other.", "Ask for it again.")
 
     @classmethod
@@ -131,8 +88,20 @@ class ImagePath(ABC):
             ) from error
 
     def read(self, paths: Sequence[Path]) -> list[Source]:
-        """Pictures, and where the model draws masks volumes too; DataError that names the file."""
-        return [open_source(path, self.preparation, self.masks) for path in paths]
+        """Pictures, and where the model draws masks volumes too; DataError that names the file.
+
+        InputError for a picture, or slice, of more windows than a request may have images.
+        """
+        sources = [open_source(path, self.preparation, self.masks) for path in paths]
+        for source in sources:
+            needed = power_of_two(len(source.cover)) if source.cover else 0
+            if source.cover and needed > self._most_windows:
+                raise InputError(
+                    f"{source.path} takes {needed} windows of {self.preparation.size} pixels a side with the blank ones, "
+                    f"and {self._most_windows} may be asked for at once.",
+                    "Cut the picture; or ask the model owner for a model of larger windows or coarser `spacing`.",
+                )
+        return sources
 
     @abstractmethod
     def inputs(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
@@ -252,29 +221,8 @@ def diagnose_sources(
 ) -> list[Diagnosis]:
     """`diagnose_files` for what `ImagePath.read` opened."""
     images = torch.cat([source.images for source in sources])
-    return _joined(
-        diagnose(images, public, permit=permit, progress=progress), [len(source.images) for source in sources]
-    )
-
-
-def _joined(diagnoses: Sequence[Diagnosis], slices: Sequence[int]) -> list[Diagnosis]:
-    """One diagnosis for each source: the slices of a volume together."""
-    result, start = [], 0
-    for count in slices:
-        result.append(_volume(diagnoses[start : start + count]) if count > 1 else diagnoses[start])
-        start += count
-    return result
-
-
-def _volume(slices: Sequence[Diagnosis]) -> Diagnosis:
-    masks = np.stack([one.mask for one in slices if one.mask is not None])
-    return replace(
-        slices[0],
-        probabilities=_areas(masks, len(slices[0].classes)),
-        seconds=sum(one.seconds for one in slices),
-        bytes=sum(one.bytes for one in slices),
-        mask=masks,
-    )
+    found = diagnose(images, public, permit=permit, progress=progress)
+    return joined(found, [Part.of(source) for source in sources])
 
 
 async def _diagnose(
@@ -330,20 +278,18 @@ def _diagnoses(
         logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
     if path.masks:
         masks = logits.argmax(-1).astype(np.uint8)
-        return [
-            Diagnosis(path.classes, _areas(mask, len(path.classes)), (), first + place, seconds, size, model, mask)
+        drawn = [
+            Diagnosis(path.classes, areas(mask, len(path.classes)), (), first + place, seconds, size, model, mask)
             for place, mask in enumerate(masks)
         ]
+        if not path.windows:
+            return drawn
+        return [replace(one, window=z.astype(np.float32)) for one, z in zip(drawn, logits, strict=True)]
     told = [
         Diagnosis(path.classes, tuple(map(float, p)), tuple(map(float, z)), first + place, seconds, size, model)
         for place, (p, z) in enumerate(zip(path.probabilities(logits), logits, strict=True))
     ]
     return [replace(one, labels=path.labels) for one in told]
-
-
-def _areas(mask: npt.NDArray[np.uint8], classes: int) -> tuple[float, ...]:
-    """Each class's share of the pixels."""
-    return tuple((np.bincount(mask.reshape(-1), minlength=classes) / mask.size).tolist())
 
 
 def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permit: Permit | None = None) -> None:
@@ -363,11 +309,13 @@ def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permi
     sources = way.read(paths)
     slices = tuple(len(source.images) for source in sources)
     if sum(slices) > most:
-        raise InputError(f"A saved request has up to {most} slices, not {sum(slices)}.", "Use several folders.")
+        what = "windows (blank ones too)" if way.windows else "slices"
+        raise InputError(f"A saved request has up to {most} {what}, not {sum(slices)}.", "Use several folders.")
     inputs = way.inputs(torch.cat([source.images for source in sources]))
     make_private(folder)
     key = SealingKey.load_or_make(folder / _KEY)
-    write_message(folder / _NAMES, Names(tuple(str(path) for path in paths), slices), private=True)
+    covers = tuple((source.slices, source.cover.rows, source.cover.columns) for source in sources if source.cover)
+    write_message(folder / _NAMES, Names(tuple(str(path) for path in paths), slices, covers), private=True)
     for request in make_requests(inputs, public.deployment, key.public, permit):
         write_message(folder / REQUEST_NAMES[request.server], request)
 
@@ -381,14 +329,30 @@ def open_saved(folder: Path, public: PublicFile) -> tuple[tuple[str, ...], list[
     if not (folder / _KEY).exists():
         raise InputError(f"{folder} has no {_KEY}.", "The answers open only where the request was made.")
     about = read_message(folder / _NAMES, Names, 1 << 20)
-    slices = about.slices or (1,) * len(about.names)
+    way = ImagePath.of(public)
+    parts = _parts(about, way)
     request = read_message(folder / REQUEST_NAMES["A"], Request, limit)
     a, b = (
         read_message(folder / ANSWER_NAMES[role], Answer, answer_limit(public.deployment.program)) for role in ROLES
     )
     outputs, first = open_answers((a, b), request, public.deployment, SealingKey.load_or_make(folder / _KEY))
-    if sum(slices) != len(outputs) or len(slices) != len(about.names):
+    if parts is None or sum(part.images for part in parts) != len(outputs):
         raise InputError(f"{folder / _NAMES} names another number of images.", "Restore it from a copy.")
     size = sum((folder / name).stat().st_size for name in (*REQUEST_NAMES.values(), *ANSWER_NAMES.values()))
-    found = _diagnoses(outputs, ImagePath.of(public), public, first, math.nan, size // len(outputs))
-    return about.names, _joined(found, slices)
+    found = _diagnoses(outputs, way, public, first, math.nan, size // len(outputs))
+    return about.names, joined(found, parts)
+
+
+def _parts(about: Names, way: ImagePath) -> list[Part] | None:
+    """How the answers of a saved request are put together; None where its names contradict themselves."""
+    slices = about.slices or (1,) * len(about.names)
+    if len(slices) != len(about.names) or len(about.covers) != (len(slices) if way.windows else 0):
+        return None
+    if not way.windows:
+        return [Part(count, None, 0) for count in slices]
+    parts = [
+        Part(count, Cover(rows, columns, way.preparation.size), cut)
+        for count, (cut, rows, columns) in zip(slices, about.covers, strict=True)
+    ]
+    fitting = all(part.cover and part.images >= max(1, part.slices) * len(part.cover) for part in parts)
+    return parts if fitting else None

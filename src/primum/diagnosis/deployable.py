@@ -23,6 +23,7 @@ from primum.compiler.graph import Graph
 from primum.compiler.linear import COARSE_FRACTION, linear_program
 from primum.errors import InputError, ModelError
 from primum.imaging import Preparation, read_image
+from primum.imaging.windows import standardised
 from primum.models.answers import outputs_for
 from primum.models.card import NetworkCard, TrainedModel, load_model
 from primum.mpc.program import Program
@@ -84,7 +85,15 @@ def _seen(model: TrainedModel) -> npt.NDArray[np.float32]:
     spikes[0, :, size // 2, size // 2] = 1
     spikes[1] = 1 - spikes[0]
     pictures = np.concatenate([drawn_images((channels, size, size)).astype(np.float32), spikes])
+    if model.card.preparation.get("fit") == "windows":
+        pictures = _as_windows(pictures)
     return model.front_end.features(torch.from_numpy(pictures)).numpy()
+
+
+def _as_windows(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Each as a picture of one window; and as the darkest and the brightest corner of a picture, at half the contrast."""
+    alone = np.stack([standardised(picture)[1] for picture in pictures])
+    return np.concatenate([alone, 0.5 * alone, 0.5 + 0.5 * alone])
 
 
 def _coarse(program: Program) -> Program:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from primum.diagnosis.data_owner import Diagnosis
+from primum.diagnosis.diagnosis import Diagnosis
 from primum.diagnosis.sources import Mask, Source, restored
 from primum.errors import InputError
 from primum.imaging import Picture, Preparation

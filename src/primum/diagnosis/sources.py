@@ -1,4 +1,8 @@
-"""What is diagnosed: a picture, or a volume whose slices are; and its mask back on the pixels of its file."""
+"""What is diagnosed: a picture, or a volume whose slices are; and its mask back on the pixels of its file.
+
+A model that draws window by window is asked for all windows of an image, filled up with blank ones to a power of two: the
+servers see how many images they are asked for, and an exact count would nearly tell the size of the picture.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,22 +13,31 @@ import torch
 from torch import Tensor
 
 from primum.errors import DataError
-from primum.imaging import Preparation, Volume, read_image, read_volume
+from primum.imaging import Preparation, Volume, read_volume
+from primum.imaging.image import Pixels
+from primum.imaging.prepare import prepare_layout
 from primum.imaging.reader import decode
 from primum.imaging.restore import restore_mask, restore_volume
-from primum.imaging.slices import prepare_volume
-from primum.imaging.volume import volume_format
+from primum.imaging.slices import prepare_volume, slice_layout
+from primum.imaging.volume import cut, volume_format
+from primum.imaging.windows import Cover, Layout, Windows, shown_nothing
 
 Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image of the data owner: `images` float32 [n, channels, size, size], one for a picture, a volume's slices."""
+    """One image of the data owner: `images` float32 [n, channels, size, size], one for a picture, a volume's slices.
+
+    Where the model draws window by window `cover` says which windows of a picture they are, or of slice after slice;
+    blank ones follow. `slices`: how many a volume has, 0 for a picture.
+    """
 
     path: Path
     images: Tensor = field(repr=False)
     volume: Volume | None = field(default=None, repr=False)
+    cover: Cover | None = None
+    slices: int = 0
 
 
 def is_volume(path: Path) -> bool:
@@ -36,22 +49,40 @@ def open_source(path: Path, preparation: Preparation, masks: bool) -> Source:
     """Prepared exactly as for training; DataError that names the path, also for a volume where no masks are drawn."""
     try:
         volume = is_volume(path)
+        if volume and not masks:
+            raise DataError("is a volume, and the model tells classes of single pictures.", "Give it pictures.")
+        return _volume(path, preparation) if volume else _picture(path, preparation)
     except DataError as error:
         raise DataError(f"{path} {error.message}", error.hint) from error
-    if not volume:
-        return Source(path, torch.from_numpy(read_image(path, preparation).pixels)[None])
-    if not masks:
-        raise DataError(f"{path} is a volume, and the model tells classes of single pictures.", "Give it pictures.")
-    try:
-        found = read_volume(path)
-        pixels, _ = prepare_volume(found, preparation)
-    except DataError as error:
-        raise DataError(f"{path} {error.message}", error.hint) from error
-    return Source(path, torch.from_numpy(pixels), found)
+
+
+def _picture(path: Path, preparation: Preparation) -> Source:
+    picture = decode(path)
+    rows, columns = picture.values.shape[1:]
+    layout = preparation.layout(rows, columns, picture.spacing)
+    return _source(path, prepare_layout(picture, preparation, layout), layout)
+
+
+def _volume(path: Path, preparation: Preparation) -> Source:
+    volume = read_volume(path)
+    slices = cut(volume.values, preparation.axis).shape[0]
+    return _source(path, prepare_volume(volume, preparation)[0], slice_layout(volume, preparation), volume, slices)
+
+
+def _source(path: Path, pixels: Pixels, layout: Layout, volume: Volume | None = None, slices: int = 0) -> Source:
+    if not isinstance(layout, Windows):
+        return Source(path, torch.from_numpy(pixels), volume, None, slices)
+    blank = shown_nothing(power_of_two(len(pixels)) - len(pixels), *pixels.shape[1:3])
+    return Source(path, torch.from_numpy(np.concatenate([pixels, blank])), volume, layout.cover, slices)
+
+
+def power_of_two(count: int) -> int:
+    """The least power of two that is no less than `count`."""
+    return 1 << (count - 1).bit_length()
 
 
 def restored(source: Source, mask: Mask, preparation: Preparation) -> Mask:
-    """A mask as it was drawn, [size, size] or [slices, size, size], on the pixels of its file.
+    """A mask as it was drawn, [size, size] or [slices, size, size], or as it was blended, on the pixels of its file.
 
     Uint8 [rows, columns] of a picture, [slices, rows, columns] of a volume in canonical order.
     """
@@ -59,4 +90,4 @@ def restored(source: Source, mask: Mask, preparation: Preparation) -> Mask:
         return restore_volume(mask, source.volume, preparation)
     picture = decode(source.path)
     rows, columns = picture.values.shape[1:]
-    return restore_mask(mask, rows, columns, preparation.placement(rows, columns, picture.spacing))
+    return restore_mask(mask, rows, columns, preparation.layout(rows, columns, picture.spacing))

@@ -32,9 +32,10 @@ def explain(study: Study) -> str:
     plan = Plan(resolve(for_three(study)))
     plan.check()
     sent = vector_bytes(plan)
+    seen = "windows" if study.images.fit == "windows" else "images"
     lines = [
         f"Study {study.study.name}: {study.study.purpose}",
-        f"Learns {labels_in_words(study)} from images of {study.images.size} pixels; "
+        f"Learns {labels_in_words(study)} from {seen} of {study.images.size} pixels; "
         f"{plan.dimension:,} weights on {model_in_words(study)}.",
         f"{plan.hospitals} hospitals{' (none named yet: figures for three)' if stood_in else ''}; "
         + _safety(plan.setup),

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from primum.disk import write
 from primum.federation.runs import write_json
 from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_folder, read_masked_folder
 from primum.models.answers import grades_of, probabilities_of
-from primum.models.card import Card, load_model
+from primum.models.card import Card, TrainedModel, load_model
 from primum.study import About, Study
 from primum.tasks import metrics
 from primum.tasks.look import outputs_of
 from primum.tasks.segmentation import mask_figures, masks_of
+from primum.tasks.windows import whole_masks
 
 Chances = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -39,9 +41,7 @@ def score_test(folder: Path, test: Path, patient: str | None) -> None:
     card = model.card
     data = _read(test, card, Preparation.from_card(card.preparation), patient)
     if data.masked:
-        found = masks_of(outputs_of(model.module, model.front_end.features(data.images)))
-        figures = mask_figures(found, data.labels, data.classes, data.patients, data.files, data.spacing)
-        _note(folder, figures)
+        _note(folder, _mask_figures(model, data))
         return
     outputs = model.logits(data.images)
     chances = probabilities_of(outputs, card.labels).double().numpy()
@@ -49,6 +49,19 @@ def score_test(folder: Path, test: Path, patient: str | None) -> None:
     lines = [_line(card, place, data, chances, called) for place in range(len(data))]
     write(folder / "predictions.jsonl", ("\n".join(map(json.dumps, lines)) + "\n").encode())
     _note(folder, _figures(card, data, chances, called))
+
+
+def _mask_figures(model: TrainedModel, data: Dataset) -> dict[str, Any]:
+    """Of each picture, slice or volume; of windows blended, at the resolution of the windows."""
+
+    def outputs(images: Tensor) -> Tensor:
+        return outputs_of(model.module, model.front_end.features(images))
+
+    if not data.grids:
+        found = masks_of(outputs(data.images))
+        return mask_figures(found, data.labels, data.classes, data.patients, data.files, data.spacing)
+    whole = whole_masks(data, outputs)
+    return mask_figures(whole.found, whole.truth, data.classes, whole.patients, whole.files, whole.spacing)
 
 
 def _line(card: Card, place: int, data: Dataset, chances: Chances, called: Labels | None) -> dict[str, Any]:

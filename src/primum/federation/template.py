@@ -13,7 +13,7 @@ _TEMPLATE: Final = """\
 [images]
 size = 64              # pixels a side
 channels = 1           # 1 grey, 3 colour
-fit = "squash"         # squash, crop or pad to a square
+fit = "squash"         # squash, crop or pad to a square; for masks by networks also windows, at full resolution
 intensity = "display"  # display: grey levels as a screen shows them; stretch: cut the extremes; clahe: even them out
 # spacing = 1.0        # mm of a pixel, for images that say theirs: crop and pad then keep the millimetres
 # window = "lung"      # of CT: soft-tissue, lung, bone or brain

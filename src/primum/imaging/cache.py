@@ -54,8 +54,8 @@ _NAME: Final = 16
 class Found:
     """What reading one image gave: prepared pixels (and masks), or the reason why not. On its way into the cache.
 
-    `format` is empty where nothing could be decoded. `patient`, `study`, `series` as the file names them. `spacing`: as
-    in `Record`.
+    `format` is empty where nothing could be decoded. `patient`, `study`, `series` as the file names them. `spacing`,
+    `grid`: as in `Record`.
     """
 
     format: str = ""
@@ -66,6 +66,7 @@ class Found:
     images: Pixels | None = field(default=None, repr=False)
     masks: Mask | None = field(default=None, repr=False)
     spacing: tuple[float, ...] = ()
+    grid: tuple[int, ...] = ()
     reason: str = ""
     hint: str = ""
     passing: bool = False
@@ -83,7 +84,7 @@ class Outcome:
     """What one content became. `count` images, 0 where it is set aside for `reason`; `digest`: SHA-256 of their pixels.
 
     `patient`, `study`, `series`: pseudonyms, empty where the file names none. `drawn`: in how many of the masks a pixel
-    is of each class. `spacing`: as in `Record`.
+    is of each class. `spacing`, `grid`: as in `Record`.
     """
 
     format: str
@@ -96,6 +97,7 @@ class Outcome:
     mask_digest: str
     drawn: tuple[int, ...]
     spacing: tuple[float, ...]
+    grid: tuple[int, ...]
     reason: str
     hint: str
 
@@ -166,6 +168,7 @@ class Store:
             mask_digest=_digest(masks.ravel().data) if len(masks) else "",
             drawn=tuple(drawn(masks)) if len(masks) else (),
             spacing=found.spacing,
+            grid=found.grid,
             reason=found.reason,
             hint=found.hint,
         )

@@ -17,7 +17,8 @@ class Dataset:
     has several, 0 or 1 for each, int64 [n, classes]; or masks, uint8 [n, size, size], a class for each pixel, where class 0 is the background. `patients`: n pseudonyms, equal where two
     images show one patient. `files`: n names relative to their folder; the slices of a volume have its name, in order.
     `spacing`: mm of each image's pixels (row, column), of a slice of a volume (slice, row, column), () where unknown;
-    empty where nobody asked, as for labels that are no masks.
+    empty where nobody asked, as for labels that are no masks. `grids`: where images are windows (windows.py), rows and
+    columns of the picture or slice that each was cut from; all its windows stand together, in order. Else empty.
     """
 
     images: Tensor = field(repr=False)
@@ -26,6 +27,7 @@ class Dataset:
     files: tuple[str, ...] = field(repr=False)
     classes: tuple[str, ...]
     spacing: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
+    grids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -33,6 +35,8 @@ class Dataset:
             raise ValueError("images, labels, patients and files differ in number")
         if len(self.spacing) not in (0, count):
             raise ValueError("spacing is of each image, or of none")
+        if len(self.grids) not in (0, count):
+            raise ValueError("all images are windows, or none is")
         if self.images.ndim != 4 or self.images.dtype != torch.float32:
             raise ValueError("images are float32 [n, channels, size, size]")
         shape, kind = (self.images.shape[2:], torch.uint8) if self.masked else (torch.Size(), torch.int64)
@@ -83,7 +87,8 @@ class Dataset:
         kept = mask.nonzero()[:, 0].tolist()
         patients, files = (tuple(names[i] for i in kept) for names in (self.patients, self.files))
         spacing = tuple(self.spacing[i] for i in kept) if self.spacing else ()
-        return Dataset(self.images[mask], self.labels[mask], patients, files, self.classes, spacing)
+        grids = tuple(self.grids[i] for i in kept) if self.grids else ()
+        return Dataset(self.images[mask], self.labels[mask], patients, files, self.classes, spacing, grids)
 
 
 def assert_disjoint(a: Dataset, b: Dataset) -> None:

@@ -52,7 +52,8 @@ class Intake:
         patients = tuple(record.patient for record in used for _ in range(record.images))
         files = tuple(record.file for record in used for _ in range(record.images))
         spacing = () if masks is None else tuple(record.spacing for record in used for _ in range(record.images))
-        dataset = Dataset(images, labels, patients, files, classes, spacing)
+        grids = tuple(record.grid for record in used if record.grid for _ in range(record.images))
+        dataset = Dataset(images, labels, patients, files, classes, spacing, grids)
         return cls(dataset, manifest.problems, manifest.notices, manifest.formats, manifest)
 
     @property

@@ -15,7 +15,8 @@ from primum.errors import DataError
 from primum.imaging.image import Pixels
 from primum.imaging.reader import check_size
 
-Fit = Literal["squash", "crop", "pad"]
+Fit = Literal["squash", "crop", "pad", "windows"]
+"""A square each; "windows" is several of them (windows.py)."""
 Spacing = tuple[float, float]
 
 
@@ -68,27 +69,52 @@ def offset(side: int, target: int) -> int:
 
 
 def _to_millimetres(rows: int, columns: int, spacing: Spacing | None, size: int, fit: Fit, target: float) -> Placement:
-    if spacing is None:
-        raise DataError("does not say how many mm its pixels have", "Use images with a spacing, or no `spacing`.")
-    fitting = [int(side * mm / target + 1e-6) for side, mm in zip((rows, columns), spacing, strict=True)]
-    if min(fitting) < 1:
-        raise DataError(f"is smaller than one pixel of {target:g} mm", "Check its spacing, or ask for a finer one.")
+    mm = _known(spacing)
+    fitting = _fitting(rows, columns, mm, target)
     if fit == "pad" and max(fitting) > size:
         raise DataError(
             f"has {fitting[1]} x {fitting[0]} pixels of {target:g} mm, more than {size}",
             "Ask for a larger `size` or `spacing`, or for fit = crop.",
         )
-    high, wide = fitting if fit == "squash" else [min(side, size) for side in fitting]
-    check_size(high, wide)
-    tall, broad = high * target / spacing[0], wide * target / spacing[1]
-    top, left = max(0.0, (rows - tall) / 2), max(0.0, (columns - broad) / 2)
-    box = left, top, min(float(columns), left + broad), min(float(rows), top + tall)
-    samplings = [Sampling(box, high, wide)]
+    high, wide = fitting if fit == "squash" else (min(side, size) for side in fitting)
+    samplings = [_central(rows, columns, mm, high, wide, target)]
     found = target, target
     if fit == "squash":
         samplings.append(Sampling((0, 0, wide, high), size, size))
         found = target * high / size, target * wide / size
     return Placement((0, 0, rows, columns), tuple(samplings), size, found)
+
+
+def whole_in_millimetres(rows: int, columns: int, spacing: Spacing | None, target: float) -> Sampling:
+    """The whole picture at pixels of `target` mm; what is left over at its border is less than a pixel.
+
+    Raises DataError where `spacing` is None, or the picture is smaller than a pixel, or would become too large.
+    """
+    mm = _known(spacing)
+    return _central(rows, columns, mm, *_fitting(rows, columns, mm, target), target)
+
+
+def _known(spacing: Spacing | None) -> Spacing:
+    if spacing is None:
+        raise DataError("does not say how many mm its pixels have", "Use images with a spacing, or no `spacing`.")
+    return spacing
+
+
+def _fitting(rows: int, columns: int, spacing: Spacing, target: float) -> tuple[int, int]:
+    """How many whole pixels of `target` mm there are."""
+    fitting = int(rows * spacing[0] / target + 1e-6), int(columns * spacing[1] / target + 1e-6)
+    if min(fitting) < 1:
+        raise DataError(f"is smaller than one pixel of {target:g} mm", "Check its spacing, or ask for a finer one.")
+    return fitting
+
+
+def _central(rows: int, columns: int, spacing: Spacing, high: int, wide: int, target: float) -> Sampling:
+    """The middle of a picture as `high` x `wide` pixels of `target` mm."""
+    check_size(high, wide)
+    tall, broad = high * target / spacing[0], wide * target / spacing[1]
+    top, left = max(0.0, (rows - tall) / 2), max(0.0, (columns - broad) / 2)
+    box = left, top, min(float(columns), left + broad), min(float(rows), top + tall)
+    return Sampling(box, high, wide)
 
 
 def place(channel: Pixels, where: Placement) -> Pixels:

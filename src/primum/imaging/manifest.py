@@ -52,9 +52,10 @@ class Record:
     """One image: a file, or with masks a file or folder; `label`: its class (classes: labels_csv.py), or its mask's file.
 
     `parts`: all files that it was read from. `content`: what names its pixels in the cache (cache.py), empty where they
-    are not kept. `patient`, `study`, `series`: pseudonyms, empty where unknown. `images`: how many it gave (slices), 0
-    where it was set aside. `drawn`: images in which a pixel is of each class, with masks. `spacing`, with masks: mm of a
-    prepared pixel (row, column), of a volume (slice, row, column), empty where the file does not say.
+    are not kept. `patient`, `study`, `series`: pseudonyms, empty where unknown. `images`: how many it gave (slices,
+    windows), 0 where it was set aside. `drawn`: images in which a pixel is of each class, with masks. `spacing`, with masks: mm of a
+    prepared pixel (row, column), of a volume (slice, row, column), empty where the file does not say. `grid`: rows and columns of the picture, or slice, that was
+    cut into windows, empty where it is one square.
     """
 
     file: str
@@ -72,6 +73,7 @@ class Record:
     spacing: tuple[float, ...] = ()
     reason: str = ""
     hint: str = ""
+    grid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

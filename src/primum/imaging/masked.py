@@ -24,20 +24,20 @@ from primum.imaging.folder import (
     require_patients,
     set_aside,
 )
-from primum.imaging.geometry import place_mask
 from primum.imaging.image import Picture, Pixels, Problem
 from primum.imaging.listing import walk
 from primum.imaging.manifest import Record
 from primum.imaging.mask_picture import as_classes, class_numbers, class_places, is_picture, read_mask_picture
 from primum.imaging.patient import NoPatient, PatientSource
 from primum.imaging.photo import TURNED
-from primum.imaging.prepare import Preparation, prepare
+from primum.imaging.prepare import Preparation, prepare_layout
 from primum.imaging.reader import decode
 from primum.imaging.reading import Job, Read, Reading, identifiers
 from primum.imaging.segmentation_object import read_segmentation
 from primum.imaging.series import read_volume
-from primum.imaging.slices import prepare_mask, prepare_volume
+from primum.imaging.slices import prepare_mask, prepare_volume, slice_layout
 from primum.imaging.volume import Volume, prepared_spacing, same_grid, volume_format
+from primum.imaging.windows import Layout, Windows, place_classes
 
 Mask = npt.NDArray[np.uint8]
 
@@ -60,6 +60,7 @@ class _Read:
         return Record(
             self.case.image, "used", self.case.mask, tuple(self.read.stamps), self.read.content, self.patient,
             found.study, found.series, found.format, self.notices, found.count, found.drawn, found.spacing,
+            grid=found.grid,
         )  # fmt: skip
 
 
@@ -77,7 +78,8 @@ def read_masked_folder(
 ) -> Intake:
     """Read every image of `folder` with its mask (cases.py says which layouts), prepared; `labels` are the masks.
 
-    Volumes become slices along `preparation.axis`, all of them and in order, each under the volume's name. A mask is
+    Volumes become slices along `preparation.axis`, all of them and in order, each under the volume's name; with windows
+    every picture and slice becomes several images, in the order of `windows.Cover`. A mask is
     placed as its image, by the nearest pixel. `classes`: those of a study, the background first; else those of
     dataset.json, else "background", "class 1", ... Where both are given, names decide (`class_places`). A mask of 0
     and 255 means background and class 1 of two. `fewest`: patients that a hospital must have.
@@ -190,8 +192,8 @@ class _CaseJob(Job):
             files = _files(self.folder / self.case.mask)
         if files is None:
             picture = decode(path)
-            images, masks, within = _picture(self.folder, self.case, picture, self.numbering, self.preparation)
-            spacing: tuple[float, ...] = within or ()
+            images, masks, layout = _picture(self.folder, self.case, picture, self.numbering, self.preparation)
+            spacing: tuple[float, ...] = layout.spacing or ()
             found: Picture | Volume = picture
         else:
             volume = _volume(path, self.tomography)
@@ -199,12 +201,12 @@ class _CaseJob(Job):
                 drawn = _drawn(files, volume, self.classes, self.numbering)
             images, within = prepare_volume(volume, self.preparation)
             spacing = prepared_spacing(volume, self.preparation.axis, within) if within else ()
-            masks = prepare_mask(drawn, volume, self.preparation)
+            masks, layout = prepare_mask(drawn, volume, self.preparation), slice_layout(volume, self.preparation)
             found = volume
         known = identifiers(self.folder / self.parts()[0]) if found.format.startswith("DICOM") else {}
         return Found(
             format=found.format, notices=found.notices, patient=found.patient or "", images=images, masks=masks,
-            spacing=spacing, **known
+            spacing=spacing, grid=layout.grid if isinstance(layout, Windows) else (), **known
         )  # fmt: skip
 
 
@@ -229,7 +231,7 @@ def _of_mask(case: Case) -> Iterator[None]:
 
 def _picture(
     folder: Path, case: Case, picture: Picture, numbering: _Numbering, preparation: Preparation
-) -> tuple[Pixels, Mask, tuple[float, float] | None]:
+) -> tuple[Pixels, Mask, Layout]:
     if TURNED in picture.notices:
         raise DataError("is turned by EXIF; whether its mask is turned too cannot be told", "Save it upright.")
     rows, columns = picture.values.shape[1:]
@@ -238,9 +240,8 @@ def _picture(
         if values.shape != (rows, columns):
             high, wide = values.shape
             raise DataError(f"has {wide} x {high} pixels, the image {columns} x {rows}", "Draw it on this image.")
-    images, _ = prepare(picture, preparation)
-    where = preparation.placement(rows, columns, picture.spacing)
-    return images[None], place_mask(values, where)[None], where.spacing
+    layout = preparation.layout(rows, columns, picture.spacing)
+    return prepare_layout(picture, preparation, layout), place_classes(values[None], layout)[0], layout
 
 
 def _volume(path: Path, tomography: bool | None) -> Volume:
@@ -300,7 +301,10 @@ def _notices(
     counts = Counter(notice for read in reads for notice in read.notices)
     notices = [*opened.notices, *(f"{count} x {notice}" for notice, count in sorted(counts.items()))]
     volumes = [read.outcome.count for read in reads if read.outcome.count > 1]
-    if volumes:
+    if preparation.fit == "windows":
+        cut = sum(read.outcome.count for read in reads)
+        notices.append(f"{len(reads)} images cut into {cut} windows of {preparation.size} pixels a side")
+    elif volumes:
         notices.append(f"{len(volumes)} volumes cut into {sum(volumes)} {preparation.axis} slices")
     seen = {place for read in reads for place, images in enumerate(read.outcome.drawn) if images}
     return (*notices, *(f"no pixel of class {name}" for place, name in enumerate(classes) if place not in seen))

@@ -10,11 +10,12 @@ import numpy as np
 from primum.errors import DataError, ModelError
 from primum.imaging import dicom as _dicom  # noqa: F401 - registers its reader
 from primum.imaging import photo as _photo  # noqa: F401 - registers its readers
-from primum.imaging.geometry import Fit, Placement, place, placement
+from primum.imaging.geometry import Fit, Placement, placement
 from primum.imaging.image import Image, Picture, Pixels, Provenance
 from primum.imaging.intensity import Preset, clahe, preset_window, stretch
 from primum.imaging.reader import decode
 from primum.imaging.volume import Axis
+from primum.imaging.windows import Layout, Windows, place_levels, windows
 
 Intensity = Literal["display", "stretch", "clahe"]
 
@@ -32,7 +33,8 @@ class Preparation:
     """How a picture, or each slice of a volume, becomes `channels` x `size` x `size` pixels.
 
     `fit`: "squash" changes the aspect to a square, "crop" takes the central square, "pad" adds black to the shorter
-    side. `intensity`: "display" keeps the grey levels that a screen would show, "stretch" cuts the darkest and
+    side, and with "windows" it keeps its resolution and becomes several squares, for masks only (windows.py), as
+    numbers about the mean of the whole picture. `intensity`: "display" keeps the grey levels that a screen would show, "stretch" cuts the darkest and
     brightest 0.5 % of every picture, "clahe" equalises what a screen would show, tile by tile; for a volume each is
     decided over the whole volume. `spacing`: mm; the picture is sampled to pixels of this side before the square is
     made, and with "crop" and "pad" they keep it (geometry.py); images that do not say their mm are refused. `window`:
@@ -68,8 +70,20 @@ class Preparation:
             if getattr(self, name) not in get_args(kind):
                 raise DataError("unknown preparation", f"`{name}` is one of {get_args(kind)}.")
 
+    def layout(self, rows: int, columns: int, spacing: tuple[float, float] | None) -> Layout:
+        """Where a picture of `rows` x `columns` pixels of `spacing` mm lies in the square, or in windows."""
+        if self.fit == "windows":
+            return self.windows(rows, columns, spacing)
+        return self.placement(rows, columns, spacing)
+
+    def windows(self, rows: int, columns: int, spacing: tuple[float, float] | None) -> Windows:
+        """How it is covered by windows; raises DataError."""
+        return windows(rows, columns, spacing, size=self.size, target=self.spacing)
+
     def placement(self, rows: int, columns: int, spacing: tuple[float, float] | None) -> Placement:
-        """Where a picture of `rows` x `columns` pixels of `spacing` mm lies in the square; raises DataError."""
+        """Where it lies in the one square; raises DataError, also where there is no one square."""
+        if self.fit == "windows":
+            raise DataError("is cut into windows only for a mask", "Take squash, crop or pad for one class a picture.")
         return placement(rows, columns, spacing, size=self.size, fit=self.fit, target=self.spacing)
 
     def to_card(self) -> dict[str, Any]:
@@ -113,8 +127,15 @@ def prepare(picture: Picture, preparation: Preparation) -> tuple[Pixels, tuple[f
     """Float32 [channels, size, size] in [0, 1], and mm per prepared pixel (or None).
 
     Raises DataError where colour meets a model of grey, where nothing is left to see, or where the picture lacks what
-    the preparation needs (mm, Hounsfield values, neighbouring slices).
+    the preparation needs (mm, Hounsfield values, neighbouring slices); and where it asks for windows.
     """
+    rows, columns = picture.values.shape[1:]
+    where = preparation.placement(rows, columns, picture.spacing)
+    return prepare_layout(picture, preparation, where)[0], where.spacing
+
+
+def prepare_layout(picture: Picture, preparation: Preparation, layout: Layout) -> Pixels:
+    """Float32 [n, channels, size, size] in [0, 1]: one square, or all windows of the picture; DataError as `prepare`."""
     if preparation.context:
         raise DataError("is a single picture without neighbouring slices", "Give volumes, or ask for context 0.")
     values = _channels(_shown(picture, preparation.window), preparation.channels)
@@ -122,11 +143,10 @@ def prepare(picture: Picture, preparation: Preparation) -> tuple[Pixels, tuple[f
         values = stretch(values.astype(np.float64))
     elif preparation.intensity == "clahe":
         values = _equalised(values)
-    where = preparation.placement(values.shape[1], values.shape[2], picture.spacing)
-    pixels = np.stack([place(channel, where) for channel in values])
+    pixels = place_levels(values, layout).swapaxes(0, 1)
     if float(pixels.max()) - float(pixels.min()) < 1e-4:
         raise DataError("shows nothing at this size: all its pixels are equal", "Check the picture.")
-    return pixels, where.spacing
+    return pixels
 
 
 def _shown(picture: Picture, preset: str) -> Pixels:

@@ -1,26 +1,38 @@
 """From the square that a model sees back to the picture or volume itself: a mask on the pixels that the file has."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from primum.imaging.geometry import Placement, offset
 from primum.imaging.prepare import Preparation
-from primum.imaging.volume import Volume, cut, cut_spacing
+from primum.imaging.slices import slice_layout
+from primum.imaging.volume import Volume, cut
+from primum.imaging.windows import Layout, Windows
 
 Mask = npt.NDArray[np.uint8]
 
 
-def restore_mask(mask: Mask, rows: int, columns: int, where: Placement) -> Mask:
-    """Uint8 [size, size] -> [rows, columns]: what the square says nearest to each pixel; 0 where it shows none.
+def restore_mask(mask: Mask, rows: int, columns: int, where: Layout) -> Mask:
+    """Uint8 [size, size], or blended from windows [grid rows, grid columns] -> [rows, columns].
 
-    The inverse of `place_mask` as far as there is one: pixels that were cut away are background.
+    What the mask says nearest to each pixel; 0 where it shows none. The inverse of `place_mask` as far as there is one:
+    pixels that were cut away are background.
     """
-    down, right = (_positions(side, where, axis) for axis, side in enumerate((rows, columns)))
+    axes = _axes(rows, columns, where) if isinstance(where, Windows) else (where, where)
+    down, right = (_positions(side, axes[axis], axis) for axis, side in enumerate((rows, columns)))
     inside = (down >= 0)[:, None] & (right >= 0)[None, :]
     found: Mask = np.where(inside, mask[np.maximum(down, 0)[:, None], np.maximum(right, 0)[None, :]], 0).astype(
         np.uint8
     )
     return found
+
+
+def _axes(rows: int, columns: int, where: Windows) -> tuple[Placement, Placement]:
+    """The picture that windows cover, as a placement for its rows and one for its columns: it need not be square."""
+    whole = Placement((0, 0, rows, columns), (where.sampling,), where.cover.rows, where.spacing)
+    return whole, replace(whole, size=where.cover.columns)
 
 
 def _positions(side: int, where: Placement, axis: int) -> npt.NDArray[np.int64]:
@@ -38,9 +50,9 @@ def _positions(side: int, where: Placement, axis: int) -> npt.NDArray[np.int64]:
 
 
 def restore_volume(masks: Mask, volume: Volume, preparation: Preparation) -> Mask:
-    """Masks [n, size, size] of the slices of `volume`, in order -> uint8 on its grid, [slices, rows, columns]."""
+    """Masks of the slices of `volume`, in order, [n, size, size] or blended -> uint8 on its grid, [slices, rows, columns]."""
     rows, columns = cut(volume.values, preparation.axis).shape[1:]
-    where = preparation.placement(rows, columns, cut_spacing(volume, preparation.axis))
+    where = slice_layout(volume, preparation)
     restored = np.zeros(volume.values.shape, np.uint8)
     cut(restored, preparation.axis)[...] = np.stack([restore_mask(mask, rows, columns, where) for mask in masks])
     return restored

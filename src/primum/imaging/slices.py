@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from primum.errors import DataError
-from primum.imaging.geometry import place, place_mask
 from primum.imaging.image import Image, Pixels, Provenance
 from primum.imaging.intensity import clahe, preset_window, stretch_volume, window
 from primum.imaging.prepare import Preparation
 from primum.imaging.series import read_volume
 from primum.imaging.volume import Volume, cut, cut_spacing
+from primum.imaging.windows import Layout, place_classes, place_levels
 
 
 def read_slices(path: Path, preparation: Preparation) -> tuple[Image, ...]:
@@ -32,26 +32,33 @@ def read_slices(path: Path, preparation: Preparation) -> tuple[Image, ...]:
 def prepare_volume(volume: Volume, preparation: Preparation) -> tuple[Pixels, tuple[float, float] | None]:
     """Float32 [n, channels, size, size] in [0, 1], one for each slice along `axis`, and mm per prepared pixel.
 
-    Grey levels are decided over the whole volume. With context, channel c of slice i is slice i + c - context, the
+    With windows all those of a slice follow each other, slice by slice. Grey levels are decided over the whole volume. With context, channel c of slice i is slice i + c - context, the
     first and the last slice repeated at the ends. Raises DataError where the window needs Hounsfield values that are
     not there, the spacing does not fit, or nothing is left to see.
     """
     stack: npt.NDArray[Any] = cut(_levels(volume, preparation), preparation.axis)
-    where = preparation.placement(stack.shape[1], stack.shape[2], cut_spacing(volume, preparation.axis))
-    placed = np.stack([place(each, where) for each in stack])
+    where = slice_layout(volume, preparation)
+    placed = place_levels(stack, where)
     if float(placed.max()) - float(placed.min()) < 1e-4:
         raise DataError("shows nothing at this size: all its pixels are equal", "Check the volume.")
+    shape = -1, preparation.channels, preparation.size, preparation.size
     if not preparation.context:
-        return np.repeat(placed[:, None], preparation.channels, axis=1), where.spacing
+        return np.repeat(placed[:, :, None], preparation.channels, axis=2).reshape(shape), where.spacing
     offsets = np.arange(-preparation.context, preparation.context + 1)
-    return placed[np.clip(np.arange(len(placed))[:, None] + offsets, 0, len(placed) - 1)], where.spacing
+    seen = placed[np.clip(np.arange(len(placed))[:, None] + offsets, 0, len(placed) - 1)]
+    return seen.swapaxes(1, 2).reshape(shape), where.spacing
+
+
+def slice_layout(volume: Volume, preparation: Preparation) -> Layout:
+    """Where every slice of `volume` along `preparation.axis` lies in what the model sees; raises DataError."""
+    rows, columns = cut(volume.values, preparation.axis).shape[1:]
+    return preparation.layout(rows, columns, cut_spacing(volume, preparation.axis))
 
 
 def prepare_mask(mask: npt.NDArray[np.uint8], volume: Volume, preparation: Preparation) -> npt.NDArray[np.uint8]:
     """Classes [slices, rows, columns] on the grid of `volume` -> uint8 [n, size, size], pixel on pixel with its slices."""
-    stack: npt.NDArray[Any] = cut(mask, preparation.axis)
-    where = preparation.placement(stack.shape[1], stack.shape[2], cut_spacing(volume, preparation.axis))
-    return np.stack([place_mask(each, where) for each in stack])
+    placed = place_classes(cut(mask, preparation.axis).astype(np.uint8), slice_layout(volume, preparation))
+    return placed.reshape(-1, preparation.size, preparation.size)
 
 
 def _levels(volume: Volume, preparation: Preparation) -> Pixels:

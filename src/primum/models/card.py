@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from primum.disk import write
 from primum.errors import ModelError
 from primum.models.answers import grades_of, outputs_for, probabilities_of
-from primum.models.feature_map import FeatureMap, FrontEndCard
+from primum.models.feature_map import FeatureMap, FrontEndCard, PixelsCard
 from primum.models.learned import Learned, Linear
 from primum.models.linear import logits_of
 from primum.study import Labels
@@ -57,6 +57,13 @@ class Card(_Strict):
     def _consistent(self) -> "Card":
         if self.labels != "one" and self.task == "segmentation":
             raise ValueError(f'labels = "{self.labels}" does not go with a segmentation')
+        cut = self.preparation.get("fit") == "windows"
+        if cut != (isinstance(self.front_end, PixelsCard) and self.front_end.deviations is not None):
+            raise ValueError(
+                "windows go with pixels that were standardised before they were cut, and with nothing else"
+            )
+        if cut and self.task != "segmentation":
+            raise ValueError("windows go with a segmentation")
         return self
 
 

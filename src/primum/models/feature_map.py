@@ -110,10 +110,11 @@ class PixelsCard(_Settings):
     """`pixels.Pixels`."""
 
     kind: Literal["pixels"] = "pixels"
+    deviations: float | None = None
 
     def feature_map(self) -> FeatureMap:
         """ModelError where the numbers do not fit each other."""
-        return Pixels(self.size, self.channels)
+        return Pixels(self.size, self.channels, self.deviations)
 
 
 class PixelFeaturesCard(_Settings):

@@ -1,5 +1,6 @@
 """The plainest front end: pixels, each picture standardised by itself. What a network that learns all by itself sees.
 
+Windows of a picture (imaging/windows.py) come standardised as one, as numbers about 1/2: that alone is undone.
 A pixel further than `FARTHEST` deviations from the mean is cut: a network under encryption is made for a range.
 """
 
@@ -19,14 +20,21 @@ _FLAT: Final = 1e-6  # a picture with a smaller standard deviation than this is 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images -> the same with mean 0 and deviation 1 over all pixels and channels, cut; a flat one gives zeros."""
+    """Images -> the same with mean 0 and deviation 1 over all pixels and channels, cut; a flat one gives zeros.
+
+    `deviations`: of images that were standardised before they came: 0 and 1 mean so many deviations below and above the
+    mean. None: each image is standardised by itself.
+    """
 
     size: int
     channels: int = 1
+    deviations: float | None = None
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096 or not 1 <= self.channels <= 64:
             raise ModelError(f"images of {self.channels} x {self.size} pixels", "Take 8 to 4096 pixels a side.")
+        if self.deviations is not None and not 1 <= self.deviations <= FARTHEST:
+            raise ModelError(f"images of {self.deviations} deviations", f"Take 1 to {FARTHEST:g}, or none.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,7 +49,9 @@ class Pixels:
     def features(self, images: Tensor) -> Tensor:
         """Float32 [n, channels, size, size]. ValueError on another shape or on values that are not finite."""
         refuse_other_images(images, self.channels, self.size)
-        return standardised(images)
+        if self.deviations is None:
+            return standardised(images)
+        return (images - 0.5) * (2 * self.deviations)
 
 
 def standardised(images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from primum.dp.account import Budget, Steps
 from primum.dp.mechanism import Mechanism
 from primum.dp.sampling import public_maximum
 from primum.errors import StudyError
+from primum.imaging.windows import DEVIATIONS
 from primum.model_kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
 from primum.models.answers import outputs_for
 from primum.models.feature_map import (
@@ -73,7 +74,8 @@ class Plan:
         if isinstance(model, PixelModel):
             return PixelFeaturesCard(size=size, channels=channels, scales=model.scales, places=model.places)
         if isinstance(model, PIXEL_MODELS):
-            return PixelsCard(size=size, channels=channels)
+            windows = self.study.images.fit == "windows"
+            return PixelsCard(size=size, channels=channels, deviations=DEVIATIONS if windows else None)
         return ScatteringCard(size=size, channels=channels, scales=model.scales, angles=model.angles)
 
     @property

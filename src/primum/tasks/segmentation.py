@@ -29,6 +29,8 @@ BINS: Final = 16  # of a patient's Dice
 _SMOOTH: Final = 1.0  # pixels
 
 Cells = npt.NDArray[np.int64]
+Masks = Tensor | Sequence[Tensor]
+"""Uint8 [n, size, size], or n masks [rows, columns], each of its own size."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Segmentation:
 
 
 def mask_figures(
-    found: Tensor,
-    truth: Tensor,
+    found: Masks,
+    truth: Masks,
     classes: Sequence[str],
     patients: Sequence[str],
     files: Sequence[str] = (),
@@ -76,7 +78,7 @@ def mask_figures(
 ) -> dict[str, Any]:
     """What a report tells of test masks: mean Dice of a patient with its interval, and of each class but the background.
 
-    `found`, `truth`: uint8 [n, size, size]; `patients`: whose each image is; `files`, `spacing`: as in `imaging.Dataset`.
+    `found`, `truth`: a mask of each image; `patients`: whose each image is; `files`, `spacing`: as in `imaging.Dataset`.
     Keys: dice, dice_low, dice_high (Student's t over patients), images, patients, surface_unit ("mm" or "pixels"),
     surface_of ("volumes", "images" or both), and `by_class`: dice, volume_error (mean of the difference over the true
     volume, of the patients who have the class) and those of `surface.OfClass`.
@@ -88,11 +90,12 @@ def mask_figures(
     mean = float(means.mean())
     errors = volume_errors(found, truth, len(classes), groups)
     measured = pieces_of(len(found), files, spacing)
+    ours, theirs = ([mask.numpy() for mask in masks] for masks in (found, truth))
     by_class = {
         name: {
             "dice": float(each[:, place].mean()),
             "volume_error": errors[place],
-            **surface_figures(found.numpy(), truth.numpy(), place + 1, groups, measured).told(),
+            **surface_figures(ours, theirs, place + 1, groups, measured).told(),
         }
         for place, name in enumerate(classes[1:])
     }
@@ -101,11 +104,11 @@ def mask_figures(
     return {"dice": mean, **bounds, "images": len(found), "patients": len(groups), **surface, "by_class": by_class}
 
 
-def volume_errors(found: Tensor, truth: Tensor, classes: int, patients: Sequence[Sequence[int]]) -> list[float | None]:
+def volume_errors(found: Masks, truth: Masks, classes: int, patients: Sequence[Sequence[int]]) -> list[float | None]:
     """Per class but the background: mean of (found - true) / true pixels over the patients who have it; None: nobody."""
     result: list[float | None] = []
     for kind in range(1, classes):
-        sizes = [(int((found[images] == kind).sum()), int((truth[images] == kind).sum())) for images in patients]
+        sizes = [tuple(int((_pixels(masks, images) == kind).sum()) for masks in (found, truth)) for images in patients]
         errors = [(ours - theirs) / theirs for ours, theirs in sizes if theirs]
         result.append(float(np.mean(errors)) if errors else None)
     return result
@@ -120,17 +123,22 @@ def masks_of(outputs: Tensor) -> Tensor:
     return logits_of(outputs).argmax(1).to(torch.uint8)
 
 
-def dice(found: Tensor, truth: Tensor, classes: int, patients: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+def dice(found: Masks, truth: Masks, classes: int, patients: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
     """Dice of each patient and class but the background, [patients, classes - 1].
 
-    `found`, `truth`: uint8 [n, size, size]. A class that neither mask has at a patient is found rightly: 1.
+    `found`, `truth`: a mask of each image. A class that neither mask has at a patient is found rightly: 1.
     """
     result = np.ones((len(patients), classes - 1))
     for place, images in enumerate(patients):
-        ours, theirs = found[images], truth[images]
+        ours, theirs = _pixels(found, images), _pixels(truth, images)
         for kind in range(1, classes):
             a, b = ours == kind, theirs == kind
             size = int(a.sum() + b.sum())
             if size:
                 result[place, kind - 1] = 2 * int((a & b).sum()) / size
     return result
+
+
+def _pixels(masks: Masks, images: Sequence[int]) -> Tensor:
+    """All pixels of some masks in one row."""
+    return torch.cat([masks[image].flatten() for image in images])

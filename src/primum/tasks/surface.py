@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Masks = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
+Masks = Sequence[Mask] | Mask
 Inside = npt.NDArray[np.bool_]
 Distances = npt.NDArray[np.float64]
 Spacing = tuple[float, ...]
@@ -36,9 +37,11 @@ class Piece:
     images: tuple[int, ...]
     spacing: Spacing
 
-    def of(self, masks: Masks) -> Masks:
+    def of(self, masks: Masks) -> Mask:
         """[slices, rows, columns] of a volume, [rows, columns] of an image."""
-        return masks[list(self.images)] if len(self.spacing) == 3 else masks[self.images[0]]
+        if len(self.spacing) == 3:
+            return np.stack([masks[image] for image in self.images])
+        return masks[self.images[0]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def surface_figures(
 ) -> OfClass:
     """Surface distance and HD95 of class `kind`: over all surfaces of a patient, then the mean over patients.
 
-    `found`, `truth`: uint8 [n, size, size]; `patients`: which images each has. A piece in which neither mask has the class
+    `found`, `truth`: n masks, uint8 [rows, columns]; `patients`: which images each has. A piece in which neither mask has the class
     has no surface, and counts neither way.
     """
     owner = {image: place for place, images in enumerate(patients) for image in images}

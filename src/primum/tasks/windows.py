@@ -1,0 +1,58 @@
+"""What a model says of windows, blended into masks of whole pictures: for figures, and for a mask in clear."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from primum.imaging.dataset import Dataset
+from primum.imaging.windows import Cover, covers_of
+from primum.models.linear import logits_of
+
+Outputs = Callable[[Tensor], Tensor]
+"""Images [n, channels, size, size] in [0, 1] -> what the model gives, [n, outputs, size, size]."""
+
+
+@dataclass(frozen=True)
+class Wholes:
+    """Whole pictures, or slices: what was found and what is true, uint8 [rows, columns] each, and as in `Dataset` whose
+    each is, its file and its millimetres."""
+
+    found: list[Tensor] = field(repr=False)
+    truth: list[Tensor] = field(repr=False)
+    patients: tuple[str, ...] = field(repr=False)
+    files: tuple[str, ...] = field(repr=False)
+    spacing: tuple[tuple[float, ...], ...] = field(repr=False)
+
+
+def whole_masks(data: Dataset, outputs: Outputs) -> Wholes:
+    """Masks of the pictures and slices that the windows of `data` were cut from, at the resolution of the windows.
+
+    Picture by picture: what is held is the logits of one. DataError where windows of a picture are missing.
+    """
+    found, truth, firsts = [], [], []
+    for first, cover in _pictures(data):
+        windows = slice(first, first + len(cover))
+        found.append(blended_mask(outputs(data.images[windows]), cover))
+        truth.append(torch.from_numpy(cover.joined(data.labels[windows].numpy())))
+        firsts.append(first)
+    patients, files = (tuple(names[first] for first in firsts) for names in (data.patients, data.files))
+    spacing = tuple(data.spacing[first] for first in firsts) if data.spacing else ()
+    return Wholes(found, truth, patients, files, spacing)
+
+
+def blended_mask(outputs: Tensor, cover: Cover) -> Tensor:
+    """The most probable class of each pixel by the blended logits, uint8 [rows, columns].
+
+    `outputs`: [windows, outputs, size, size], one output for two classes.
+    """
+    logits = logits_of(outputs).movedim(1, -1).numpy()
+    return torch.from_numpy(cover.blended(logits).argmax(-1)).to(torch.uint8)
+
+
+def _pictures(data: Dataset) -> Iterator[tuple[int, Cover]]:
+    first = 0
+    for cover in covers_of(data.grids, data.images.shape[-1]):
+        yield first, cover
+        first += len(cover)
