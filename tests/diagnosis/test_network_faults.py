@@ -152,7 +152,7 @@ def test_cuts_in_a_handshake_are_tried_again_until_it_succeeds(stage, path):
     assert_quiet(cluster)
 
 
-@pytest.mark.parametrize("victim", ROLES)
+@pytest.mark.parametrize("victim", ["B"])
 def test_a_role_killed_in_the_middle_of_a_run(stage, path, victim):
     """kill -9 between two groups of a request; then a restart from what is on disk."""
     cluster = stage[0]
@@ -177,7 +177,7 @@ def test_a_role_killed_in_the_middle_of_a_run(stage, path, victim):
     assert_quiet(cluster)
 
 
-@pytest.mark.parametrize("victim", ["dealer", "B"])
+@pytest.mark.parametrize("victim", ["dealer"])
 def test_a_role_killed_while_material_is_made_ahead(stage, path, victim):
     """Half-written and whole material alike are of old keys afterwards: deleted, its numbers never used again."""
     cluster, depth = stage[0], 4
