@@ -399,6 +399,13 @@ def test_a_port_in_use_is_named(cluster: Cluster, tmp_path: Path) -> None:
     refused(done, 5, f"Port {cluster.port}", "is in use", "--port")
 
 
+def test_a_second_coordinator_with_the_same_state_folder_is_refused(cluster: Cluster) -> None:
+    told = (cluster.state.folder / "coordinator.toml").read_text()
+    done = primum("coordinator", "--state", str(cluster.state.folder), "--port", str(free_port()))
+    refused(done, 5, "Another coordinator is running with")
+    assert (cluster.state.folder / "coordinator.toml").read_text() == told
+
+
 def test_a_coordinator_that_is_away_is_named_and_waited_for(cluster: Cluster, tmp_path: Path) -> None:
     node = Process(tmp_path / "node.log", node_command(cluster, tmp_path, address=f"127.0.0.1:{free_port()}"))
     try:
