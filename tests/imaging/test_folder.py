@@ -157,7 +157,7 @@ def test_classes_of_a_study(tmp_path: Path) -> None:
     png(tmp_path / "C" / "c00_0.png")
     intake = _read(tmp_path, classes=("B", "A"))
     assert intake.dataset.classes == ("B", "A") and intake.dataset.labels.tolist() == [1] * 6 + [0] * 6
-    assert intake.notices == ("folder C is not a class of the study: 1 files not used",)
+    assert intake.notices == ("folder C is not a class of the study: files not used: 1",)
     with pytest.raises(DataError, match="no folder for class a") as caught:
         _read(tmp_path, classes=("a", "B"))
     assert "There is a folder A" in caught.value.hint
@@ -192,7 +192,7 @@ def test_labels_csv_excel_and_windows(tmp_path: Path) -> None:
     png(tmp_path / "extra.png")
     intake = _read(tmp_path, PatientSource())
     assert intake.classes == {"ill": 4, "well": 4} and intake.dataset.patient_count == 8
-    assert intake.notices == ("1 files are not listed in labels.csv",)
+    assert intake.notices == ("files that are not listed in labels.csv: 1",)
 
 
 def test_labels_csv_problems_by_name(tmp_path: Path) -> None:

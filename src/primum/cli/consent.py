@@ -35,7 +35,10 @@ def list_(state: Path, as_json: bool) -> None:
         print_json({"studies": [_as_data(case) for case in found]})
         return
     for case in found:
-        click.echo(f"{case.digest[:12]}  {case.study.study.name}: {case.standing.answer} ({case.standing.words})")
+        ends = min((one.until for one in case.answers if one.answer == "yes"), default=0.0)
+        until = f", until {_day(ends)[:10]}" if ends and case.standing.answer == "yes" else ""
+        words = f"{case.standing.answer} ({case.standing.words}{until})"
+        click.echo(f"{case.digest[:12]}  {case.study.study.name}: {words}")
         click.echo(f"              {case.study.study.purpose}")
     if not found:
         click.echo("No study was put before this hospital yet.")

@@ -52,7 +52,7 @@ def command(model: Path, study_file: Path | None, epsilon: float | None, state: 
     if as_json:
         print_json({"run": run, "figures": figures, "report": str(report)})
         return
-    click.echo(", ".join(f"{name} {_shown(value)}" for name, value in figures.items()))
+    click.echo(in_words(figures))
     click.echo(f"Report: {report}")
 
 
@@ -63,5 +63,12 @@ def _figures(folder: Path) -> dict[str, Any]:
     return figures
 
 
-def _shown(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def in_words(figures: dict[str, Any]) -> str:
+    """Each figure with its interval, and why there is none or why it says little; the counts are in the report."""
+    found = [
+        f"{name} {value:.3f} [{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]"
+        for name, value in figures.items()
+        if f"{name}_low" in figures
+    ]
+    text = figures.get("text")
+    return ", ".join(found) + (f" ({text})" if found and text else str(text or ""))

@@ -114,7 +114,8 @@ def update_figures(plan: Plan) -> dict[str, Any]:
 def rounds_in_words(study: Study) -> str:
     """What is asked of the data, and how often."""
     share, looks = study.evaluation_share, study.looks
-    looked = f"{share:.0%} of the patients, on whom nothing is trained, are looked at {looks} time(s) at most"
+    often = "once" if looks == 1 else f"{looks} times"
+    looked = f"{share:.0%} of the patients, on whom nothing is trained, are looked at {often} at most"
     if study.training.rounds == 0:
         return f"none: a finished model is validated; {looked}"
     return f"{study.training.rounds}, {steps_in_words(study)}" + (f"; {looked}" if looks else "")

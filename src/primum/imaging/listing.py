@@ -98,7 +98,7 @@ def _from_folders(folder: Path, top: list[Path], classes: tuple[str, ...] | None
         if entry.name in names:
             entries += [Listed(f"{entry.name}/{file}", entry.name) for file in files]
         else:
-            notices.append(f"folder {entry.name} is not a class of the study: {len(files)} files not used")
+            notices.append(f"folder {entry.name} is not a class of the study: files not used: {len(files)}")
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         present = [entry.name for entry in folders]
@@ -133,5 +133,5 @@ def _check_classes(folder: Path, listing: Listing) -> None:
 def _from_list(folder: Path, path: Path, classes: tuple[str, ...] | None, labels: Labels | None) -> Listing:
     found: Labelled = read_labels(folder, path, classes, labels)
     unlisted = sum(1 for file in walk(folder) if file not in found.named and file != path.name)
-    notices = (f"{unlisted} files are not listed in {path.name}",) if unlisted else ()
+    notices = (f"files that are not listed in {path.name}: {unlisted}",) if unlisted else ()
     return Listing(found.entries, found.classes, found.problems, (*found.notices, *notices), found.labels)

@@ -1,0 +1,23 @@
+"""What `primum evaluate` prints: figures with intervals, and why they say little."""
+
+import pytest
+
+from primum.cli.evaluate import in_words
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (
+            {"auc": 0.84, "auc_low": 0.5539, "auc_high": 1.0, "noise": 2.0, "counts": [[1.0]]},
+            "auc 0.840 [0.554, 1.000]",
+        ),
+        (
+            {"dice": 0.5, "dice_low": 0.4, "dice_high": 0.6, "too_few": True, "text": "too few patients"},
+            "dice 0.500 [0.400, 0.600] (too few patients)",
+        ),
+        ({"too_few": True, "text": "too few patients"}, "too few patients"),
+    ],
+)
+def test_figures_in_words(figures: dict[str, object], words: str) -> None:
+    assert in_words(figures) == words
