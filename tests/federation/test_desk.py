@@ -36,6 +36,7 @@ def test_a_yes_that_would_have_ended_already_is_refused_and_not_noted(three: Wor
     assert desk.find("tiny").standing.answer == "waiting"
     assert decisions(desk) == before
     assert desk.answer("tiny", "yes", datetime.date.today(), None).standing.answer == "yes"
+    assert read(desk.folder / "journal.jsonl")[-1]["details"]["until"] == datetime.date.today().isoformat()
 
 
 def test_a_study_that_the_policy_refuses_is_no_and_nobody_can_agree_to_it(three: World) -> None:

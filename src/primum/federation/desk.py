@@ -92,6 +92,7 @@ class Desk:
         journal = Journal(self.folder / "journal.jsonl", Identity.load_or_make(self.folder / "identity.pem"))
         words = "withdrawn" if answer == NO and case.standing.answer == YES else ""
         about = {"run": case.run, "study": case.digest, "name": case.study.study.name}
+        about |= {"until": last.isoformat()} if answer == YES else {}
         journal.write("decision", **about, answer=answer, by=approval.who, reason=words)
         return self.find(case.digest)
 

@@ -76,7 +76,8 @@ def _decision(details: Entry) -> str:
         answer = "withdrew from"
     by = "the policy" if details["by"] == "policy" else details["by"]
     reason = f": {details['reason']}" if details["reason"] not in ("", "withdrawn") else ""
-    return f"{by} {answer} the study {details.get('name', '')} ({details['study'][:12]}){reason}"
+    until = f", until {details['until']}" if "until" in details else ""
+    return f"{by} {answer} the study {details.get('name', '')} ({details['study'][:12]}){until}{reason}"
 
 
 def _vector(details: Entry) -> str:
