@@ -1,6 +1,6 @@
 """What breaks, and whether it breaks the study: kills, random schedules, mutated messages and files, a soak, traffic.
 
-`scripts/bench faults [--only kills schedules fuzz soak traffic] [--quick]`; run it where nothing else runs. A table on
+`scripts/bench faults [--only kills schedules fuzz traffic link soak] [--quick]`; run it where nothing else runs. A table on
 standard error, JSON on the last line:
 
 kills                    different pairs of process and stage at which it was killed with -9 in real processes
@@ -10,12 +10,14 @@ hangs                    runs or requests that stood still, or waited without sa
 slowest_s                the longest from a process's being back to the next finished round or answer
 schedules, exact_sums    random schedules of secure aggregation that all held, and the sums that came out of them
 fuzz_messages, past_frame, fuzz_files, crashes, accepted   mutants, and what came of them
+link                     45 MB rounds over a bad link, as a share of what its bandwidth allows
 soak_*                   hospitals, minutes, rounds; growth of resident memory (shares) and of open descriptors
 traffic_found, planted_found, foreign_connections          what stood readable on the loopback interface
 """
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PARTS = ("kills", "schedules", "fuzz", "traffic", "soak")
+PARTS = ("kills", "schedules", "fuzz", "traffic", "link", "soak")
 Say = Callable[[str], None]
 
 
@@ -74,6 +76,14 @@ def traffic(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         return record(chest_images(Path(folder)), 40 if arguments.quick else 1000, say)
+
+
+def link(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """45 MB rounds over a bad link: `scripts/bench link`."""
+    command = [sys.executable, "-m", "bench.link", *(["--widths", "8", "16"] if arguments.quick else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    say(done.stdout.strip().splitlines()[-1])
+    return {"link": json.loads(done.stdout.strip().splitlines()[-1])["link"]}
 
 
 def soak(arguments: argparse.Namespace, say: Say) -> dict[str, Any]:
