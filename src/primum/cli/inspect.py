@@ -43,8 +43,9 @@ def command(
 ) -> None:
     """Show what a node would offer from FOLDER, and every file that it could not use, with the reason.
 
-    FOLDER holds one folder per class, or a labels.csv (file,label,patient; or a column per class); or images with masks (images/ beside masks/,
-    or dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
+    FOLDER holds one folder per class, or a labels.csv (file,label,patient; or a column per class), or a labels.json (the
+    same, or which attribute of DICOM files says the class); or images with masks (images/ beside masks/, or
+    dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
     """
     with unpacked(folder) as opened:
         preparation, patients = Preparation(size=size, channels=channels), PatientSource(pattern, single)

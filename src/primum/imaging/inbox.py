@@ -18,7 +18,6 @@ from typing import Final
 
 import numpy as np
 from pydicom import Dataset, dcmread
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import (
     HTJ2K,
@@ -44,6 +43,7 @@ from primum.errors import DataError, InputError, MachineError
 from primum.imaging.blank import Box
 from primum.imaging.deidentify import NOTHING, Removed, deidentify, identifying_words, pseudonymous_uid
 from primum.imaging.image import Pixels
+from primum.imaging.labels_dicom import no_class
 from primum.imaging.patient import canonical
 from primum.imaging.reader import decoding
 from primum.imaging.results_files import encode
@@ -64,9 +64,6 @@ UNLABELLED: Final = "unlabelled"
 LEAST_FREE: Final = 1 << 30
 """Bytes that are left free on the disk: whoever may send could fill it."""
 
-_CLASS_VRS: Final = frozenset({"CS", "IS", "LO", "LT", "SH", "ST", "UC", "UT"})
-_PERSONAL: Final = frozenset({0x0010, 0x0012, 0x0038})
-_NO_CLASS: Final = frozenset({"AccessionNumber", "StudyID"})
 _LONGEST_CLASS: Final = 60
 _FRAMES_LOOKED_AT: Final = 4
 
@@ -85,16 +82,8 @@ class Rules:
     find_text: FindText | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        name = self.class_from
-        if name is None:
-            return
-        tag = tag_for_keyword(name)
-        if tag is None:
-            raise InputError(f"{name} is no attribute of DICOM.", "Give its keyword, as in StudyDescription.")
-        if dictionary_VR(tag) not in _CLASS_VRS or tag >> 16 in _PERSONAL - {0x0010} or name in _NO_CLASS:
-            raise InputError(f"{name} cannot name a class.", "Give a short text that is about the image.")
-        if tag >> 16 == 0x0010 and name != "PatientSex":
-            raise InputError(f"{name} cannot name a class: it is about a person.", "Give a text about the image.")
+        if self.class_from is not None and (wrong := no_class(self.class_from)):
+            raise InputError(*wrong)
 
 
 @dataclass

@@ -207,7 +207,7 @@ def _absent(folder: Path, one: Listed) -> Problem | None:
 
 def _table(path: Path) -> tuple[list[str], list[Row]]:
     """Names of the columns, and the lines by them; of our own columns in small letters."""
-    text = _text(path)
+    text = text_of(path)
     if path.suffix.lower() == ".json":
         return table_of_json(path, text, NONE)
     first = text.split("\n", 1)[0]
@@ -249,7 +249,8 @@ def _row(path: Path, line: int, header: list[str], row: list[str]) -> Row:
     return found
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a list; DataError where it cannot be read, or is no UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

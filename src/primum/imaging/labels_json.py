@@ -4,6 +4,7 @@
 |---|---|
 | `{"a.png": "effusion", "b.png": ["effusion", "edema"], "c.png": []}` | one class; several; none of them |
 | `[{"file": "a.png", "label": "effusion", "patient": "17"}, ...]` | a line each, as in the csv; `label` may be a list |
+| `{"dicom": "BodyPartExamined", "classes": {"CHEST": "chest", ...}}` | the class is what an attribute says (labels_dicom.py) |
 """
 
 import json
@@ -22,12 +23,7 @@ def table_of_json(path: Path, text: str, none: str) -> tuple[list[str], list[dic
 
     DataError that names the entry which is of another form; a file that is named twice in an object is one of them.
     """
-    try:
-        told = json.loads(text, object_pairs_hook=_once)
-    except _Twice as error:
-        raise DataError(f"{path} names {error} twice", "Keep the right entry only.") from None
-    except (ValueError, RecursionError):
-        raise DataError(f"{path} is no JSON", _HINT) from None
+    told = parsed(path, text)
     if isinstance(told, dict):
         told = [{"file": file, "label": label} for file, label in told.items()]
     if not isinstance(told, list) or not told:
@@ -35,6 +31,16 @@ def table_of_json(path: Path, text: str, none: str) -> tuple[list[str], list[dic
     rows = [_row(path, number, entry, none) for number, entry in enumerate(told, 1)]
     header = ["file", "label", *(["patient"] if any("patient" in row for row in rows) else [])]
     return header, [{name: row.get(name, "") for name in header} for row in rows]
+
+
+def parsed(path: Path, text: str) -> Any:
+    """The JSON in `text`; DataError where it is none, or an object names one thing twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except _Twice as error:
+        raise DataError(f"{path} names {error} twice", "Keep the right entry only.") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path} is no JSON", _HINT) from None
 
 
 class _Twice(Exception):

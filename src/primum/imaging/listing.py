@@ -1,4 +1,5 @@
-"""Which files a folder holds, with which label: class folders, labels.csv or labels.json (labels_csv.py reads them)."""
+"""Which files a folder holds, with which label: class folders, labels.csv or labels.json (labels_csv.py reads them), or an
+attribute of DICOM files that a labels.json names (labels_dicom.py)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Final
 from primum.errors import DataError
 from primum.imaging.image import Problem
 from primum.imaging.labels_csv import LABELS, Labelled, Listed, classes_of, read_labels
+from primum.imaging.labels_dicom import attribute_in, labelled_by
 from primum.imaging.labels_json import LABELS_JSON
 from primum.study import Labels
 
@@ -131,7 +133,13 @@ def _check_classes(folder: Path, listing: Listing) -> None:
 
 
 def _from_list(folder: Path, path: Path, classes: tuple[str, ...] | None, labels: Labels | None) -> Listing:
-    found: Labelled = read_labels(folder, path, classes, labels)
-    unlisted = sum(1 for file in walk(folder) if file not in found.named and file != path.name)
+    said = attribute_in(path)
+    files = [file for file in walk(folder) if file != path.name]
+    found: Labelled = (
+        read_labels(folder, path, classes, labels)
+        if said is None
+        else labelled_by(said, folder, files, classes, labels)
+    )
+    unlisted = sum(1 for file in files if file not in found.named)
     notices = (f"files that are not listed in {path.name}: {unlisted}",) if unlisted else ()
     return Listing(found.entries, found.classes, found.problems, (*found.notices, *notices), found.labels)
