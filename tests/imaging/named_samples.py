@@ -8,13 +8,14 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tests.imaging.test_idx import idx
 
-from primum.imaging.named import Named, Source
+from primum.imaging.named import SETS, Named, Source
 from primum.rng import Stream
 
 
@@ -33,6 +34,18 @@ def npz(count: int = 12, side: int = 8, classes: int = 3) -> bytes:
     return buffer.getvalue()
 
 
+def findings(count: int = 12, classes: int = 14) -> bytes:
+    """A MedMNIST file as ChestMNIST is: a column of 0 and 1 for each class; each fourth image has none."""
+    stream, arrays = Stream.public("findings"), {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = (stream.uniform((count, 8, 8)) * 256).astype(np.uint8)
+        shown = (np.arange(count)[:, None] + np.arange(classes)) % 3 == 0
+        arrays[f"{split}_labels"] = (shown & (np.arange(count)[:, None] % 4 > 0)).astype(np.int64)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
 def digits(count: int) -> tuple[bytes, bytes]:
     """Images and labels of MNIST, packed."""
     images = (Stream.public(f"digits {count}").uniform((count, 28, 28)) * 256).astype(np.uint8)
@@ -44,6 +57,12 @@ def small_set(data: bytes, url: str = "http://127.0.0.1:9/", classes: int = 3) -
     files = {28: (Source("small.npz", url + "small.npz", md5(data)),)}
     names = tuple(f"class {number}" for number in range(classes))
     return Named("small", "drawn", "medmnist", files, names, "none", "none")
+
+
+def as_published(name: str, data: bytes, size: int = 28) -> Named:
+    """The set of that name, as if its file were `data`."""
+    entry = SETS[name]
+    return replace(entry, files={size: (replace(entry.sources(size)[0], md5=md5(data)),)})
 
 
 def tar(path: Path, count: int = 6, **more: bytes) -> Path:

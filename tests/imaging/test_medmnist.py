@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.imaging.named_samples import findings
 
 from primum.errors import DataError
 from primum.imaging import read_medmnist
@@ -37,6 +38,21 @@ def test_splits(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
     assert pixel.round() == int(arrays["train_images"][(2, 3, 5) if channels == 1 else (2, 3, 5, 2)])
     assert data.patient_count == 6 and data.classes == ("0", "1")
     assert not set(data.patients) & set(splits["test"].patients)
+
+
+def test_a_column_for_each_class(tmp_path: Path) -> None:
+    (tmp_path / "chest.npz").write_bytes(findings(12, 14))
+    splits = read_medmnist(tmp_path / "chest.npz")
+    data = splits["train"]
+    assert data.several and data.labels.shape == (12, 14) and data.labels.dtype == torch.int64
+    assert data.classes == tuple(str(number) for number in range(14))
+    assert data.labels[0].sum() == 0 and data.labels[1].nonzero()[:, 0].tolist() == [2, 5, 8, 11]
+    with pytest.raises(DataError, match="14 columns of labels, 2 classes"):
+        read_medmnist(tmp_path / "chest.npz", ("a", "b"))
+    twos = np.full((6, 14), 2, np.uint8)
+    arrays = _arrays(train_labels=twos, val_labels=twos[:3], test_labels=twos[:4])
+    with pytest.raises(DataError, match="a label of train"):
+        read_medmnist(_save(tmp_path / "two.npz", arrays))
 
 
 def test_real_files(real_data: Path | None) -> None:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from tests.imaging.named_samples import npz, small_set, tar
+from tests.imaging.named_samples import as_published, findings, npz, small_set, tar
 from tests.imaging.samples import KEY
 
 from primum.errors import DataError
 from primum.imaging import PatientSource, Preparation, read_folder, read_medmnist
 from primum.imaging.cases import list_cases
-from primum.imaging.named import SETS, Opened
+from primum.imaging.named import SETS, Opened, open_named
 from primum.imaging.named_unpack import SKEW, deal_places, unpack, unpack_images, unpack_volumes
 
 
@@ -92,6 +92,41 @@ def test_a_hospital_without_a_class_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     counts = unpack_images(opened, tmp_path / "out", "small", 1)
     assert counts == {"train": 12, "val": 6, "test": 6}
+
+
+def test_images_with_several_classes_go_into_one_folder(tmp_path: Path) -> None:
+    data = findings(36)
+    (tmp_path / "chestmnist.npz").write_bytes(data)
+    entry = as_published("chestmnist", data)
+    counts, notices = unpack(entry, tmp_path, tmp_path / "out", hospitals=2)
+    assert counts == {"hospital-1": 18, "hospital-2": 18, "val": 36, "test": 36}
+    assert notices == ('a study of it says labels = "several"',)
+    intake = read_folder(
+        tmp_path / "out" / "val", entry.classes, preparation=Preparation(8), patients=PatientSource(),
+        pseudonym_key=KEY, labels="several",
+    )  # fmt: skip
+    assert intake.labels == "several" and not intake.problems and intake.dataset.patient_count == 36
+    opened = open_named(entry, tmp_path).splits["val"]
+    assert intake.dataset.labels.tolist() == opened.labels.tolist() and intake.dataset.classes == opened.classes
+    np.testing.assert_allclose(intake.dataset.images, opened.images, atol=1e-6)
+    with pytest.raises(DataError, match="no label to deal by"):
+        unpack(entry, tmp_path, tmp_path / "skewed", hospitals=2, by_label=True)
+    with pytest.raises(DataError, match="no image of class"):
+        unpack(entry, tmp_path, tmp_path / "many", hospitals=12)
+
+
+def test_grades_say_what_a_node_and_a_study_need(tmp_path: Path) -> None:
+    data = npz(20, classes=5)
+    (tmp_path / "retinamnist.npz").write_bytes(data)
+    entry = as_published("retinamnist", data)
+    counts, notices = unpack(entry, tmp_path, tmp_path / "out")
+    assert counts == {"train": 20, "val": 10, "test": 10} and entry.labels == "ordered"
+    assert notices == ('a study of it says labels = "ordered"; start nodes with --labels ordered',)
+    intake = read_folder(
+        tmp_path / "out" / "train", preparation=Preparation(8), patients=PatientSource(), pseudonym_key=KEY,
+        labels="ordered",
+    )  # fmt: skip
+    assert intake.labels == "ordered" and intake.classes == dict.fromkeys("01234", 4)
 
 
 def test_volumes_are_written_under_names_of_our_own_making(tmp_path: Path) -> None:

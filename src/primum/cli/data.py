@@ -26,7 +26,13 @@ def show(as_json: bool) -> None:
 
     if as_json:
         rows = [
-            {"name": one.name, "sizes": [n for n in one.files if n], "licence": one.licence, "about": one.about}
+            {
+                "name": one.name,
+                "sizes": [n for n in one.files if n],
+                "licence": one.licence,
+                "about": one.about,
+                "labels": one.labels,
+            }
             for one in SETS.values()
         ]
         print_json({"sets": rows})
@@ -76,7 +82,7 @@ def get(name: str, folder: Path, size: int | None, as_json: bool) -> None:
 def unpack(name: str, to: Path, folder: Path, size: int | None, hospitals: int, by: str | None, as_json: bool) -> None:
     """Write the data set NAME as folders that `primum node --data` can read.
 
-    Images: one folder per class and labels.csv, each image its own patient. Volumes: images/ and labels/. The training
+    Images: one folder per class (one for all where an image has several) and labels.csv, each image its own patient. Volumes: images/ and labels/. The training
     part is dealt to TO/hospital-1, ... if there are several hospitals.
     """
     from primum.imaging.named import named

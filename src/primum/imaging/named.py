@@ -19,6 +19,7 @@ from primum.errors import DataError
 from primum.imaging.dataset import Dataset
 from primum.imaging.idx import read_idx
 from primum.imaging.medmnist import read_medmnist
+from primum.study import Labels
 
 MASKED: Final = "msd"
 """The collection whose sets are volumes with masks, and no images with labels."""
@@ -42,7 +43,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Named:
-    """A data set that has a name. `files`: size in pixels -> its files; 0 where the set has one size only."""
+    """A data set that has a name. `files`: size in pixels -> its files; 0 where the set has one size only. `labels`: how
+    many classes an image has, or that they are grades."""
 
     name: str
     about: str
@@ -51,6 +53,7 @@ class Named:
     classes: tuple[str, ...]
     licence: str
     citation: str
+    labels: Labels = "one"
 
     def sources(self, size: int | None = None) -> tuple[Source, ...]:
         """The files of one size; None takes the smallest. DataError that lists the sizes where there is no such."""
@@ -96,6 +99,19 @@ _MEDMNIST: Final[tuple[tuple[str, str, tuple[str, ...], dict[int, str]], ...]] =
         "ultrasound of the breast",
         ("malignant", "normal or benign"),
         {28: "750601b1f35ba3300ea97c75c52ff8f6", 224: "b56378a6eefa9fed602bb16d192d4c8b"},
+    ),
+    (
+        "chestmnist",
+        "chest X-rays, any of 14 findings (Wang et al. 2017)",
+        (
+            *("atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia"),
+            *("pneumothorax", "consolidation", "edema", "emphysema", "fibrosis", "pleural", "hernia"),
+        ),
+        {
+            28: "02c8a6516a18b556561a56cbdd36c4a8",
+            64: "9de6cd0b934ebb5b7426cfba5efbae16",
+            224: "45bd33e6f06c3e8cdb481c74a89152aa",
+        },
     ),
     (
         "dermamnist",
@@ -170,8 +186,10 @@ _MEDMNIST: Final[tuple[tuple[str, str, tuple[str, ...], dict[int, str]], ...]] =
         {28: "ebe78ee8b05294063de985d821c1c34b", 224: "b077128c4a949f0a4eb01517f9037b9c"},
     ),
 )
-"""Name, about, classes, size -> MD5 (those of the MedMNIST package, each found in two sources). Several labels per
-image (ChestMNIST) and volumes (the sets named 3D) are left out: nothing here could read them."""
+"""Name, about, classes, size -> MD5 (those of the MedMNIST package, each found in two sources). Volumes (the sets named
+3D) are left out: nothing here could read them."""
+_LABELS: Final[Mapping[str, Labels]] = {"chestmnist": "several", "retinamnist": "ordered"}
+"""Of sets whose images do not have one class each."""
 
 _DIGIT_FILES: Final = (
     ("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
@@ -213,7 +231,7 @@ def _medmnist(name: str, about: str, classes: tuple[str, ...], md5s: dict[int, s
     files = {size: (Source(file, f"{_ZENODO}{file}?download=1", md5s[size]),) for size, file in names.items()}
     licence = "CC BY-NC 4.0" if name == "dermamnist" else "CC BY 4.0"
     paper = "Yang et al., MedMNIST v2, Scientific Data 10, 41 (2023)"
-    return Named(name, about, "medmnist", files, classes, licence, paper)
+    return Named(name, about, "medmnist", files, classes, licence, paper, _LABELS.get(name, "one"))
 
 
 def _decathlon(name: str, task: str, md5: str, structures: tuple[str, ...]) -> Named:
@@ -262,14 +280,14 @@ def by_hand(entry: Named, source: Source, folder: Path) -> str:
     return f"Fetch {source.url} by hand (MD5 {source.md5}) and put it into {folder} as {source.file}."
 
 
-def open_named(name: str, folder: Path, size: int | None = None) -> Opened:
-    """The data set `name` from its files in `folder`, checked: split -> images with labels.
+def open_named(name: str | Named, folder: Path, size: int | None = None) -> Opened:
+    """The data set `name`, or one that is not in the table, from its files in `folder`, checked: split -> images with labels.
 
     Each image counts as its own patient: these sets do not say whose it is. MNIST has no validation split. Raises
     DataError that names a file which is missing (with what to do) or not as published; or where the set is one of
     volumes with masks, which are read as a folder after `primum data unpack`.
     """
-    entry = named(name)
+    entry = named(name) if isinstance(name, str) else name
     if entry.collection == MASKED:
         raise DataError(
             f"{entry.name} holds volumes with masks, no images with labels", f"`primum data unpack {entry.name}` first."
@@ -277,7 +295,15 @@ def open_named(name: str, folder: Path, size: int | None = None) -> Opened:
     sources = entry.sources(size)
     if entry.collection == "mnist":
         return _digits(entry, sources, folder)
-    return Opened(read_medmnist(_present(entry, sources[0], folder), entry.classes))
+    return Opened(read_medmnist(_present(entry, sources[0], folder), entry.classes), _told(entry))
+
+
+def _told(entry: Named) -> tuple[str, ...]:
+    """What a study of the set must say, and a node that reads grades."""
+    if entry.labels == "one":
+        return ()
+    start = "; start nodes with --labels ordered" if entry.labels == "ordered" else ""
+    return (f'a study of it says labels = "{entry.labels}"{start}',)
 
 
 def _present(entry: Named, source: Source, folder: Path) -> Path:

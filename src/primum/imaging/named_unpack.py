@@ -32,6 +32,8 @@ Places = npt.NDArray[np.int64]
 SKEW: Final = 0.7
 """By label: class c has this share of its images in hospital c modulo the number of hospitals, the rest evenly."""
 MOST_HOSPITALS: Final = 100
+ALL: Final = "images"
+"""The folder of images that have several classes."""
 
 _PARTS: Final = {"imagesTr": "images", "labelsTr": "labels"}
 _LONGEST: Final = 1 << 24
@@ -51,8 +53,9 @@ def unpack(
     """Write the data set (its files are in `folder`) to the new folder `to`; returns images per part, and notices.
 
     Parts: `train` (or `hospital-1`, ... with several hospitals), `val` and `test` where the set has them. A part of
-    images has class folders of PNG and a labels.csv in which each image is its own patient; a part of volumes has
-    `images` and `labels` with files of the same names, and a dataset.json that names the classes. `to` is whole or not there.
+    images has class folders of PNG (one folder where an image has several classes) and a labels.csv in which each image
+    is its own patient; a part of volumes has `images` and `labels` with files of the same names, and a dataset.json that
+    names the classes. `to` is whole or not there.
 
     Raises DataError where `to` exists, a file is missing or not as published, or the hospitals cannot be dealt to.
     """
@@ -65,7 +68,7 @@ def unpack(
             if by_label:
                 raise DataError("volumes with masks have no label to deal by", "Leave `--by label` out.")
             return _volumes(entry, folder, begun, size, hospitals, progress), ()
-        opened = open_named(entry.name, folder, size)
+        opened = open_named(entry, folder, size)
         counts = unpack_images(opened, begun, entry.name, hospitals, by_label=by_label, progress=progress)
         return counts, opened.notices
 
@@ -93,8 +96,11 @@ def unpack_images(
 ) -> dict[str, int]:
     """Images to `to`/PART/CLASS/*.png, with `to`/PART/labels.csv; returns images per part.
 
-    DataError, before anything is written, where a hospital would have no image of a class.
+    DataError, before anything is written, where a hospital would have no image of a class, or images with several are
+    to be dealt by one.
     """
+    if by_label and any(data.several for data in opened.splits.values()):
+        raise DataError("images with several classes have no label to deal by", "Leave `--by label` out.")
     parts = [
         (split, data, part, chosen)
         for split, data in opened.splits.items()
@@ -139,28 +145,26 @@ def deal_places(labels: npt.NDArray[np.int64], hospitals: int, name: str) -> lis
 
 
 def _check_every_class(data: Dataset, places: list[Places]) -> None:
-    labels = data.labels.numpy()
     for number, chosen in enumerate(places, 1):
-        missing = set(range(len(data.classes))) - set(labels[chosen].tolist())
+        missing = [name for name, shown in zip(data.classes, data.shows(), strict=True) if not shown[chosen].any()]
         if missing:
-            raise DataError(
-                f"hospital {number} would have no image of class {data.classes[min(missing)]}", "Take fewer hospitals."
-            )
+            raise DataError(f"hospital {number} would have no image of class {missing[0]}", "Take fewer hospitals.")
 
 
 def _write_part(part: Path, split: str, data: Dataset, chosen: Places) -> Iterator[str]:
     """Write PNG files and labels.csv; yields the name of each image."""
     text = io.StringIO(newline="")
     rows = csv.writer(text)
-    rows.writerow(("file", "label", "patient"))
-    for name in data.classes:
+    rows.writerow(("file", *(data.classes if data.several else ("label",)), "patient"))
+    for name in (ALL,) if data.several else data.classes:
         (part / name).mkdir(parents=True, exist_ok=True)
     for place in chosen.tolist():
-        label, name = data.classes[int(data.labels[place])], f"{split}-{place:06d}"
+        name = f"{split}-{place:06d}"
+        label = ALL if data.several else data.classes[int(data.labels[place])]
         pixels = (data.images[place] * 255).round().byte().numpy()
         shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
         Pillow.fromarray(np.ascontiguousarray(shown)).save(part / label / f"{name}.png")
-        rows.writerow((f"{label}/{name}.png", label, name))
+        rows.writerow((f"{label}/{name}.png", *(data.labels[place].tolist() if data.several else (label,)), name))
         yield name
     (part / LABELS).write_text(text.getvalue(), encoding="utf-8", newline="")
 
