@@ -7,16 +7,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.imaging.named_samples import as_published, npz
 from tests.integration.cluster import wait_for
 
-from primum.demo import LARGEST_LOGIT_ERROR, _compare
+from primum.demo import (
+    LARGEST_LOGIT_ERROR,
+    _compare,
+    _held_back,
+    _training_patients,
+    demo_study,
+    pictures_for,
+    run_demo,
+)
 from primum.diagnosis.diagnosis import Diagnosis
+from primum.errors import DataError
 from primum.imaging import Preparation
+from primum.imaging.listing import list_folder
 from primum.imaging.phantom import draw
 
 
@@ -32,7 +43,7 @@ class Demo:
 def demo(real_data: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
     data = real_data / "chest" if real_data and (real_data / "chest").is_dir() else None
-    arguments = ["--data", str(data)] if data else []
+    arguments = ["--data", str(data)] if data else ["--drawn"]
     done = subprocess.run(
         [sys.executable, "-m", "primum", "demo", *arguments, "--out", str(folder / "out")],
         capture_output=True,
@@ -102,6 +113,44 @@ def _named(folder: Path) -> list[str]:
 def test_it_leaves_no_process_behind(demo: Demo) -> None:
     # Flower's own helper looks every few seconds whether its parent is still there
     wait_for(lambda: not _named(demo.out), "the end of all processes", 30)
+
+
+def _silent(what: str, share: float) -> None:
+    pass
+
+
+def test_a_public_set_is_learned_from_where_it_is_at_hand(tmp_path: Path) -> None:
+    data = npz(30, side=64, classes=2)
+    entry = as_published("pneumoniamnist", data, 64)
+    (tmp_path / "cache" / "medmnist").mkdir(parents=True)
+    (tmp_path / "cache" / "medmnist" / "pneumoniamnist_64.npz").write_bytes(data)
+    pictures = pictures_for(tmp_path, _silent, entry, (tmp_path / "data", tmp_path / "cache"))
+    assert (pictures.kind, pictures.unit, pictures.delta) == ("real", "image", 1e-6)
+    assert "pneumoniamnist, 64 pixels" in pictures.told[0] and not (tmp_path / "data").exists()
+    listed = list_folder(pictures.folder / "train")
+    assert listed.classes == ("normal", "pneumonia") and len(listed.entries) == 30
+    assert _training_patients(pictures.folder / "train", pictures.pattern) == round(30 * 0.85), "not the list itself"
+    assert len(_held_back(pictures.folder / "test")) == 12
+    assert {path.suffix for path in _held_back(pictures.folder / "test")} == {".png"}
+    study = demo_study([b"0" * 32], 30, listed.classes, pictures)
+    assert study.privacy is not None and (study.privacy.unit, study.privacy.delta) == ("image", 1e-6)
+
+
+def test_xrays_are_drawn_where_nobody_answers_and_the_user_is_told(tmp_path: Path) -> None:
+    entry = as_published("pneumoniamnist", b"", 64)
+    [source] = entry.sources(64)
+    nobody = replace(entry, files={64: (replace(source, url="http://127.0.0.1:9/"),)})
+    pictures = pictures_for(tmp_path, _silent, nobody, (tmp_path / "cache",), patients=20)
+    assert pictures.kind == "drawn" and (pictures.folder / "test" / "PNEUMONIA").is_dir()
+    assert "pneumoniamnist_64.npz cannot be fetched: 127.0.0.1" in pictures.told[0]
+    assert "primum data get pneumoniamnist --size 64" in pictures.told[0] and "DRAWN" in pictures.told[1]
+    [told] = pictures_for(tmp_path / "asked", _silent, None, patients=20).told
+    assert "DRAWN" in told and "fetch" not in told
+
+
+def test_images_are_given_or_drawn(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="are to be drawn"):
+        run_demo(tmp_path / "out", tmp_path, _silent, drawn=True)
 
 
 class _Model:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
@@ -25,7 +25,7 @@ from primum.diagnosis.deployment import load_public
 from primum.diagnosis.diagnosis import Diagnosis
 from primum.diagnosis.roles import free_address, make_role
 from primum.disk import write
-from primum.errors import DataError, Unavailable
+from primum.errors import DataError, PrimumError, Unavailable
 from primum.federation.coordinator import State
 from primum.federation.node import NodeState
 from primum.federation.runs import write_json
@@ -33,6 +33,9 @@ from primum.federation.scientist import Scientist
 from primum.federation.scoring import score_test
 from primum.imaging import CHEST_XRAY_PATIENT, PatientSource, Preparation, deal, read_image
 from primum.imaging.listing import list_folder
+from primum.imaging.named import SETS, Named, find
+from primum.imaging.named_fetch import cache_folder, fetch
+from primum.imaging.named_unpack import unpack
 from primum.imaging.phantom import PHANTOM_PATIENT, draw
 from primum.keys.identity import list_fingerprint
 from primum.models.card import load_model
@@ -44,6 +47,10 @@ HOSPITALS: Final = 3
 DIAGNOSES: Final = 12
 EPSILON: Final = 3.0
 DELTA: Final = 1e-5
+PUBLIC: Final = SETS["pneumoniamnist"]
+"""What is learned from where no images are given: real X-rays of which nobody says whose they are."""
+PUBLIC_SIZE: Final = 64
+PUBLIC_DELTA: Final = 1e-6
 EVALUATION_SHARE: Final = 0.15
 LARGEST_LOGIT_ERROR: Final = 0.01
 _START: Final = 90.0
@@ -58,6 +65,19 @@ class Outcome:
     report: Path
     lines: tuple[str, ...]
     agrees: bool
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is learned from: `folder` has train/ and test/; `pattern` finds patients in names of files. `told`: what the
+    user should know of them, for the screen."""
+
+    folder: Path
+    pattern: str
+    kind: Literal["real", "drawn"] = "real"
+    unit: Literal["patient", "image"] = "patient"
+    delta: float = DELTA
+    told: tuple[str, ...] = ()
 
 
 @dataclass
@@ -116,39 +136,73 @@ def _processes(folder: Path) -> Iterator[Processes]:
         running.stop()
 
 
-def run_demo(out: Path, data: Path | None, progress: Progress, patient: str = CHEST_XRAY_PATIENT) -> Outcome:
+def run_demo(
+    out: Path, data: Path | None, progress: Progress, patient: str = CHEST_XRAY_PATIENT, *, drawn: bool = False
+) -> Outcome:
     """The whole way in the new folder `out`; `progress(what, share done)` is called throughout.
 
     `data` has train/ (dealt to the hospitals by patient) and test/ (the scientist's and the clinician's), one folder
-    per class in each; None: X-rays are drawn. `patient`: regular expression with one group that finds the patient in a
-    file's name, where neither DICOM nor labels.csv says it.
+    per class in each; None: PneumoniaMNIST, or X-rays are drawn where it cannot be had, or `drawn` asks for it.
+    `patient`: regular expression with one group that finds the patient in a file's name, where neither DICOM nor
+    labels.csv says it.
     """
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty", "Give --out a new folder.")
     if data is not None:
+        if drawn:
+            raise DataError("images are given, and are to be drawn", "Leave --data or --drawn out.")
         _check_parts(data)
     out.mkdir(parents=True, exist_ok=True)
     out.chmod(0o700)
     out = out.resolve()
-    images, pattern = _images(out, data, patient, progress)
+    pictures = Pictures(data.resolve(), patient) if data else pictures_for(out, progress, None if drawn else PUBLIC)
     (out / "logs").mkdir()
     with _processes(out / "logs") as running:
-        study = _federation(out, running, images, pattern, progress)
+        study = _federation(out, running, pictures, progress)
         run = _train(out, study, progress)
-        score_test(run, images / "test", pattern)
-        rows = _diagnose(out, running, run, images / "test", progress)
-    _complete(run, rows, drawn=data is None)
+        score_test(run, pictures.folder / "test", pictures.pattern)
+        rows = _diagnose(out, running, run, pictures.folder / "test", progress)
+    _complete(run, rows, pictures.kind)
     progress("writing the report", 0.98)
     report = write_report(run)
     progress("done", 1.0)
-    return Outcome(report, tuple(_lines(run, rows, drawn=data is None)), all(row["agrees"] for row in rows))
+    return Outcome(report, (*pictures.told, *_lines(run, rows)), all(row["agrees"] for row in rows))
 
 
-def _images(out: Path, data: Path | None, patient: str, progress: Progress) -> tuple[Path, str]:
-    if data is None:
-        draw(out / "drawn", progress=lambda done, total: progress("drawing X-rays", 0.1 * done / total))
-        return out / "drawn", PHANTOM_PATIENT
-    return data.resolve(), patient
+def pictures_for(
+    out: Path, progress: Progress, entry: Named | None, places: tuple[Path, ...] = (), patients: int = 600
+) -> Pictures:
+    """The named set `entry` as folders in `out`, or drawn X-rays where it is None or cannot be had (which is told).
+
+    The file is looked for in `places` (those of `primum data get` and of this user's cache), and then downloaded to the
+    last of them; where nobody answers this is known within 5 seconds.
+    """
+    why: tuple[str, ...] = ()
+    if entry is not None:
+        try:
+            return _public(out, progress, entry, places or (Path("data"), cache_folder()))
+        except PrimumError as error:
+            why = (f"{error.message} Real X-rays: `primum data get {entry.name} --size {PUBLIC_SIZE}`.",)
+    draw(out / "drawn", patients, progress=lambda done, total: progress("drawing X-rays", 0.1 * done / total))
+    told = (*why, "The X-rays were DRAWN by Primum: figures show that it works, not how well it does on patients.")
+    return Pictures(out / "drawn", PHANTOM_PATIENT, "drawn", told=told)
+
+
+def _public(out: Path, progress: Progress, entry: Named, places: tuple[Path, ...]) -> Pictures:
+    [source] = entry.sources(PUBLIC_SIZE)
+    folder = next((place for place in places if find(entry, source, place)), places[-1])
+    progress(f"looking for {source.file}", 0.0)
+
+    def fetched(file: str, here: int, total: int) -> None:
+        progress(f"fetching {file}: {here / 1e6:.1f} MB", 0.05 * here / max(total, here, 1))
+
+    fetch(entry, folder, PUBLIC_SIZE, progress=fetched)
+    unpack(
+        entry, folder, out / entry.name, PUBLIC_SIZE,
+        progress=lambda done, total: progress(f"unpacking {entry.name}", 0.05 + 0.05 * done / total),
+    )  # fmt: skip
+    told = f"X-rays         {entry.name}, {PUBLIC_SIZE} pixels; who is on them is not told: each counts as a patient"
+    return Pictures(out / entry.name, CHEST_XRAY_PATIENT, unit="image", delta=PUBLIC_DELTA, told=(told,))
 
 
 def _check_parts(data: Path) -> None:
@@ -159,12 +213,13 @@ def _check_parts(data: Path) -> None:
             )
 
 
-def _federation(out: Path, running: Processes, images: Path, pattern: str, progress: Progress) -> Study:
+def _federation(out: Path, running: Processes, pictures: Pictures, progress: Progress) -> Study:
+    pattern, train = pictures.pattern, pictures.folder / "train"
     progress("starting the coordinator", 0.1)
     state = State.open(out / "coordinator")
     log = running.start("coordinator", "coordinator", "--state", str(state.folder), "--port", str(free_port()))
     folders = tuple(out / f"hospital-{number}" / "images" for number in range(1, HOSPITALS + 1))
-    deal(images / "train", folders, os.urandom(32), patients=PatientSource(pattern))
+    deal(train, folders, os.urandom(32), patients=PatientSource(pattern))
     nodes = [NodeState.open(out / f"hospital-{number}" / "state") for number in range(1, HOSPITALS + 1)]
     members = sorted(node.identity.public for node in nodes)
     scientist = state.scientist.public.hex()
@@ -178,8 +233,7 @@ def _federation(out: Path, running: Processes, images: Path, pattern: str, progr
         running.start(f"hospital-{number}", "node", *arguments)
     for number in range(1, HOSPITALS + 1):
         running.wait_for(f"hospital-{number}", running.folder / f"hospital-{number}.log", "Connected")
-    classes = list_folder(images / "train").classes
-    return demo_study(members, _training_patients(images / "train", pattern), classes)
+    return demo_study(members, _training_patients(train, pattern), list_folder(train).classes, pictures)
 
 
 def _policy(members: str, scientist: str) -> str:
@@ -193,14 +247,19 @@ def _policy(members: str, scientist: str) -> str:
 def _training_patients(train: Path, pattern: str) -> int:
     """A public constant that the scientist writes down; only the step size depends on it."""
     source = PatientSource(pattern)
-    files = [path for path in train.rglob("*") if path.is_file()]
-    named = {source.named(path.name) for path in files} - {None}
-    unnamed = sum(source.named(path.name) is None for path in files)
-    return max(9, round((len(named) + unnamed) * (1 - EVALUATION_SHARE)))
+    named = {source.patient(one.file, one.patient, None) or one.file for one in list_folder(train).entries}
+    return max(9, round(len(named) * (1 - EVALUATION_SHARE)))
 
 
-def demo_study(members: list[bytes], patients: int, classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA")) -> Study:
-    """The study of the demo: unit patient, epsilon 3, one hospital may collude with the server."""
+def demo_study(
+    members: list[bytes],
+    patients: int,
+    classes: tuple[str, ...] = ("NORMAL", "PNEUMONIA"),
+    pictures: Pictures | None = None,
+) -> Study:
+    """The study of the demo: epsilon 3, one hospital may collude with the server; unit patient unless `pictures` do not
+    say whose they are."""
+    unit, delta = (pictures.unit, pictures.delta) if pictures else ("patient", DELTA)
     return Study(
         study=About(
             name="demo",
@@ -208,7 +267,7 @@ def demo_study(members: list[bytes], patients: int, classes: tuple[str, ...] = (
             classes=classes,
         ),
         images=Images(size=64),
-        privacy=Privacy(epsilon=EPSILON, delta=DELTA, patients=patients, evaluation_share=EVALUATION_SHARE),
+        privacy=Privacy(unit=unit, epsilon=EPSILON, delta=delta, patients=patients, evaluation_share=EVALUATION_SHARE),
         hospitals=Hospitals(members=tuple(member.hex() for member in members), colluding=1, may_vanish=0),
         deadlines=Deadlines(consent=120.0),
     )
@@ -254,7 +313,7 @@ def _role_arguments(out: Path, name: str) -> tuple[str, ...]:
 
 def _held_back(test: Path) -> list[Path]:
     """Some of the clinician's images, evenly from all folders."""
-    files = sorted(path for path in test.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(test / listed.file for listed in list_folder(test).entries)
     step = max(1, len(files) // DIAGNOSES)
     return files[::step][:DIAGNOSES]
 
@@ -277,17 +336,15 @@ def _compare(file: Path, answer: Diagnosis, model: Any, preparation: Preparation
     }
 
 
-def _complete(run: Path, rows: list[dict[str, Any]], drawn: bool) -> None:
+def _complete(run: Path, rows: list[dict[str, Any]], kind: str) -> None:
     write(run / "diagnoses.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     summary = json.loads((run / "summary.json").read_text())
-    write_json(run / "summary.json", {**summary, "data": "drawn" if drawn else "real"})
+    write_json(run / "summary.json", {**summary, "data": kind})
 
 
-def _lines(run: Path, rows: list[dict[str, Any]], drawn: bool) -> Iterator[str]:
+def _lines(run: Path, rows: list[dict[str, Any]]) -> Iterator[str]:
     summary = json.loads((run / "summary.json").read_text())
     test, privacy, sent = summary["test"], summary["privacy"], summary["bytes"]
-    if drawn:
-        yield "The X-rays were DRAWN by Primum: figures show that it works, not how well it does on patients."
     if "auc" in test:
         yield f"Test AUC       {_figure(test, 'auc')}   (the scientist's own {test['images']} images, exact)"
     yield f"Test accuracy  {_figure(test, 'accuracy')}   (the scientist's own {test['images']} images, exact)"

@@ -21,6 +21,11 @@ _STALLED = 30.0
 _CHUNK = 1 << 16
 
 
+def cache_folder() -> Path:
+    """Where this user's programs keep what can be fetched again (XDG_CACHE_HOME/primum, or as the system has it)."""
+    return Path(pooch.os_cache("primum"))
+
+
 def fetch(
     entry: Named,
     folder: Path,
