@@ -116,6 +116,7 @@ class Augmentation(Section):
     cutout: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     copies: Annotated[int, Field(ge=1, le=16)] = 1
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 class Aggregation(Section):
@@ -257,6 +258,22 @@ def _of_task(study: "Study") -> Rules:
             study.augmentation is not None and not isinstance(study.model, PIXEL_MODELS),
             f'[augmentation] does not go with model.kind = "{kind}", whose features are computed once: leave it out, or '
             f"take {', '.join(learned)}",
+        ),
+        *_of_mixup(study),
+    )
+
+
+def _of_mixup(study: "Study") -> Rules:
+    mixes = study.augmentation is not None and study.augmentation.mixup > 0
+    return (
+        (
+            mixes and study.privacy is not None,
+            "augmentation.mixup does not go with [privacy]: a picture would be mixed with another patient's, whose change "
+            "moves both, and the promise to each is about one: leave it out",
+        ),
+        (
+            mixes and study.study.task == "segmentation",
+            'augmentation.mixup does not go with task = "segmentation": between two masks lies none; leave it out',
         ),
     )
 

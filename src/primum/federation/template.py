@@ -46,6 +46,7 @@ local_steps = 1        # more: each hospital takes so many steps by itself in a 
 # rotation = 10        # degrees; scale, shear, shift = 0.1 (of the side), flip = "horizontal", elastic, grid, blur,
 #                      # gamma, contrast, noise, cutout; share = 0.5 of the pictures get each
 # copies = 1           # more: each drawn picture is seen in so many ways, whose mean gradient is clipped once
+# mixup = 0.2          # for classes, without privacy only: pictures and labels of two patients are mixed
 
 [aggregation]
 weighting = "equal"    # "images", with local_steps above 1 and without privacy: by number of images. Two rounds whose sets

@@ -4,8 +4,8 @@ By MONAI's transforms, on what a network sees (pixels of deviation 1), and on th
 by the nearest pixel. Each image of a round is changed by itself, with numbers that the hospital draws, so an example's
 gradient still depends on that example alone and privacy costs the same. With `copies` an image is drawn once and seen
 in so many ways, whose mean gradient is clipped once (Tramèr and Boneh 2021; De et al., "Unlocking high-accuracy
-differentially private image classification through scale", 2022, section 4.4). Mixup is not among them: it would make an
-example's gradient depend on another patient.
+differentially private image classification through scale", 2022, section 4.4). Mixup makes an example's gradient depend
+on another patient: it is for studies without privacy only (study.py refuses it).
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 
 from primum.models.pixels import FARTHEST
@@ -45,6 +46,25 @@ class Augmenter:
         done = self._change(entry)
         mask = _plain(done["mask"])[0].to(label.dtype) if self._masked else label
         return _plain(done["image"]).float(), mask
+
+
+def mixed(
+    images: Tensor, labels: Tensor, weights: Tensor, settings: Augmentation, stream: Stream
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixup (Zhang et al., "mixup: beyond empirical risk minimization", 2018): two rows for each one, [2 n, ...].
+
+    Both show the same picture, a x + (1 - a) x' with another row x' of the sample, and a from Beta(mixup, mixup); one has
+    the label of x and the weight a, the other the label of x' and the rest. The losses of all tasks are linear in the
+    label, so the rows' gradients add up to that of the mixed label. A share of `settings.share` is mixed.
+    """
+    count = len(images)
+    own = betaincinv(settings.mixup, settings.mixup, stream.uniform(count))
+    part = torch.from_numpy(np.where(stream.bernoulli(settings.share, count), own, 1.0)).float()
+    other = torch.from_numpy(stream.permutation(count))
+    of_picture = part.reshape(-1, *[1] * (images.ndim - 1))
+    pictures = of_picture * images + (1 - of_picture) * images[other]
+    told = torch.stack([labels, labels[other]], 1).flatten(0, 1)
+    return pictures.repeat_interleave(2, 0), told, (torch.stack([part, 1 - part], 1) * weights[:, None]).flatten()
 
 
 def _plain(value: Any) -> Tensor:

@@ -14,7 +14,7 @@ from primum.dp.sampling import draw_several, group_by
 from primum.errors import DataError, MachineError
 from primum.models.learned import write_weights
 from primum.rng import Stream
-from primum.tasks.augmentation import Augmenter
+from primum.tasks.augmentation import Augmenter, mixed
 from primum.tasks.plan import Plan
 
 _AT_ONCE: Final = 1 << 21  # values of a linear layer's inputs that are clipped at a time: about a cache
@@ -57,6 +57,8 @@ class Learner:
         self._stream = Stream.from_os()
         training, asked = plan.study.training, plan.study.augmentation
         self._copies = asked.copies if asked else 1
+        self._mixup = asked if asked and asked.mixup else None
+        self._unit = training.images_a_patient * self._copies * (2 if self._mixup else 1)
         self._augmenter = Augmenter(asked, plan.front_end.size, cohort.labels.ndim > 2, self._stream) if asked else None
         self.clipping = Automatic() if training.clipping == "automatic" else Flat()
         self._clipper = Clipper(
@@ -64,8 +66,8 @@ class Learner:
             plan.task.loss,
             training.clipping_norm,
             clipping=self.clipping,
-            images_per_unit=training.images_a_patient * self._copies,
-            rows=_rows(plan) * self._copies,
+            images_per_unit=self._unit,
+            rows=_rows(plan) * self._unit // training.images_a_patient,
         )
         privacy = plan.study.privacy
         self._groups = cohort.groups(
@@ -98,7 +100,7 @@ class Learner:
 
     def clipped(self, features: Tensor, labels: Tensor) -> Tensor:
         """The engine's sum of the clipped gradients of these images, each a unit of its own, at the module's weights."""
-        unit = self._plan.study.training.images_a_patient * self._copies
+        unit = self._unit
         weights = torch.full((len(features) * unit,), 1 / unit)
         return self._sum(features.repeat_interleave(unit, 0), labels.repeat_interleave(unit, 0), weights, 0)
 
@@ -112,8 +114,7 @@ class Learner:
                 "This happens with probability 1e-9 and is charged to delta; if it happens again, report it.",
             )
         write_weights(self.module, weights)
-        unit = training.images_a_patient * self._copies
-        padded = self._plan.largest_batch * unit if self._plan.study.privacy else 0
+        padded = self._plan.largest_batch * self._unit if self._plan.study.privacy else 0
         chosen, factors = sample.placed(training.images_a_patient)
         chosen, factors = np.repeat(chosen, self._copies), np.repeat(factors, self._copies) / np.float32(self._copies)
         features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
@@ -121,6 +122,8 @@ class Learner:
         if self._augmenter is not None:  # blank pictures too: time would show how many were drawn
             features, labels, weights_of = (_filled(part, padded) for part in (features, labels, weights_of))
             features, labels = self._augmenter(features, labels)
+        if self._mixup is not None:  # never with privacy, so nothing is filled up
+            features, labels, weights_of = mixed(features, labels, weights_of, self._mixup, self._stream)
         return self._sum(features, labels, weights_of, padded).double().numpy()
 
     def _sum(self, features: Tensor, labels: Tensor, weights: Tensor, padded_to: int) -> Tensor:
