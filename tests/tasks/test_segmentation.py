@@ -152,7 +152,7 @@ def test_a_patient_is_one_cell_of_the_table() -> None:
     truth = torch.ones(4, 4, 4, dtype=torch.uint8)
     outputs = torch.full((4, 1, 4, 4), 3.0)
     outputs[3] = -3.0
-    rows, columns = task.cells(outputs, truth, [[0, 1], [2], [3]])
+    rows, columns = task.cells(masks_of(outputs), truth, [[0, 1], [2], [3]])
     assert rows.tolist() == [0, 0, 0]
     assert columns.tolist() == [BINS - 1, BINS - 1, 0]
     assert masks_of(outputs)[3].sum() == 0

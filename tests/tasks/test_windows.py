@@ -11,20 +11,25 @@ from PIL import Image as Pillow
 from tests.imaging.samples import KEY
 from tests.tasks.studies import study
 
+from primum.dp import histogram
+from primum.dp.sampling import group_by
 from primum.errors import DataError
 from primum.federation.explain import explain
+from primum.federation.node import Images, NodeSettings
 from primum.federation.scoring import score_test
 from primum.imaging import Dataset, PatientSource, Preparation, read_masked_folder
 from primum.imaging.geometry import place_mask
 from primum.imaging.restore import restore_mask
+from primum.imaging.windows import Cover
 from primum.models.card import Card, save_model
 from primum.models.learned import write_weights
 from primum.study import Study
 from primum.tasks import simulation
 from primum.tasks.learner import Cohort, Learner
-from primum.tasks.look import outputs_of
+from primum.tasks.look import outputs_of, patient_cells
 from primum.tasks.plan import Plan
-from primum.tasks.segmentation import dice, mask_figures
+from primum.tasks.segmentation import dice, mask_figures, masks_of
+from primum.tasks.simulation import quality
 from primum.tasks.windows import whole_masks
 
 SIZE, SIDE = 16, 60
@@ -107,6 +112,36 @@ def test_windows_of_a_patient_are_one_unit_and_cost_no_more_than_a_square(traini
     assert all(len({cohort.patients[image] for image in unit}) == 1 for unit in cohort.groups("patient", 1))
     bound = 6 * plan.study.training.clipping_norm * (1 + 1e-6)
     assert 0 < np.linalg.norm(learner.gradient(plan.first_weights())) <= bound
+
+
+def test_a_look_counts_each_pixel_once_and_each_patient_once(training: Dataset) -> None:
+    """The truth is what the model says of whole pictures, so their Dice is 1; windows that overlap disagree with it."""
+    plan = Plan(asked(private=True))
+    weights = np.random.default_rng(2).normal(size=plan.dimension).astype(np.float32)
+    module = plan.module()
+    write_weights(module, weights)
+    features = plan.front_end.features(training.images)
+    whole = whole_masks(training, lambda images: outputs_of(module, plan.front_end.features(images)))
+    cut = [Cover(SIDE, SIDE, SIZE).cut(mask.numpy()[None])[0] for mask in whole.found]
+    truth = torch.from_numpy(np.concatenate(cut))
+    alone = dice(masks_of(outputs_of(module, features)), truth, 2, group_by(training.patients))
+    assert 0.3 < alone.min() <= alone.max() < 0.93, "a window by itself says something else"
+    cohort = Cohort(features, truth, training.patients, training.grids)
+    rows, columns = patient_cells(plan, cohort, weights)
+    assert rows.tolist() == [0] * 6 and columns.tolist() == [plan.task.table[1] - 1] * 6
+    assert quality(plan, weights, features, truth, training.patients, training.grids).accuracy == 1
+    one_less = Cohort(features[25:], truth[25:], training.patients[25:], training.grids[25:])
+    counts = [histogram.counts(*patient_cells(plan, some, weights), plan.task.table) for some in (cohort, one_less)]
+    assert np.linalg.norm(counts[0].astype(float) - counts[1]) == 1, "what noise is made for"
+
+
+def test_a_node_tells_its_looks_which_picture_a_window_is_of(tmp_path: Path) -> None:
+    plan = Plan(asked(private=True))
+    images = Images(dotted(tmp_path / "data", 6), NodeSettings(one_image_per_patient=True), KEY)
+    cohorts = images.cohorts(plan, 0.5)
+    for part in (cohorts.training, cohorts.evaluation):
+        assert part.grids == ((SIDE, SIDE),) * len(part.patients)
+        assert len(part.patients) == len(Cover(SIDE, SIDE, SIZE)) * len(set(part.patients)) > 0
 
 
 def test_figures_of_windows_are_those_of_the_pictures(training: Dataset) -> None:

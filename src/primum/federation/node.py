@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Final, get_args
 
@@ -175,8 +176,8 @@ class Images:
 
 
 def _cohort(data: Dataset, features: torch.Tensor, chosen: torch.Tensor) -> Cohort:
-    kept = tuple(patient for patient, keep in zip(data.patients, chosen.tolist(), strict=True) if keep)
-    return Cohort(features[chosen], data.labels[chosen], kept)
+    kept = tuple(compress(data.patients, chosen.tolist()))
+    return Cohort(features[chosen], data.labels[chosen], kept, tuple(compress(data.grids, chosen.tolist())))
 
 
 def enrol(state: NodeState, join: JoinFile, way: Way | None = None) -> None:

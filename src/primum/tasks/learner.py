@@ -27,12 +27,14 @@ Integers = npt.NDArray[np.int32]
 class Cohort:
     """Some patients' images as the learned module sees them: `features` float32 [n, *shape], pseudonyms [n].
 
-    `labels`: int64 [n], of several classes 0 or 1 [n, classes]; or masks uint8 [n, size, size].
+    `labels`: int64 [n], of several classes 0 or 1 [n, classes]; or masks uint8 [n, size, size]. `grids`: of windows which
+    picture each was cut from, as in `imaging.Dataset`; a look at them is at the pictures.
     """
 
     features: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
     patients: tuple[str, ...] = field(repr=False)
+    grids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         return f"Cohort({len(self.patients)} images)"

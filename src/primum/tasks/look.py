@@ -1,5 +1,6 @@
 """A private look: how good a model is on patients whom no round of training saw, as a noisy table of counts."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,8 @@ from primum.models.learned import write_weights
 from primum.rng import Stream
 from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
+from primum.tasks.segmentation import Segmentation, masks_of
+from primum.tasks.windows import whole_pictures
 
 _ROWS: Final = 64
 
@@ -28,12 +31,27 @@ def look(plan: Plan, cohort: Cohort, weights: Weights, stream: Stream) -> Intege
 
 
 def patient_cells(plan: Plan, cohort: Cohort, weights: Weights) -> tuple[Cells, Cells]:
-    """Row and column of each patient in the task's table, [patients]; or in each of its tables, [patients, tables]."""
+    """Row and column of each patient in the task's table, [patients]; or in each of its tables, [patients, tables].
+
+    Of windows a patient's Dice is that of the blended masks of the patient's pictures: each pixel counts once, and a
+    patient is in one cell all the same.
+    """
     if not cohort.patients:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     module = plan.module()
     write_weights(module, weights)
+    if isinstance(plan.task, Segmentation):
+        return plan.task.cells(*masks_seen(module, cohort))
     return plan.task.cells(outputs_of(module, cohort.features), cohort.labels, group_by(cohort.patients))
+
+
+def masks_seen(module: nn.Module, cohort: Cohort) -> tuple[Sequence[Tensor], Sequence[Tensor], list[list[int]]]:
+    """What is found, what is true, and the masks of each patient: a mask of each image, of windows of each picture."""
+    if not cohort.grids:
+        return masks_of(outputs_of(module, cohort.features)).unbind(), cohort.labels.unbind(), group_by(cohort.patients)
+    asked = whole_pictures(lambda some: outputs_of(module, cohort.features[some]), cohort.labels, cohort.grids)
+    firsts, found, truth = zip(*asked, strict=True)
+    return found, truth, group_by([cohort.patients[first] for first in firsts])
 
 
 def outputs_of(module: nn.Module, features: Tensor) -> Tensor:

@@ -57,10 +57,10 @@ class Segmentation:
         soft = (2 * both + _SMOOTH) / (either + _SMOOTH)
         return entropy + 1 - soft.mean(1)
 
-    def cells(self, outputs: Tensor, labels: Tensor, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
-        """Row 0 and the bin of each patient's mean Dice."""
-        found = dice(masks_of(outputs), labels, self.classes, patients)
-        columns = np.clip((found.mean(axis=1) * BINS).astype(np.int64), 0, BINS - 1)
+    def cells(self, found: Masks, truth: Masks, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
+        """Row 0 and the bin of each patient's mean Dice; `found`, `truth`: a mask of each image."""
+        means = dice(found, truth, self.classes, patients).mean(axis=1)
+        columns = np.clip((means * BINS).astype(np.int64), 0, BINS - 1)
         return np.zeros(len(patients), np.int64), columns
 
     def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from primum import ring
-from primum.dp.sampling import group_by
 from primum.errors import StudyError
 from primum.imaging.dataset import Dataset
 from primum.imaging.split import split_patients
@@ -25,10 +24,10 @@ from primum.study import Study
 from primum.tasks import metrics
 from primum.tasks.figures import weighted_kappa
 from primum.tasks.learner import Cohort, Learner
-from primum.tasks.look import outputs_of
+from primum.tasks.look import masks_seen, outputs_of
 from primum.tasks.ordered import Ordered
 from primum.tasks.plan import Plan
-from primum.tasks.segmentation import Segmentation, dice, masks_of
+from primum.tasks.segmentation import Segmentation, dice
 from primum.tasks.several import Several
 from primum.tasks.training import Optimiser
 from primum.tasks.update import GradientSum
@@ -109,17 +108,25 @@ class Quality:
     kappa: float | None = None
 
 
-def quality(plan: Plan, weights: Weights, features: Tensor, labels: Tensor, patients: tuple[str, ...] = ()) -> Quality:
+def quality(
+    plan: Plan,
+    weights: Weights,
+    features: Tensor,
+    labels: Tensor,
+    patients: tuple[str, ...] = (),
+    grids: tuple[tuple[int, ...], ...] = (),
+) -> Quality:
     """Accuracy of the class that is called, and for two classes the area under the curve; of masks the mean Dice.
 
-    `patients`: whose each image is; where they are not named each is its own.
+    `patients`: whose each image is; where they are not named each is its own. `grids`: of windows, as in `Dataset`.
     """
     module = plan.module()
     write_weights(module, weights)
-    outputs = outputs_of(module, features)
     if isinstance(plan.task, Segmentation):
-        groups = group_by(patients) if patients else [[place] for place in range(len(labels))]
-        return Quality(float(dice(masks_of(outputs), labels, plan.task.classes, groups).mean()), None)
+        names = patients or tuple(map(str, range(len(labels))))
+        found, drawn, groups = masks_seen(module, Cohort(features, labels, names, grids))
+        return Quality(float(dice(found, drawn, plan.task.classes, groups).mean()), None)
+    outputs = outputs_of(module, features)
     truth = labels.numpy()
     if isinstance(plan.task, Several):
         return _of_several(probabilities_of(outputs, "several").double().numpy(), truth)
@@ -170,7 +177,7 @@ def ablate(
     units = training.patient_count if privacy.unit == "patient" else len(training)
 
     def measured(weights: Weights) -> Quality:
-        return quality(plan, weights, seen, test.labels, test.patients)
+        return quality(plan, weights, seen, test.labels, test.patients, test.grids)
 
     return Ablation(
         measured(train_without_noise(plan, cohorts, units, False, lambda done: progress("neither", done))),

@@ -1,6 +1,6 @@
 """What a model says of windows, blended into masks of whole pictures: for figures, and for a mask in clear."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -31,12 +31,8 @@ def whole_masks(data: Dataset, outputs: Outputs) -> Wholes:
 
     Picture by picture: what is held is the logits of one. DataError where windows of a picture are missing.
     """
-    found, truth, firsts = [], [], []
-    for first, cover in _pictures(data):
-        windows = slice(first, first + len(cover))
-        found.append(blended_mask(outputs(data.images[windows]), cover))
-        truth.append(torch.from_numpy(cover.joined(data.labels[windows].numpy())))
-        firsts.append(first)
+    asked = whole_pictures(lambda windows: outputs(data.images[windows]), data.labels, data.grids)
+    firsts, found, truth = (list(part) for part in zip(*asked, strict=True))
     patients, files = (tuple(names[first] for first in firsts) for names in (data.patients, data.files))
     spacing = tuple(data.spacing[first] for first in firsts) if data.spacing else ()
     return Wholes(found, truth, patients, files, spacing)
@@ -51,8 +47,16 @@ def blended_mask(outputs: Tensor, cover: Cover) -> Tensor:
     return torch.from_numpy(cover.blended(logits).argmax(-1)).to(torch.uint8)
 
 
-def _pictures(data: Dataset) -> Iterator[tuple[int, Cover]]:
+def whole_pictures(
+    outputs: Callable[[slice], Tensor], masks: Tensor, grids: Sequence[tuple[int, ...]]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of each picture its first window, what is found in it and what is true, uint8 [rows, columns]: each pixel once.
+
+    `outputs`: what the model gives for some windows; `masks`: uint8 [windows, size, size]; `grids` as in `Dataset`.
+    DataError where windows of a picture are missing.
+    """
     first = 0
-    for cover in covers_of(data.grids, data.images.shape[-1]):
-        yield first, cover
-        first += len(cover)
+    for cover in covers_of(grids, masks.shape[-1]):
+        windows = slice(first, first + len(cover))
+        yield first, blended_mask(outputs(windows), cover), torch.from_numpy(cover.joined(masks[windows].numpy()))
+        first = windows.stop
