@@ -1,24 +1,29 @@
 """An encrypted mask window by window: that in clear, on the file's own pixels, and no count tells the size."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image as Pillow
 from tests.diagnosis.networks import deployed
+from tests.imaging.result_samples import by_source, radiograph, rotation, series
 
 from primum.diagnosis.client import REQUEST_NAMES, carry
 from primum.diagnosis.data_owner import ImagePath, diagnose_sources, open_saved, save_requests
 from primum.diagnosis.deployable import deployable_model
+from primum.diagnosis.diagnosis import Diagnosis, areas
 from primum.diagnosis.files import read_message
 from primum.diagnosis.messages import Request
 from primum.diagnosis.results import write_results
-from primum.diagnosis.sources import open_source, restored
+from primum.diagnosis.sources import Source, open_source, restored
 from primum.errors import InputError, ModelError
-from primum.imaging import Preparation
+from primum.imaging import Preparation, read_segmentation
+from primum.imaging.results_mask import on_source_grid
 from primum.imaging.windows import DEVIATIONS, Cover
 from primum.models.card import Card, TrainedModel, load_model, save_model
 from primum.models.feature_map import PixelsCard
@@ -36,7 +41,7 @@ def card(**changes: object) -> Card:
         "learned": UNetSettings(widths=(4, 8)),
         "preparation": Preparation(SIZE, fit="windows").to_card(),
         "privacy": {"epsilon": None},
-        "trained": {"study": "organs"},
+        "trained": {"study": "organs", "version": "0.9"},
     }
     return Card(**{**made, **changes})  # type: ignore[arg-type]
 
@@ -64,8 +69,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "picture.png", folder / "volume.nii.gz"]
 
 
-def in_clear(model: TrainedModel, path: Path) -> np.ndarray:
-    source = open_source(path, Preparation.from_card(model.card.preparation), masks=True)
+def in_clear(model: TrainedModel, source: Source) -> np.ndarray:
     assert source.cover is not None
     count = len(source.cover)
     logits = model.logits(source.images[: count * (source.slices or 1)])
@@ -80,7 +84,7 @@ def test_an_encrypted_mask_of_windows_is_the_one_in_clear(
         opened = ImagePath.of(cluster.public).read(sources)
         assert [len(source.images) for source in opened] == [8, 8]
         for source, found in zip(opened, diagnose_sources(opened, cluster.public), strict=True):
-            expected = in_clear(model, source.path)
+            expected = in_clear(model, source)
             assert found.mask is not None and found.mask.shape == expected.shape
             assert (found.mask != expected).mean() <= 0.005
             assert found.window is None and found.probabilities[1] == pytest.approx((found.mask == 1).mean())
@@ -97,13 +101,48 @@ def test_an_encrypted_mask_of_windows_is_the_one_in_clear(
         carry(tmp_path / "home", cluster.public)
         _, again = open_saved(tmp_path / "home", cluster.public)
         assert all(
-            (one.mask != in_clear(model, path)).mean() <= 0.005 for one, path in zip(again, sources, strict=True)
+            (one.mask != in_clear(model, source)).mean() <= 0.005 for one, source in zip(again, opened, strict=True)
         )
         Pillow.fromarray(np.random.default_rng(2).integers(0, 255, (120, 120)).astype(np.uint8)).save(
             tmp_path / "large.png"
         )
         with pytest.raises(InputError, match=r"large\.png takes 128 windows of 16 pixels .* and 64 may be asked for"):
             ImagePath.of(cluster.public).read([tmp_path / "large.png"])
+
+
+@pytest.mark.parametrize("spacing", [None, 1.5])
+def test_on_dicom_files_the_mask_is_read_back_and_says_which_model_drew_it(
+    model: TrainedModel, tmp_path: Path, spacing: float | None
+) -> None:
+    """A radiograph and an oblique series: DICOM SEG holds what was blended, on the files' own pixels; also the overlay
+    says the version and the digest of the card."""
+    preparation = replace(Preparation(SIZE, fit="windows"), spacing=spacing)
+    told = json.loads(model.card.model_copy(update={"preparation": preparation.to_card()}).model_dump_json())
+    slices, _ = series(tmp_path / "ct", rotation(0.4, -0.7, 1.1), slices=3, rows=24, columns=20)
+    radiograph(tmp_path / "chest.dcm", PixelSpacing=[0.75, 0.75])
+    for path, files in ((tmp_path / "chest.dcm", [tmp_path / "chest.dcm"]), (tmp_path / "ct", slices)):
+        source = open_source(path, preparation, masks=True)
+        drawn = in_clear(model, source)
+        found = Diagnosis(CLASSES, areas(drawn, 3), (), 1, 0.1, 10, "cd" * 32, drawn)
+        write_results(source, found, told, tmp_path / "out")
+        seg = pydicom.dcmread(tmp_path / "out" / f"{path.stem}.seg.dcm")
+        mask = restored(source, drawn, preparation)
+        assert (spacing is None) == (drawn.shape == mask.shape)
+        back = by_source(tmp_path / "out" / f"{path.stem}.seg.dcm")
+        wanted = mask[None] if source.volume is None else on_source_grid(files, source.volume.affine, mask)
+        assert len(np.unique(wanted)) == 3, "there is something to be read back"
+        for file, part in zip(files, wanted, strict=True):
+            np.testing.assert_array_equal(back[str(pydicom.dcmread(file).SOPInstanceUID)], part)
+        made_by = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+        assert (made_by.AlgorithmName, made_by.AlgorithmVersion) == ("organs", "0.9")
+        assert seg.DeviceSerialNumber == model.card.weights_sha256
+        assert model.card.weights_sha256 in made_by.AlgorithmParameters
+        if source.volume is not None:
+            np.testing.assert_array_equal(
+                read_segmentation(tmp_path / "out" / "ct.seg.dcm", source.volume, CLASSES), mask
+            )
+    overlay = pydicom.dcmread(tmp_path / "out" / "chest.overlay.dcm")
+    assert overlay.DeviceSerialNumber == model.card.weights_sha256 and "0.9" in overlay.SoftwareVersions
 
 
 def test_a_mask_of_other_millimetres_comes_back_to_the_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from tests.imaging.samples import dicom, grey
@@ -87,6 +88,20 @@ def mask_of(shape: tuple[int, ...], classes: int, seed: int = 0) -> np.ndarray:
     """Blocks of all classes, uint8, different in every slice."""
     places = np.indices(shape)
     return ((sum(places[axis] // 3 for axis in range(len(shape))) + places[0] + seed) % classes).astype(np.uint8)
+
+
+def by_source(path: Path) -> dict[str, np.ndarray]:
+    """Source SOP instance -> mask [rows, columns], with pydicom and the standard alone (PS3.3 C.8.20)."""
+    found = pydicom.dcmread(path)
+    frames = found.pixel_array.reshape(-1, found.Rows, found.Columns)
+    masks: dict[str, np.ndarray] = {}
+    for frame, groups in zip(frames, found.PerFrameFunctionalGroupsSequence, strict=True):
+        source = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        shared = found.SharedFunctionalGroupsSequence[0]
+        named = groups if "SegmentIdentificationSequence" in groups else shared
+        number = named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        masks.setdefault(source, np.zeros(frame.shape, np.uint8))[frame == 1] = number
+    return masks
 
 
 def enhanced(path: Path, axes: np.ndarray, frames: int = 4) -> Path:

@@ -12,7 +12,18 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.imaging.result_samples import ALGORITHM, CR, DX, PATIENT, enhanced, mask_of, radiograph, rotation, series
+from tests.imaging.result_samples import (
+    ALGORITHM,
+    CR,
+    DX,
+    PATIENT,
+    by_source,
+    enhanced,
+    mask_of,
+    radiograph,
+    rotation,
+    series,
+)
 from tests.imaging.samples import WHEEL, png
 
 from primum.errors import DataError
@@ -24,20 +35,6 @@ CLASSES = ("background", "liver", "tumour", "grüne Zone 区")
 OBLIQUE = rotation(0.4, -0.7, 1.1)
 
 
-def _by_source(path: Path) -> dict[str, np.ndarray]:
-    """Source SOP instance -> mask [rows, columns], with pydicom and the standard alone (PS3.3 C.8.20)."""
-    found = pydicom.dcmread(path)
-    frames = found.pixel_array.reshape(-1, found.Rows, found.Columns)
-    masks: dict[str, np.ndarray] = {}
-    for frame, groups in zip(frames, found.PerFrameFunctionalGroupsSequence, strict=True):
-        source = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        shared = found.SharedFunctionalGroupsSequence[0]
-        named = groups if "SegmentIdentificationSequence" in groups else shared
-        number = named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        masks.setdefault(source, np.zeros(frame.shape, np.uint8))[frame == 1] = number
-    return masks
-
-
 @pytest.mark.parametrize("backwards", [False, True])
 def test_an_oblique_series_has_the_same_voxels(tmp_path: Path, backwards: bool) -> None:
     files, _ = series(tmp_path, OBLIQUE)
@@ -47,7 +44,7 @@ def test_an_oblique_series_has_the_same_voxels(tmp_path: Path, backwards: bool) 
     out = tmp_path / "mask.dcm"
     write_segmentation(files, mask, CLASSES, ALGORITHM, out)
     headers = [pydicom.dcmread(file) for file in files]
-    masks = _by_source(out)
+    masks = by_source(out)
     for header, wanted in zip(headers, mask, strict=True):
         np.testing.assert_array_equal(masks[header.SOPInstanceUID], wanted)
     read = hd.seg.segread(out)
@@ -76,7 +73,7 @@ def test_a_single_radiograph(tmp_path: Path, sop_class: str) -> None:
     file = radiograph(tmp_path / "chest.dcm", sop_class)
     mask = mask_of((40, 30), 3)
     write_segmentation([file], mask, CLASSES[:3], ALGORITHM, tmp_path / "mask.dcm")
-    np.testing.assert_array_equal(next(iter(_by_source(tmp_path / "mask.dcm").values())), mask)
+    np.testing.assert_array_equal(next(iter(by_source(tmp_path / "mask.dcm").values())), mask)
     uid = pydicom.dcmread(file).SOPInstanceUID
     read = hd.seg.segread(tmp_path / "mask.dcm").get_pixels_by_source_instance([uid], combine_segments=True)
     np.testing.assert_array_equal(read[0], mask)
@@ -108,7 +105,7 @@ def test_what_the_file_says(tmp_path: Path) -> None:
 def test_an_empty_mask_and_an_anonymised_source(tmp_path: Path) -> None:
     files, _ = series(tmp_path, np.eye(3), **dict.fromkeys(PATIENT))
     write_segmentation(files, np.zeros((5, 10, 12), np.uint8), CLASSES, ALGORITHM, tmp_path / "mask.dcm")
-    masks = _by_source(tmp_path / "mask.dcm")
+    masks = by_source(tmp_path / "mask.dcm")
     assert len(masks) == 5 and not any(mask.any() for mask in masks.values())
     assert not pydicom.dcmread(tmp_path / "mask.dcm").PatientName
 
@@ -118,7 +115,7 @@ def test_real_slices(tmp_path: Path, name: str) -> None:
     header = pydicom.dcmread(WHEEL / name)
     mask = mask_of((header.Rows, header.Columns), 2)
     write_segmentation([WHEEL / name], mask, ("background", "x"), ALGORITHM, tmp_path / "mask.dcm")
-    np.testing.assert_array_equal(_by_source(tmp_path / "mask.dcm")[header.SOPInstanceUID], mask)
+    np.testing.assert_array_equal(by_source(tmp_path / "mask.dcm")[header.SOPInstanceUID], mask)
 
 
 def test_a_file_of_several_frames(tmp_path: Path) -> None:

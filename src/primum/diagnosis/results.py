@@ -58,10 +58,11 @@ def _stem(source: Source, folder: Path) -> Path:
 
 
 def _algorithm(diagnosis: Diagnosis, card: Mapping[str, Any]) -> Algorithm:
+    """As the card says it, so that a file can be traced to a run; a network from elsewhere has the deployment's digest."""
     trained = card.get("trained") or {}
     name = str(trained.get("study") or card.get("about") or "model")[:64] or "model"
     version = str(trained.get("version") or card.get("version") or "1")[:64]
-    return Algorithm(name, version, diagnosis.model)
+    return Algorithm(name, version, card.get("weights_sha256") or diagnosis.model)
 
 
 def _write_class(source: Source, diagnosis: Diagnosis, algorithm: Algorithm, stem: Path) -> list[Path]:
