@@ -289,3 +289,46 @@ def test_full_size_pictures_are_not_kept(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert peak < 80e6 < 40 * 1024 * 1024 * 4
     assert (tmp_path / "A" / "a0_0").stat().st_size > 1 << 21
+
+
+def test_files_that_are_no_images_by_their_names_are_told(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    for name in ("readme.txt", "A/Thumbs.db", "B/Thumbs.db", "A/.hidden"):
+        (tmp_path / name).write_text("x")
+    [told] = _read(tmp_path).notices
+    assert told == "files that are not looked at, by their names: 2 x Thumbs.db, readme.txt"
+
+
+def test_too_few_patients_are_counted_beside_their_images(tmp_path: Path) -> None:
+    for number in range(6):
+        png(tmp_path / ("A" if number < 3 else "B") / f"{'a' if number < 3 else 'b'}1_{number}.png")
+    with pytest.raises(DataError, match="6 images can be used, of 2 patients; at least 5 patients are needed"):
+        _read(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("img", "segmentations"), ("images", "mask_png"), ("images", "image_labels")])
+def test_images_with_masks_are_not_taken_for_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        for number in range(6):
+            png(tmp_path / name / f"p{number}_0.png")
+    with pytest.raises(DataError, match="looks like images with masks") as caught:
+        _read(tmp_path)
+    assert "two folders, images and masks" in caught.value.hint
+    assert len(_read(tmp_path, PatientSource(one_image_per_patient=True), classes=names).dataset.classes) == 2
+
+
+def test_half_of_a_folder_with_masks_leads_to_the_whole(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        png(tmp_path / name / "p1_0.png")
+    with pytest.raises(DataError, match="has masks/ beside it") as caught:
+        _read(tmp_path / "images")
+    assert str(tmp_path) in caught.value.hint
+    (tmp_path / "masks" / "p1_0.png").unlink()
+    (tmp_path / "masks").rmdir()
+    with pytest.raises(DataError, match="one class only") as caught:
+        _read(tmp_path)
+    assert "images and masks" in caught.value.hint
+    two_classes(tmp_path / "classes")
+    for name in ("labelled images", "unlabelled images"):
+        (tmp_path / "classes" / ("A" if name[0] == "l" else "B")).rename(tmp_path / "classes" / name)
+    assert _read(tmp_path / "classes").classes == {"labelled images": 6, "unlabelled images": 6}

@@ -111,7 +111,7 @@ def show(intake: Intake, console: Console) -> None:
     console.print(offer)
     if intake.labels == "several":
         console.print("note: an image has any number of these classes, or none: the lines need not add up")
-    console.print("formats: " + ", ".join(f"{count} {name}" for name, count in intake.formats.items()))
+    console.print("files: " + ", ".join(f"{count} {name}" for name, count in intake.formats.items()))
     for notice in intake.notices:
         console.print(Text(f"note: {notice}"))
     if not intake.problems:

@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Intake:
-    """What was read from a folder. `formats`: images per format; `notices`: what readers decided, with counts.
+    """What was read from a folder. `formats`: files per format (a DICOM series is one); `notices`: what readers decided, with counts.
 
     All counts are those of the manifest, from which the data set was made too.
     """
@@ -286,14 +286,16 @@ def _check_enough(folder: Path, listing: Listing, reads: list[_Read], problems: 
             first = next((problem for problem in problems if problem.file in whole), None)
             why = f": {first.file} {first.reason}" if first else ""
             raise DataError(f"no image of class {name} in {folder} can be used{why}", "See `primum inspect`.")
-    require_patients(folder, len({read.patient for read in reads}), fewest)
+    require_patients(folder, [read.patient for read in reads], fewest)
 
 
-def require_patients(folder: Path, count: int, fewest: int) -> None:
-    """Raise DataError where `folder` has fewer than `fewest` patients."""
+def require_patients(folder: Path, patients: Sequence[str], fewest: int) -> None:
+    """Raise DataError where fewer than `fewest` patients stand behind the images of `folder`, one name an image."""
+    images, count = len(patients), len(set(patients))
     if count < fewest:
         raise DataError(
-            f"{folder} has usable images of {count} patient{'' if count == 1 else 's'}; at least {fewest} are needed",
+            f"in {folder} {images} image{'' if images == 1 else 's'} can be used, of {count} "
+            f"patient{'' if count == 1 else 's'}; at least {fewest} patients are needed",
             "Nothing can be hidden among so few. If they should be more, check where patients are taken from.",
         )
 

@@ -1,8 +1,10 @@
 """Which files a folder holds, with which label: class folders, labels.csv or labels.json (labels_csv.py reads them), or an
 attribute of DICOM files that a labels.json names (labels_dicom.py)."""
 
+import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,9 @@ from primum.study import Labels
 _IGNORED: Final = frozenset(
     {"thumbs.db", "desktop.ini", "dicomdir", "manifest.csv", "readme", "readme.md", "readme.txt"}
 )
+_LIKE_IMAGES: Final = ("image", "img", "scan", "volume")
+_LIKE_MASKS: Final = ("mask", "seg", "label", "annotation")
+_FOR_MASKS: Final = "make two folders, images and masks, with files of the same names; or write dataset.json."
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,15 @@ def list_folder(folder: Path, classes: tuple[str, ...] | None = None, labels: La
     else:
         listing = _from_folders(folder, top, classes, labels or "one")
     _check_classes(folder, listing)
-    return listing
+    return replace(listing, notices=(*listing.notices, *ignored_by_name(folder)))
+
+
+def ignored_by_name(folder: Path) -> tuple[str, ...]:
+    """A notice that counts the files below `folder` that `walk` passes over, but for hidden ones; empty without any."""
+    names = (name for top, _, files in os.walk(folder) if "/." not in Path(top).as_posix() for name in files)
+    counts = Counter(name for name in names if name.lower() in _IGNORED)
+    listed = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in sorted(counts.items()))
+    return (f"files that are not looked at, by their names: {listed}",) if listed else ()
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -88,6 +101,8 @@ def _hidden(name: str) -> bool:
 
 def _from_folders(folder: Path, top: list[Path], classes: tuple[str, ...] | None, labels: Labels) -> Listing:
     folders = [entry for entry in top if entry.is_dir()]
+    if classes is None:
+        _refuse_masks(folder, [entry.name for entry in folders])
     names = classes or tuple(entry.name for entry in folders)
     problems = [
         Problem(entry.name, "lies in no class folder", f"Move it into one of the class folders, or write {LABELS}.")
@@ -108,6 +123,21 @@ def _from_folders(folder: Path, top: list[Path], classes: tuple[str, ...] | None
     return Listing(tuple(entries), names, tuple(problems), tuple(notices), labels)
 
 
+def _refuse_masks(folder: Path, names: list[str]) -> None:
+    """Raise DataError where folders would be classes by mistake: images and masks under other names, or half of them."""
+    masks = [name for name in names if any(word in name.lower() for word in _LIKE_MASKS)]
+    images = [name for name in names if name not in masks and any(word in name.lower() for word in _LIKE_IMAGES)]
+    if masks and images and len(names) == len(images) + len(masks):
+        raise DataError(
+            f"{folder} has folders {' and '.join(names)}: that looks like images with masks, not like classes",
+            f"For masks {_FOR_MASKS}",
+        )
+    above = folder.resolve().parent
+    beside = [name for name in ("masks", "labels", "labelsTr") if (above / name).is_dir()]
+    if not names and beside and folder.resolve().name in ("images", "imagesTr"):
+        raise DataError(f"{folder} has {beside[0]}/ beside it", f"Give {above}, which holds images and masks.")
+
+
 def _nearest(name: str, present: list[str]) -> str:
     lower = {other.lower(): other for other in present}
     close = get_close_matches(name.lower(), list(lower), 1)
@@ -119,12 +149,13 @@ def _nearest(name: str, present: list[str]) -> str:
 def _check_classes(folder: Path, listing: Listing) -> None:
     if not listing.entries:
         raise DataError(
-            f"{folder} holds no images with a class", f"Make one folder per class in it, or a {LABELS} (file,label)."
+            f"{folder} holds no images with a class",
+            f"Make one folder per class in it, or a {LABELS} (file,label). For masks {_FOR_MASKS}",
         )
     if len(listing.classes) < 2:
         raise DataError(
             f"{folder} has one class only ({''.join(listing.classes) or 'none'})",
-            "To tell classes apart, at least two are needed.",
+            f"To tell classes apart, at least two are needed. For masks {_FOR_MASKS}",
         )
     used = {name for entry in listing.entries for name in classes_of(entry.label, listing.labels)}
     empty = [name for name in listing.classes if name not in used]

@@ -105,11 +105,8 @@ class Manifest:
 
     @property
     def formats(self) -> dict[str, int]:
-        """Images per format."""
-        counts = Counter[str]()
-        for record in self.used:
-            counts[record.format] += record.images
-        return dict(sorted(counts.items()))
+        """Files per format; a series of DICOM files is one. A file may have given several images (slices, windows)."""
+        return dict(sorted(Counter(record.format for record in self.used).items()))
 
     @property
     def by_class(self) -> dict[str, int]:

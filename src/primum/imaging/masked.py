@@ -25,7 +25,7 @@ from primum.imaging.folder import (
     set_aside,
 )
 from primum.imaging.image import Picture, Pixels, Problem
-from primum.imaging.listing import walk
+from primum.imaging.listing import ignored_by_name, walk
 from primum.imaging.manifest import Record
 from primum.imaging.mask_picture import as_classes, class_numbers, class_places, is_picture, read_mask_picture
 from primum.imaging.patient import NoPatient, PatientSource
@@ -284,7 +284,7 @@ def _require_reads(folder: Path, reads: list[_Read], problems: list[Problem], fe
     if not reads:
         first = problems[0]
         raise DataError(f"no image in {folder} can be used: {first.file} {first.reason}", first.hint)
-    require_patients(folder, len({read.patient for read in reads}), fewest)
+    require_patients(folder, [read.patient for read in reads], fewest)
     if not any(sum(read.outcome.drawn[1:]) for read in reads):
         raise DataError(f"no mask in {folder} marks anything", "Every pixel is background: check the masks.")
 
@@ -299,7 +299,8 @@ def _notices(
     opened: Unpacked, reads: list[_Read], classes: tuple[str, ...], preparation: Preparation
 ) -> tuple[str, ...]:
     counts = Counter(notice for read in reads for notice in read.notices)
-    notices = [*opened.notices, *(f"{count} x {notice}" for notice, count in sorted(counts.items()))]
+    ignored = ignored_by_name(opened.folder)
+    notices = [*opened.notices, *ignored, *(f"{count} x {notice}" for notice, count in sorted(counts.items()))]
     volumes = [read.outcome.count for read in reads if read.outcome.count > 1]
     if preparation.fit == "windows":
         cut = sum(read.outcome.count for read in reads)

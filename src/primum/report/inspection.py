@@ -1,7 +1,7 @@
 """What a folder holds, as one HTML file for the hospital itself: thumbnails, counts, suspects, what was set aside.
 
-It shows images of patients: it is written with mode 0600 and says that it stays. Pictures are numbered, never named;
-names of files stand only where somebody must find the file, and pseudonyms nowhere.
+It shows images of patients: it is written with mode 0600 and says that it stays. Pictures are numbered; which file a number
+is stands in a list below them, and where the pointer rests on a picture. Pseudonyms stand nowhere.
 """
 
 import re
@@ -57,6 +57,7 @@ _LOOK: Final = """
 .suspect img{max-width:100%;height:auto;border-radius:6px;background:#000;display:block}
 .suspect .seen.two img{width:calc(50% - 3px)}.suspect figcaption{overflow-wrap:anywhere;font-size:.8rem}
 .suspect b{color:var(--ink)}.files{columns:2;margin:4px 0 10px;padding-left:1.2em;font-size:.84rem}
+@media(min-width:641px){.bars .bar{grid-template-columns:minmax(120px,230px) 1fr 150px}}
 .plots figure:only-child{max-width:520px}.files li{overflow-wrap:anywhere}@media(max-width:640px){.files{columns:1}}
 """
 
@@ -144,7 +145,7 @@ def _tiles(intake: Intake, copies: list[Problem], findings: Findings) -> str:
     near, text = findings.near, findings.text
     formats = ", ".join(f"{count} {name}" for name, count in intake.formats.items())
     tiles = [
-        _tile("Images that can be used", f"{len(intake.dataset):,}", esc(formats)),
+        _tile("Images that can be used", f"{len(intake.dataset):,}", esc(f"files: {formats}")),
         _tile("Patients", f"{intake.dataset.patient_count:,}", "each counted once"),
         _tile("Files set aside", f"{len(intake.problems):,}", "with the reason, below"),
         _tile("Exact copies", f"{len(copies):,}", "set aside; the first one is kept"),
@@ -163,29 +164,44 @@ def _classes(data: Dataset) -> str:
     rows = []
     for name, shown in zip(data.classes, _shows(data), strict=True):
         count, patients = int(shown.sum()), len({data.patients[place] for place in np.flatnonzero(shown)})
-        rows.append((name, float(count), f"{count} of {patients}"))
+        rows.append((name, float(count), f"{count} of {patients} patient{'' if patients == 1 else 's'}"))
     what = (
-        "Images or slices in which a class is drawn, of how many patients"
+        "Images or slices in which a class is drawn, and whose they are"
         if data.masked
-        else "Images of how many patients; an image may be in several lines, or in none"
+        else "Images, and whose they are; an image may be in several lines, or in none"
         if data.several
-        else "Images of how many patients"
+        else "Images, and whose they are"
     )
     return section("Classes", bars(what, rows))
 
 
 def _pictures(data: Dataset) -> str:
     """Some of each class, of as many different patients as there are; of a volume the slice where most is drawn."""
-    groups = list(zip(data.classes, _shows(data), strict=True))
+    groups, where = list(zip(data.classes, _shows(data), strict=True)), _where(data)
     if data.masked:
         groups = [("", _fullest(data))]
-    body = ""
+    body, listed = "", set[int]()
     for name, shown in groups:
         chosen = _spread(np.flatnonzero(shown).tolist(), data.patients)
+        listed.update(chosen)
         heading = f"<h3>{esc(name)}: {len(chosen)} of {int(shown.sum())}</h3>" if name else ""
-        body += f'{heading}<div class="thumbs">{"".join(_thumb(data, place) for place in chosen)}</div>'
-    lead = "<p>Numbered by their place among the usable images, as a model sees them; no name stands here.</p>"
-    return section("Pictures", lead + body)
+        body += f'{heading}<div class="thumbs">{"".join(_thumb(data, place, where) for place in chosen)}</div>'
+    lead = (
+        "<p>As a model sees them, numbered by their place among the usable images. Rest the pointer on a picture, or open "
+        "the list below, to see which file it is.</p>"
+    )
+    rows = [(str(place + 1), f"<code>{esc(where[place])}</code>") for place in sorted(listed)]
+    files = f'<details><summary>Files of the pictures shown</summary><div class="scroll">{table(("Picture", "File"), rows)}</div></details>'
+    return section("Pictures", lead + body + files)
+
+
+def _where(data: Dataset) -> list[str]:
+    """The file of each image; of a file that gave several, which of them."""
+    times, seen, found = Counter(data.files), Counter[str](), []
+    for file in data.files:
+        seen[file] += 1
+        found.append(f"{file}, image {seen[file]} of {times[file]}" if times[file] > 1 else file)
+    return found
 
 
 def _fullest(data: Dataset) -> np.ndarray:
@@ -208,10 +224,10 @@ def _spread(places: list[int], patients: Sequence[str]) -> list[int]:
     return [chosen[step] for step in steps]
 
 
-def _thumb(data: Dataset, place: int) -> str:
+def _thumb(data: Dataset, place: int, where: Sequence[str]) -> str:
     mask = data.labels[place].numpy() if data.masked else None
     shown = picture(data.images[place].numpy(), _SMALL, mask=mask)
-    return f'<figure class="thumb">{shown}<figcaption>{place + 1}</figcaption></figure>'
+    return f'<figure class="thumb" title="{esc(where[place])}">{shown}<figcaption>{place + 1}</figcaption></figure>'
 
 
 def _intensities(data: Dataset) -> str:
