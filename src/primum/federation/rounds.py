@@ -151,8 +151,9 @@ class Rounds:
         )
         if len(agreed) < needed:
             reasons = "; ".join(f"{names([place])}: {why.rstrip('.')}" for place, why in sorted(refused.items()))
+            told = f" ({reasons})" if reasons else ""
             raise Refused(
-                f"{len(agreed)} of {len(self._members)} hospitals agreed, {needed} are needed. {reasons + '.' if reasons else ''}".strip(),
+                f"{len(agreed)} of {len(self._members)} hospitals agreed, {needed} are needed{told}.",
                 "Talk to the hospitals: this study can go on once they agree; a changed one is a new study.",
             )
 
