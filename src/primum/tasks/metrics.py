@@ -195,9 +195,10 @@ def several_figures(
 ) -> dict[str, Any]:
     """What a report tells of test images that may have several classes.
 
-    `labels`: 0 or 1, [n, classes]; `probabilities` [n, classes], called above `CALLED`. Keys: `auc` (mean over the classes that
-    some images have and some have not) and `accuracy` (mean over all) with intervals, `f1` (mean over classes), images,
-    patients (if given), and `by_class`: auc where it is known, accuracy, sensitivity and specificity with intervals.
+    `labels`: 0 or 1, [n, classes]; `probabilities` [n, classes], called above `CALLED`. Keys: `auc` (mean over the
+    classes that some images have and some have not) and `accuracy` (mean over all) with intervals, `f1` (mean over
+    classes), images, patients (if given), and `by_class`: auc where it is known, accuracy, sensitivity and specificity
+    with intervals.
     """
     right = (probabilities > CALLED) == labels
     by_class = {
