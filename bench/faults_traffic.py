@@ -136,8 +136,8 @@ class Watch:
                 pids = [self.pid, *descendants(self.pid)]
             if self._over.wait(_LOOK):
                 return
-            for socket in open_sockets(pids):
-                self._note(*socket)
+            for opened in open_sockets(pids):
+                self._note(*opened)
 
     def _note(self, kind: str, near: str, far: str, listens: bool) -> None:
         if listens:
