@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.federation.playing import make_study
-from tests.integration.cluster import Cluster, alive, descendants, wait_for
+from tests.integration.cluster import Cluster, alive, descendants, open_files, wait_for
 
 from bench.faults_findings import Outcome, Pair, lost_entries, wrong_results
 from primum.errors import PrimumError
@@ -122,16 +122,6 @@ def program_of(cluster: Cluster, run: Run) -> list[int]:
     """The server program of this run, by the lock that it holds: that of the run before may still be ending."""
     lock = str(run.folder / "lock")
     return [pid for pid in called(cluster, b"flwr-serverapp") if lock in open_files(pid)]
-
-
-def open_files(pid: int) -> set[str]:
-    """Paths of all that a process has open."""
-    found = set()
-    with suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                found.add(str(link.readlink()))
-    return found
 
 
 def kill(pids: list[int]) -> None:

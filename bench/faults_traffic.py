@@ -34,7 +34,7 @@ import numpy as np
 from PIL import Image as Pillow
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from tests.integration.cluster import descendants
+from tests.integration.cluster import descendants, open_sockets
 
 from bench import faults_traffic_hook
 from bench.faults_needles import PLANTED, needles_of
@@ -136,33 +136,16 @@ class Watch:
                 pids = [self.pid, *descendants(self.pid)]
             if self._over.wait(_LOOK):
                 return
-            ours = self._sockets(pids)
-            for name in ("tcp", "tcp6", "udp", "udp6"):
-                for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-                    parts = line.split()
-                    if parts[9] in ours:
-                        self._note(name, parts)
+            for opened in open_sockets(pids):
+                self._note(*opened)
 
-    def _note(self, name: str, parts: list[str]) -> None:
-        near, far, listening = parts[1], parts[2], parts[3] == "0A"
-        if listening:
+    def _note(self, kind: str, near: str, far: str, listens: bool) -> None:
+        if listens:
             self.ports.add(int(near.rpartition(":")[2], 16))
             return
         address = _address(far.rpartition(":")[0])
         if not _LOCAL.match(address):
-            self.foreign.add(f"{name} {address}:{int(far.rpartition(':')[2], 16)}")
-
-    @staticmethod
-    def _sockets(pids: list[int]) -> set[str]:
-        found = set()
-        for pid in pids:
-            with suppress(OSError):
-                for link in Path(f"/proc/{pid}/fd").iterdir():
-                    with suppress(OSError):
-                        name = str(link.readlink())
-                        if name.startswith("socket:["):
-                            found.add(name[8:-1])
-        return found
+            self.foreign.add(f"{kind} {address}:{int(far.rpartition(':')[2], 16)}")
 
 
 def _address(text: str) -> str:

@@ -15,6 +15,7 @@ from primum.federation.messages import Order, RoundOrder, StudyOrder, UnmaskOrde
 from primum.federation.records import wait_briefly
 from primum.federation.runs import Run
 from primum.federation.server_app import exchange_over
+from primum.keys.identity import Identity
 from primum.secagg import Signed
 from primum.study import Study
 from primum.tasks.plan import Plan
@@ -31,7 +32,8 @@ def main(grid: Grid, context: Context) -> None:
     run = Run(state / "runs" / str(context.run_config["run"]))
     study = Study.parse(run.signed_study().text, "the study")
     plan, members = Plan(study), study.hospitals.identities()
-    with exchange_over(grid, state, run, members, print) as exchange:
+    identity = Identity.load_or_make(state / "identity.pem")
+    with exchange_over(grid, state, identity, run, members, print) as exchange:
         seconds = play(exchange, run, plan, len(members))
     (run.folder / "plain.json").write_text(json.dumps(seconds))
 

@@ -70,6 +70,10 @@ _EXACT_LOOKS = 10  # that a study without privacy takes at most: they cost nothi
 _FEWEST_GRADES = 3
 
 
+Loss = Literal["dice-cross-entropy", "dice-focal", "dice", "cross-entropy", "focal"]
+"""What is made small, of masks: a sum where two are named (tasks/segmentation.py)."""
+
+
 class Training(Section):
     """How it is learned; all of it public. With `local_steps` above 1 hospitals step by themselves in each round, and
     `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py). With adam
@@ -85,6 +89,7 @@ class Training(Section):
     sampling: Annotated[float, Field(gt=0, le=1)] = 0.5
     clipping_norm: Positive = 0.25
     clipping: Literal["flat", "automatic"] = "flat"
+    loss: Loss | None = None
     images_a_patient: Annotated[int, Field(ge=1, le=100)] = 1
     learning_rate: Positive = 4.0
     momentum: Share = 0.9
@@ -134,6 +139,24 @@ class Evaluation(Section):
 
     model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class Statistics(Section):
+    """What all hospitals' patients are like, found by one secure sum before the first round (tasks/survey.py); with
+    [privacy] it is one look more at the evaluation patients. `class_weights`: how much a class counts in learning, all
+    alike or by the inverse of how many have it, or the root of that. `pixels`: whether each picture is standardised by
+    itself, or all by the mean and deviation of all hospitals' pixels. `mean`, `deviation`: those of each channel where
+    they are known already, of pixels in [0, 1]."""
+
+    class_weights: Literal["equal", "root", "balanced"] = "equal"
+    pixels: Literal["picture", "hospitals"] = "picture"
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
+    deviation: tuple[Annotated[float, Field(ge=0.01, le=1)], ...] | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is asked of the hospitals."""
+        return self.class_weights != "equal" or self.pixels == "hospitals"
 
 
 class Privacy(Section):
@@ -190,6 +213,7 @@ class Study(Section):
     augmentation: Augmentation | None = None
     aggregation: Aggregation = Aggregation()
     evaluation: Evaluation | None = None
+    statistics: Statistics | None = None
     privacy: Privacy | None = None
     hospitals: Hospitals
     deadlines: Deadlines = Deadlines()
@@ -206,6 +230,7 @@ class Study(Section):
             *_of_local_steps(self.training),
             *_of_aggregation(self),
             *_of_evaluation(self),
+            *_of_statistics(self),
         ):
             if broken:
                 raise ValueError(message)
@@ -217,6 +242,11 @@ class Study(Section):
         if self.privacy is not None:
             return self.privacy.looks
         return _EXACT_LOOKS if self.evaluation is not None else 0
+
+    @property
+    def surveys(self) -> int:
+        """How often the hospitals are asked what their patients are like: once, or never."""
+        return int(self.statistics is not None and self.statistics.asked)
 
     @property
     def evaluation_share(self) -> float:
@@ -258,6 +288,10 @@ def _of_task(study: "Study") -> Rules:
             study.augmentation is not None and not isinstance(study.model, PIXEL_MODELS),
             f'[augmentation] does not go with model.kind = "{kind}", whose features are computed once: leave it out, or '
             f"take {', '.join(learned)}",
+        ),
+        (
+            study.training.loss is not None and not masks,
+            f'training.loss = "{study.training.loss}" is for masks; classes are learned by cross entropy: leave it out',
         ),
         *_of_mixup(study),
     )
@@ -427,6 +461,50 @@ def _of_evaluation(study: "Study") -> Rules:
         ),
         (every > 0 and looks == 0, f"training.look_every = {every}, but the study takes no look: set privacy.looks"),
         (patience > 0 and every == 0, f"training.patience = {patience} counts looks: set training.look_every"),
+    )
+
+
+def _of_statistics(study: "Study") -> Rules:
+    known = study.statistics
+    if known is None:
+        return ()
+    standardised = known.pixels == "hospitals" or known.mean is not None
+    channels, local, images = (
+        study.images.channels,
+        study.training.local_steps > 1,
+        study.study.task == "classification",
+    )
+    lengths = {len(part) for part in (known.mean, known.deviation) if part is not None}
+    return (
+        (
+            (known.mean is None) != (known.deviation is None),
+            "statistics.mean and statistics.deviation go together: give both, or none",
+        ),
+        (bool(lengths - {channels}), f"statistics.mean and deviation need a number for each of {channels} channel(s)"),
+        (
+            known.pixels == "hospitals" and known.mean is not None,
+            'statistics.mean is given, and statistics.pixels = "hospitals" asks the hospitals for it: keep one of them',
+        ),
+        (
+            standardised and not isinstance(study.model, PIXEL_MODELS),
+            f'model.kind = "{study.model.kind}" sees fixed features, not pixels: leave statistics.pixels and mean out',
+        ),
+        (
+            standardised and study.images.fit == "windows",
+            'images.fit = "windows" standardises each picture before it is cut: leave statistics.pixels and mean out',
+        ),
+        (
+            known.class_weights != "equal" and images and study.study.labels != "several" and local,
+            f"statistics.class_weights does not go with training.local_steps = {study.training.local_steps}",
+        ),
+        (
+            known.asked and study.training.rounds == 0,
+            "[statistics] asks the hospitals for what learning needs, but training.rounds = 0: leave it out",
+        ),
+        (
+            known.asked and study.privacy is not None and study.privacy.evaluation_share == 0,
+            "[statistics] asks the evaluation patients, but privacy.evaluation_share = 0: there are none",
+        ),
     )
 
 

@@ -171,3 +171,13 @@ def test_who_withdrew_gives_no_keys_either(three: World) -> None:
     reply = put(three, KeysOrder(RUN, 1, 1), 2)
     assert isinstance(reply, Failure)
     assert "consent to the study has ended" in reply.message
+
+
+def test_a_standing_yes_ends_when_too_few_are_left(record: Approvals) -> None:
+    now = time.time()
+    for person, days in zip(PEOPLE, (-1, 2, 1), strict=True):
+        record.answer(STUDY, signed_answer(STUDY, YES, datetime.date.today() + datetime.timedelta(days), person))
+    ends = {needed: record.standing(STUDY, KEYS, needed, now).until for needed in (1, 2)}
+    assert datetime.date.fromtimestamp(ends[1]) == TOMORROW + datetime.timedelta(1)
+    assert datetime.date.fromtimestamp(ends[2]) == TOMORROW
+    assert record.standing(STUDY, KEYS, 3, now).until == 0

@@ -19,7 +19,7 @@ from primum.imaging.image import Picture
 from primum.imaging.prepare import prepare_layout
 from primum.imaging.restore import restore_mask, restore_volume
 from primum.imaging.slices import prepare_mask, prepare_volume, slice_layout
-from primum.imaging.windows import DEVIATIONS, OVERLAP, Cover, place_classes, votes, window_weights
+from primum.imaging.windows import DEVIATIONS, OVERLAP, Cover, place_classes, window_weights
 from primum.models.pixels import FARTHEST
 
 SIDES = st.integers(1, 150)
@@ -29,6 +29,11 @@ CUT = Preparation(16, fit="windows")
 
 def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
+
+
+def _votes(masks: np.ndarray) -> np.ndarray:
+    """1 for the class of each pixel, of four."""
+    return np.eye(4, dtype=np.float32)[masks]
 
 
 @given(rows=SIDES, columns=SIDES, size=SIZES)
@@ -52,8 +57,8 @@ def test_a_mask_that_is_cut_and_blended_is_the_same(rows: int, columns: int, siz
     cover, mask = Cover(rows, columns, size), _random((rows, columns), seed)
     windows = cover.cut(mask[None])[0]
     assert (cover.joined(windows) == mask).all()
-    assert (cover.blended(votes(windows, 4)).argmax(-1) == mask).all()
-    constant = cover.blended(votes(np.full((len(cover), size, size), 2, np.uint8), 4))
+    assert (cover.blended(_votes(windows)).argmax(-1) == mask).all()
+    constant = cover.blended(_votes(np.full((len(cover), size, size), 2, np.uint8)))
     assert (constant.argmax(-1) == 2).all() and np.allclose(constant[..., 2], 1)
 
 

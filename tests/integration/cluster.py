@@ -121,6 +121,27 @@ def alive(pid: int) -> bool:
         return False
 
 
+def open_files(pid: int) -> set[str]:
+    """All that a process has open: paths, and socket:[N]."""
+    found = set()
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(link.readlink()))
+    return found
+
+
+def open_sockets(pids: list[int]) -> list[tuple[str, str, str, bool]]:
+    """Kind, near end, far end (hex address:port) and whether it listens, of each socket of the internet they have open."""
+    theirs, found = set[str]().union(*map(open_files, pids)), []
+    for kind in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]:
+            parts = line.split()
+            if f"socket:[{parts[9]}]" in theirs:
+                found.append((kind, parts[1], parts[2], parts[3] == "0A"))
+    return found
+
+
 class Proxy:
     """A TCP proxy that keeps every byte of both ways."""
 

@@ -21,7 +21,7 @@ import pytest
 import tomli_w
 from tests.command import run_command
 from tests.federation.playing import make_study
-from tests.integration.cluster import Cluster, Process, alive, descendants, wait_for
+from tests.integration.cluster import Cluster, Process, alive, descendants, open_sockets, wait_for
 from tests.integration.networks import ConnectProxy, Interceptor
 
 from primum import __version__, wire
@@ -196,18 +196,8 @@ def test_broken_files_at_a_hospital_are_named_there_and_stop_no_run(cluster: Clu
 
 def far_ends(pids: list[int]) -> set[tuple[str, int]]:
     """Address and port of everybody with whom these processes are connected."""
-    inodes, found = set(), set()
-    for pid in pids:
-        with suppress(OSError):
-            links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
-            inodes |= {link[8:-1] for link in links if link.startswith("socket:[")}
-    for table in ("tcp", "tcp6", "udp", "udp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            far, state, inode = (line.split()[place] for place in (2, 3, 9))
-            if inode in inodes and state != "0A":  # not listening
-                address, port = far.split(":")
-                found.add((address, int(port, 16)))
-    return found
+    found = [far.split(":") for _, _, far, listens in open_sockets(pids) if not listens]
+    return {(address, int(port, 16)) for address, port in found}
 
 
 def test_nobody_talks_to_anybody_but_the_coordinator(cluster: Cluster, trained: Run) -> None:
@@ -223,15 +213,8 @@ def test_nobody_talks_to_anybody_but_the_coordinator(cluster: Cluster, trained: 
 
 
 def test_hospitals_open_no_port(cluster: Cluster) -> None:
-    inodes = {
-        line.split()[9]
-        for table in ("/proc/net/tcp", "/proc/net/tcp6")
-        for line in Path(table).read_text().splitlines()[1:]
-        if line.split()[3] == "0A"  # listening
-    }
     for node in cluster.nodes.values():
-        links = [str(link.readlink()) for link in Path(f"/proc/{node.child.pid}/fd").iterdir()]
-        assert not inodes & {link[8:-1] for link in links if link.startswith("socket:[")}
+        assert not any(listens for _, _, _, listens in open_sockets([node.child.pid]))
 
 
 # -- the door -----------------------------------------------------------------------------------------------------------

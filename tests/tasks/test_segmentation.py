@@ -13,7 +13,7 @@ from primum.errors import ModelError, StudyError
 from primum.models import Card, load_model, save_model
 from primum.models.learned import write_weights
 from primum.rng import Stream
-from primum.study import Study
+from primum.study import Loss, Study
 from primum.tasks import simulation
 from primum.tasks.learner import Cohort
 from primum.tasks.look import look, outputs_of
@@ -115,6 +115,25 @@ def test_the_loss_is_what_a_loop_over_pixels_gives(classes: int, seed: int) -> N
             soft += float((2 * (p[kind] * there).sum() + 1) / (p[kind].sum() + there.sum() + 1)) / (classes - 1)
         expected.append(entropy + 1 - soft)
     assert Segmentation(classes).loss(outputs, masks).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dice-cross-entropy", "dice-focal", "dice", "cross-entropy", "focal"])
+def test_each_loss_is_what_its_name_says(kind: Loss) -> None:
+    outputs = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    masks = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(4)).to(torch.uint8)
+    right = torch.softmax(outputs, 1).gather(1, masks.long()[:, None]).flatten(1)
+    weights = torch.tensor([0.5, 1.0, 3.0])[masks.long()].flatten(1)
+    dice_alone = Segmentation(3, "dice").loss(outputs, masks)
+    expected = torch.zeros(2)
+    if "focal" in kind:
+        expected = (-weights * (1 - right) ** 2 * right.log()).mean(1)
+    elif "cross" in kind:
+        expected = (-weights * right.log()).mean(1)
+    expected = expected + dice_alone if kind.startswith("dice") else expected
+    assert torch.allclose(Segmentation(3, kind, (0.5, 1.0, 3.0)).loss(outputs, masks), expected, atol=1e-5)
+    chosen = masks_study().model_dump(exclude_none=True)
+    chosen["training"] |= {"loss": kind}
+    assert Plan(Study.model_validate(chosen)).task.kind == kind
 
 
 @given(st.integers(2, 4), st.integers(0, 2**31))

@@ -1,7 +1,6 @@
 """`primum train STUDY --ablate FOLDER`: where does accuracy go, to clipping or to noise?"""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,13 +47,12 @@ def run(study: "Study", folder: Path, test: Path | None, patient: str | None, as
 
 def _images(study: "Study", folder: Path, test: Path | None, patient: str | None) -> tuple["Dataset", "Dataset"]:
     from primum.errors import DataError
-    from primum.imaging import PatientSource, Preparation, read_folder, read_masked_folder
+    from primum.imaging import PatientSource, Preparation, reader_of
     from primum.imaging.dataset import assert_disjoint
     from primum.imaging.split import split_patients
 
     key, preparation = os.urandom(32), Preparation(**study.images.model_dump())
-    labelled = partial(read_folder, labels=study.study.labels)
-    reader = read_masked_folder if study.study.task == "segmentation" else labelled
+    reader = reader_of(masked=study.study.task == "segmentation", labels=study.study.labels)
 
     def read(path: Path) -> "Dataset":
         source = PatientSource(patient, one_image_per_patient=patient is None)

@@ -35,8 +35,7 @@ def list_(state: Path, as_json: bool) -> None:
         print_json({"studies": [_as_data(case) for case in found]})
         return
     for case in found:
-        ends = min((one.until for one in case.answers if one.answer == "yes"), default=0.0)
-        until = f", until {_day(ends)[:10]}" if ends and case.standing.answer == "yes" else ""
+        until = f", until {_day(case.standing.until)[:10]}" if case.standing.until else ""
         words = f"{case.standing.answer} ({case.standing.words}{until})"
         click.echo(f"{case.digest[:12]}  {case.study.study.name}: {words}")
         click.echo(f"              {case.study.study.purpose}")
@@ -127,7 +126,7 @@ def _answer(study: str, answer: str, until: str | None, key: Path | None, state:
     except ValueError:
         raise InputError(f"--until {until} is not a day.", "Write it as 2027-12-31.") from None
     desk = Desk.open(state)
-    withdrawn = answer == "no" and desk.find(study).standing.answer == "yes"
+    withdrawn = desk.find(study).withdrawn_by(answer)
     case = desk.answer(study, answer, day, key)
     if as_json:
         print_json(_as_data(case))

@@ -27,12 +27,12 @@ def command(model: Path, study_file: Path | None, epsilon: float | None, state: 
     learned from any patient, and the budget of training patients is not touched; that of evaluation patients pays.
     """
     from primum.cli.output import print_json
-    from primum.federation.evaluation import finished_weights, study_of
+    from primum.federation.evaluation import as_surveyed, finished_weights, study_of
     from primum.federation.scientist import Scientist
     from primum.report import write_report
     from primum.study import Study
 
-    study = Study.read(study_file or model / "study.toml")
+    study = as_surveyed(Study.read(study_file or model / "study.toml"), model)
     weights = finished_weights(model, study)
     scientist = Scientist.at(state)
     run = scientist.submit(study_of(study, weights, epsilon), weights)

@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import click
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from primum.cli import options
 from primum.cli.progress import bar
-from primum.imaging import Intake, PatientSource, Preparation, Problem, holds_masks, read_folder, read_masked_folder
+from primum.imaging import Intake, PatientSource, Preparation, Problem, holds_masks, reader_of
 from primum.imaging.archive import Unpacked, unpacked
 from primum.study import Labels
 
@@ -62,7 +61,7 @@ def _read(
     opened: Unpacked, preparation: Preparation, patients: PatientSource, labels: Labels | None, *, quiet: bool
 ) -> Intake:
     """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
-    read = read_masked_folder if holds_masks(opened.folder) else partial(read_folder, labels=labels)
+    read = reader_of(masked=holds_masks(opened.folder), labels=labels)
     with bar("reading", quiet=quiet) as report:
         intake = read(
             opened.folder,

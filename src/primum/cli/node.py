@@ -57,7 +57,6 @@ def command(
 
     from rich.console import Console
 
-    from primum.accelerator import Accelerator
     from primum.cli.inspect import show, summary
     from primum.cli.progress import bar
     from primum.federation.alone import alone
@@ -73,8 +72,6 @@ def command(
     wait_briefly()
     join = JoinFile.read(join_file)
     check_folder(data)
-    if device is not None:
-        Accelerator.named(device)
     opened = NodeState.open(state)
     settings = opened.folder / "node.toml"
     remember(settings, patient=patient, single=single, proxy=proxy, authority=authority, device=device, labels=labels)

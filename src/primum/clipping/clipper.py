@@ -26,6 +26,9 @@ from primum.errors import ModelError
 _FLUSH: Final = 16  # physical batches that are added in float32 before float64
 
 
+_Batch = tuple[Inputs, Any, Tensor, Tensor | None]
+
+
 class Clipper:
     """Sums gradients of `model`, each unit's clipped to `clipping_norm`.
 
@@ -104,12 +107,21 @@ class Clipper:
         """How many units were added since the last `take`. Secret: a sample's size."""
         return self._units_added
 
-    def add(self, inputs: Any, targets: Any, weights: Tensor | None = None, padded_to: int = 0) -> None:
+    def add(
+        self,
+        inputs: Any,
+        targets: Any,
+        weights: Tensor | None = None,
+        padded_to: int = 0,
+        counting: Tensor | None = None,
+    ) -> None:
         """Add the clipped gradients of some examples to the sum.
 
         `inputs` [n, ...] or a tuple of such, the model's positional arguments; `targets` [n, ...]; `weights` [n]
-        multiply the loss of each example. With `padded_to`, rows of zeros with weight 0 are added up to that many, so
-        that the work does not show n. No examples: nothing.
+        multiply the loss of each example. `counting` [n], in [0, 1], multiplies gradients after they were clipped (a unit
+        by the mean over its rows of weight above 0): where classes are to count differently, weights would be clipped
+        away. With `padded_to`, rows of zeros with weight 0 are added up to that many, so
+        that the work does not show n. No examples: nothing. ValueError for a `counting` outside [0, 1].
         """
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
         rows, device = count(inputs), self._engine.device
@@ -118,10 +130,13 @@ class Clipper:
             return
         if rows % self._images:
             raise ValueError(f"{rows} rows are not a multiple of {self._images} images a unit")
+        if counting is not None and not ((counting >= 0) & (counting <= 1)).all():
+            raise ValueError("what a unit counts is between 0 and 1: more would move the sum by more than the norm")
+        counting = counting if counting is None else counting.to(device, torch.float32)
         with self._context():
-            self._add_pieces((inputs, targets, weights), max(rows, padded_to))
+            self._add_pieces((inputs, targets, weights, counting), max(rows, padded_to))
 
-    def _add_pieces(self, batch: tuple[Inputs, Any, Tensor], rows: int) -> None:
+    def _add_pieces(self, batch: _Batch, rows: int) -> None:
         """As many rows at a time as memory holds; half as many where it does not after all."""
         start = 0
         while start < rows:
@@ -172,7 +187,7 @@ class Clipper:
 
     # one batch
 
-    def _add(self, inputs: Inputs, targets: Any, weights: Tensor) -> None:
+    def _add(self, inputs: Inputs, targets: Any, weights: Tensor, counting: Tensor | None) -> None:
         there = weights.view(-1, self._images).ne(0).any(1)
         gradients = self._engine.gradients(inputs, targets, weights)
         squares = total(gradients.squares)
@@ -181,17 +196,24 @@ class Clipper:
             kept = finite.repeat_interleave(self._images).nonzero().flatten()
             self._units_added += int((there & ~finite).sum())
             if len(kept):
-                self._add(*single.rows_of((inputs, targets, weights), kept))
+                self._add(*single.rows_of((inputs, targets, weights, counting), kept))
             return
         factors = self._clipping.factors(gradients.squares, self._norm)
         self._within += int((there & (squares <= self._norm**2)).sum())
         self._units_added += int(there.sum())
+        if counting is not None:
+            counts = self._of_units(counting, weights)
+            factors = {name: factor * counts for name, factor in factors.items()}
         for name, gradient in gradients.clipped(factors).items():
             mine = self._sums.get(name)
             self._sums[name] = gradient if mine is None else mine.add_(gradient)
         self._added += 1
         if self._added >= _FLUSH:
             self._flush()
+
+    def _of_units(self, counting: Tensor, weights: Tensor) -> Tensor:
+        there = weights.view(-1, self._images).ne(0).float()
+        return (counting.view(-1, self._images) * there).sum(1) / there.sum(1).clamp(min=1)
 
     def _flush(self) -> None:
         if not self._sums:
@@ -204,10 +226,10 @@ class Clipper:
         parts = (self._sums.get(name, torch.zeros_like(value)) for name, value in self._parameters.items())
         return torch.cat([part.detach().reshape(-1) for part in parts]).cpu()
 
-    def _piece(self, batch: tuple[Inputs, Any, Tensor]) -> int:
+    def _piece(self, batch: _Batch) -> int:
         """Rows at once, a multiple of a unit's."""
         if self._rows is None:
-            inputs, targets, _ = _padded(batch, self._images)
+            inputs, targets, *_ = _padded(batch, self._images)
             self._rows = self._engine.rows_that_fit(inputs, targets)
         return max(1, self._rows // self._images) * self._images
 

@@ -17,15 +17,16 @@ from primum.study import Labels
 class Diagnosis:
     """What the data owner learns of one image: a probability and a logit per class, or a mask.
 
-    `labels`: whether the image has one class, or several (whose probabilities are each by themselves and do not sum to 1),
-    or a grade (then `logits` are those of the thresholds, `logit_names` says of which).
-    `mask`: uint8 [size, size] at the prepared size, of a volume [slices, size, size], the most probable class of each
-    pixel; then `probabilities` are the classes' shares of the image, and there are no logits. Of a model that draws window
-    by window the mask has the picture's own rows and columns (after its `spacing`): its logits, which the answer holds,
-    were blended; what `diagnose` tells of a single window keeps them as `window`, float32 [size, size, classes]. `seconds` and `bytes` (sent
-    and received, both servers) are its part of the request it was in; of a volume, or of windows and the blank ones with
-    them, they are added up, though requests run side by side. `number` is the request number that it used; `model` is the digest of the model's card, program and
-    weights, in hex. Prints neither probabilities nor logits nor mask.
+    `labels`: whether the image has one class, or several (whose probabilities are each by themselves and do not sum to
+    1), or a grade (then `logits` are those of the thresholds, `logit_names` says of which). `mask`: uint8 [size, size]
+    at the prepared size, of a volume [slices, size, size], the most probable class of each pixel; then `probabilities`
+    are the classes' shares of the image, and there are no logits. Of a model that draws window by window the mask has
+    the picture's own rows and columns (after its `spacing`): its logits, which the answer holds, were blended; what
+    `diagnose` tells of a single window keeps them as `window`, float32 [size, size, classes]. `seconds` and `bytes`
+    (sent and received, both servers) are its part of the request it was in; of a volume, or of windows and the blank
+    ones with them, they are added up, though requests run side by side. `number` is the request number that it used;
+    `model` is the digest of the model's card, program and weights, in hex. Prints neither probabilities nor logits nor
+    mask.
     """
 
     classes: tuple[str, ...]

@@ -5,7 +5,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -124,7 +123,7 @@ def _policy(state: Path) -> Finding:
 
 def _images(state: Path, data: Path, patients: NodeSettings | None) -> Finding:
     """By the same reading as `primum inspect`, given up after some seconds."""
-    from primum.imaging import PatientSource, Preparation, holds_masks, read_folder, read_masked_folder
+    from primum.imaging import PatientSource, Preparation, holds_masks, reader_of
 
     until = time.monotonic() + _READING
     seen = [0, 0]
@@ -137,7 +136,7 @@ def _images(state: Path, data: Path, patients: NodeSettings | None) -> Finding:
     try:
         settings = patients or NodeSettings.read(state / "node.toml")
         source = PatientSource(settings.patient, settings.one_image_per_patient)
-        read = read_masked_folder if holds_masks(data) else partial(read_folder, labels=settings.labels)
+        read = reader_of(masked=holds_masks(data), labels=settings.labels)
         intake = read(data, preparation=Preparation(), patients=source, pseudonym_key=os.urandom(32), progress=progress)
     except _Enough:
         words = f"{seen[0]:,} of {seen[1]:,} files looked at in {_READING:g} s"

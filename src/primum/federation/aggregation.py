@@ -79,7 +79,7 @@ class Traffic:
 
 
 class Aggregation:
-    """The sums of one run.
+    """The sums of one run. `survey`: what came out of its survey, for every later order.
 
     After each attempt: `vectors_left`, whether a masked vector had come; `round_bytes`, the most that a member sent and
     received; `their_journals`, the signed heads that came with the vectors; `budget_over`, whether a hospital ever
@@ -110,6 +110,7 @@ class Aggregation:
         self.vectors_left = False
         self.round_bytes: dict[str, int] = {}
         self.their_journals: list[str] = []
+        self.survey = b""
 
     def leave_session(self) -> None:
         """The next attempt begins a new session."""
@@ -160,10 +161,10 @@ class Aggregation:
 
     def _vectors(self, what: str, weights: bytes, shape: Shape) -> tuple[float, list[int]]:
         settlements = self._server.settlements
-        starts = self._server.start(model_digest(what, weights), longer(shape))
+        starts = self._server.start(model_digest(what, weights, self.survey), longer(shape))
         head = head_of(self._journal, self._run.token, self._identity)
         orders: dict[int, Order] = {
-            place: RoundOrder(self._run.token, what, weights, start, settlements, head)
+            place: RoundOrder(self._run.token, what, weights, start, settlements, head, self.survey)
             for place, start in starts.items()
         }
         answers = _answers(self._send("vectors", orders), VectorAnswer)

@@ -55,10 +55,11 @@ class Approval:
 
 @dataclass(frozen=True)
 class Standing:
-    """What all answers together say: yes, no or waiting, and in words by whom or for whom."""
+    """What all answers together say: yes, no or waiting, in words by whom or for whom, and until when a yes stands."""
 
     answer: str
     words: str
+    until: float = 0.0
 
 
 class _Statement(wire.Message, frozen=True):
@@ -129,7 +130,8 @@ class Approvals:
             yes = [answer for answer in yes if answer.who in signers and _signed(study, answer)]
         wanted = needed if signers is not None else 1
         if len(yes) >= wanted:
-            return Standing(YES, f"agreed by {', '.join(_shown(answer.who) for answer in yes)}")
+            until = sorted(answer.until for answer in yes)[-wanted]
+            return Standing(YES, f"agreed by {', '.join(_shown(answer.who) for answer in yes)}", until)
         if signers is None and any(answer.answer == YES for answer in answers):
             return Standing(NO, "the consent has ended")
         return Standing(WAITING, f"{len(yes)} of {wanted} said yes")

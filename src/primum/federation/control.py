@@ -59,27 +59,24 @@ class Control:
         """`text` with the name of each hospital behind its number in the study, as the scientist may know it."""
         if "hospital" not in text:
             return text
-        names = {member.identity: member.name for member in self.members()}
-        members = Study.parse(run.signed_study().text, run.name).hospitals.identities()
+        return _with_names(text, self._enrolled(Study.parse(run.signed_study().text, run.name)))
 
-        def name(found: re.Match[str]) -> str:
-            place = int(found[1])
-            known = names.get(members[place - 1]) if 0 < place <= len(members) else None
-            return f"{found[0]} ({known})" if known else found[0]
-
-        return re.sub(r"\bhospital (\d+)\b", name, text)
+    def _enrolled(self, study: Study) -> dict[int, Member]:
+        """The hospitals of the study that are enrolled now, by their number in it."""
+        members = {member.identity: member for member in self.members()}
+        numbered = enumerate(study.hospitals.identities(), 1)
+        return {place: members[identity] for place, identity in numbered if identity in members}
 
     def _status(self, run: Run) -> RunStatus:
         study, status = Study.parse(run.signed_study().text, run.name), run.status()
         state = str(status.get("state", QUEUED))
         waiting: dict[str, Any] = {} if state in OVER else run.waiting()
-        by_identity = {member.identity: member for member in self.members()}
-        members = study.hospitals.identities()
-        awaited = [self._awaited(place, by_identity.get(members[place - 1])) for place in waiting.get("for", [])]
+        enrolled = self._enrolled(study)
+        awaited = [self._awaited(place, enrolled.get(place)) for place in waiting.get("for", [])]
         return RunStatus(
             name=run.name,
             state=state,
-            message=self.named(run, str(status.get("message", ""))),
+            message=_with_names(str(status.get("message", "")), enrolled),
             at=float(status.get("at", 0.0)),
             rounds=len(run.lines("metrics.jsonl")),
             of=study.training.rounds,
@@ -94,3 +91,11 @@ class Control:
         if member is None:
             return Awaited(place, "not enrolled any more", 0.0)
         return Awaited(place, member.name, self.last_seen(member.transport))
+
+
+def _with_names(text: str, enrolled: dict[int, Member]) -> str:
+    def name(found: re.Match[str]) -> str:
+        member = enrolled.get(int(found[1]))
+        return f"{found[0]} ({member.name})" if member else found[0]
+
+    return re.sub(r"\bhospital (\d+)\b", name, text)

@@ -31,11 +31,14 @@ class Case:
     at: float
     answers: tuple[Approval, ...]
     standing: Standing
-    refused_by: str = ""  # a rule of policy.toml
 
     def described(self) -> Mapping[str, str]:
         """What it asks for, in words."""
         return describe(Plan(self.study), bytes.fromhex(self.asker))
+
+    def withdrawn_by(self, answer: str) -> bool:
+        """Whether this answer takes back a yes that stands."""
+        return answer == NO and self.standing.answer == YES
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Desk:
     def answer(self, study: str, answer: str, until: datetime.date | None, key: Path | None) -> Case:
         """Write down a person's answer; returns how things stand now.
 
-        Refused for an unsigned yes where the policy names signers: it would not count. A no counts from anybody.
+        A no counts from anybody. A yes that would not count is an error and not noted: InputError where it would end in
+        the past, Refused where the policy forbids the study or counts the signatures of its signers only.
         """
         case = self.find(study)
         policy = Policy.read(self.folder / "policy.toml")
@@ -83,32 +87,23 @@ class Desk:
             approval = signed_answer(bytes.fromhex(case.digest), answer, last, _signer(key))
         else:
             approval = Approval(getpass.getuser(), answer, time.time(), end_of(last))
-        if answer == YES and approval.until < time.time():
-            raise InputError(f"The yes would end on {last}, which is past.", "Give another --until; nothing was noted.")
-        self._require_that_it_counts(approval, policy)
-        if answer == YES and case.refused_by:
-            raise Refused(f"This hospital's policy refuses the study: {case.refused_by}", "Nothing was noted.")
+        if answer == YES:
+            _require_that_it_counts(approval, policy, case)
         self._record.answer(bytes.fromhex(case.digest), approval)
         journal = Journal(self.folder / "journal.jsonl", Identity.load_or_make(self.folder / "identity.pem"))
-        words = "withdrawn" if answer == NO and case.standing.answer == YES else ""
+        words = "withdrawn" if case.withdrawn_by(answer) else ""
         about = {"run": case.run, "study": case.digest, "name": case.study.study.name}
         about |= {"until": last.isoformat()} if answer == YES else {}
         journal.write("decision", **about, answer=answer, by=approval.who, reason=words)
         return self.find(case.digest)
 
-    def _require_that_it_counts(self, approval: Approval, policy: Policy | None) -> None:
-        signers = policy.signers if policy else None
-        if signers is None or approval.answer == NO or approval.who in signers:
-            return
-        raise Refused(
-            "This hospital's policy counts the signatures of its signers only.",
-            "Give --key with the key of one of them (policy.toml: signers).",
-        )
-
     def _case(self, request: Request, policy: Policy | None) -> Case:
         signers, needed = (policy.signers, policy.signers_needed) if policy else (None, 1)
         record, study = self._record, Study.parse(request.text, f"the study {request.study.hex()[:12]}")
-        standing, rule = record.standing(request.study, signers, needed, time.time()), _rule(policy, study, request)
+        standing, rule = (
+            record.standing(request.study, signers, needed, time.time()),
+            _rule(policy, study, request.asker),
+        )
         return Case(
             request.study.hex(),
             request.run.hex(),
@@ -117,15 +112,27 @@ class Desk:
             request.at,
             tuple(record.answers(request.study)),
             Standing(NO, rule) if rule and standing.answer != NO else standing,
-            rule,
         )
 
 
-def _rule(policy: Policy | None, study: Study, request: Request) -> str:
+def _require_that_it_counts(approval: Approval, policy: Policy | None, case: Case) -> None:
+    if approval.until < time.time():
+        last = datetime.date.fromtimestamp(approval.until)
+        raise InputError(f"The yes would end on {last}, which is past.", "Give another --until; nothing was noted.")
+    if policy is not None and policy.signers is not None and approval.who not in policy.signers:
+        raise Refused(
+            "This hospital's policy counts the signatures of its signers only.",
+            "Give --key with the key of one of them (policy.toml: signers).",
+        )
+    if rule := _rule(policy, case.study, bytes.fromhex(case.asker)):
+        raise Refused(f"This hospital's policy refuses the study: {rule}", "Nothing was noted.")
+
+
+def _rule(policy: Policy | None, study: Study, asker: bytes) -> str:
     """Which rule refuses it, in words; empty where none does."""
     try:
         if policy is not None:
-            policy.check(study, request.asker, datetime.date.today())
+            policy.check(study, asker, datetime.date.today())
     except Refused as error:
         return error.message
     return ""

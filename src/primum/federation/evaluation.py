@@ -5,8 +5,9 @@ from pathlib import Path
 
 from primum.errors import ModelError
 from primum.models.card import load_model
+from primum.models.feature_map import PixelsCard
 from primum.models.learned import read_weights
-from primum.study import Evaluation, Study
+from primum.study import Evaluation, Statistics, Study
 from primum.tasks.plan import Plan
 
 
@@ -26,6 +27,16 @@ def finished_weights(folder: Path, study: Study) -> bytes:
             "Classes, images and [model] must be those of its card.json; the study that trained it fits.",
         )
     return read_weights(model.module).astype("<f4").tobytes()
+
+
+def as_surveyed(study: Study, folder: Path) -> Study:
+    """`study` with what the survey of its training found of pixels, as the model in `folder` has it: nothing is asked."""
+    front_end = load_model(folder).card.front_end
+    if study.statistics is None or not study.surveys:
+        return study
+    mean, deviation = (front_end.mean, front_end.deviation) if isinstance(front_end, PixelsCard) else (None, None)
+    known = Statistics(mean=mean, deviation=deviation) if mean else None
+    return study.model_copy(update={"statistics": known})
 
 
 def study_of(study: Study, weights: bytes, epsilon: float | None = None) -> Study:

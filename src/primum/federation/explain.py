@@ -7,7 +7,7 @@ from primum.federation.probe import longer
 from primum.kernels import packing
 from primum.model_kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
 from primum.secagg.setup import Setup
-from primum.study import Hospitals, Study
+from primum.study import Hospitals, Statistics, Study
 from primum.tasks.plan import Plan, resolve
 
 _STAND_IN: Final = tuple(f"{place:064x}" for place in range(1, 4))
@@ -111,6 +111,23 @@ def update_figures(plan: Plan) -> dict[str, Any]:
     return figures
 
 
+def statistics_figures(plan: Plan) -> dict[str, Any] | None:
+    """What the survey found and what it is used for; None where the study asks nothing, or it is not known."""
+    survey, statistics = plan.survey, plan.study.statistics
+    if survey is None or statistics is None:
+        return None
+    figures: dict[str, Any] = {"patients": round(survey.patients, 1), "noise": round(survey.noise, 3)}
+    figures |= {"too_few": True} if survey.too_few else {}
+    if statistics.class_weights != "equal":
+        known = {name: round(count, 1) for name, count in zip(plan.study.study.classes, survey.classes, strict=True)}
+        weights = plan.class_weights or ()
+        named = {name: round(one, 4) for name, one in zip(plan.study.study.classes, weights, strict=True)}
+        figures |= {"classes": known, "weighing": statistics.class_weights, "class_weights": named}
+    if survey.mean:
+        figures |= {"mean": list(survey.mean), "deviation": list(survey.deviation)}
+    return figures
+
+
 def rounds_in_words(study: Study) -> str:
     """What is asked of the data, and how often."""
     share, looks = study.evaluation_share, study.looks
@@ -118,7 +135,17 @@ def rounds_in_words(study: Study) -> str:
     looked = f"{share:.0%} of the patients, on whom nothing is trained, are looked at {often} at most"
     if study.training.rounds == 0:
         return f"none: a finished model is validated; {looked}"
-    return f"{study.training.rounds}, {steps_in_words(study)}" + (f"; {looked}" if looks else "")
+    parts = [f"{study.training.rounds}, {steps_in_words(study)}"] + [looked] * bool(looks)
+    return "; ".join(parts + [survey_in_words(study)] * study.surveys)
+
+
+def survey_in_words(study: Study) -> str:
+    """What is asked before the first round, of whom."""
+    statistics = study.statistics or Statistics()
+    asked = ["how many have each class"] * (statistics.class_weights != "equal")
+    asked += ["how bright pictures are"] * (statistics.pixels == "hospitals")
+    whom = "those patients" if study.privacy else "all patients"
+    return f"before the first, one sum over {whom} says {' and '.join(asked)}"
 
 
 def steps_in_words(study: Study) -> str:
@@ -166,7 +193,7 @@ def _privacy(plan: Plan) -> list[str]:
     if privacy is None:
         return [f"WITHOUT privacy: sums only, but a sum can tell a lot. Rounds: {rounds_in_words(plan.study)}."]
     looks = (
-        f"Evaluation patients ({privacy.evaluation_share:.0%}, never trained on): {privacy.looks} look(s), "
+        f"Evaluation patients ({privacy.evaluation_share:.0%}, never trained on): {plan.looks} look(s), "
         f"epsilon {account.epsilon(plan.evaluation_steps(plan.looks), plan.accounted_delta):.2f}."
     )
     if training.rounds == 0:

@@ -115,42 +115,35 @@ def make_front(desk: Desk, superlink_port: int, superlink_certificate: Any) -> S
         if transport is not None and not desk.register.admits(transport):
             return _words(desk.register.refusal(transport))
         headers = [(k, v) for k, v in request.headers.items() if k not in _HOP_BY_HOP]
-        if call == PULL:
-            return await pull(request, headers, transport)
-        upstream = fleet.build_request("POST", f"/v1/fleet/{call}", headers=headers, content=_bounded(request))
         try:
-            answer = await fleet.send(upstream, stream=True)
+            answer = await (pull(request, headers) if call == PULL else send(call, headers, _bounded(request)))
         except _TooLarge:
             return Response(status_code=413)
         except (httpx.HTTPError, ClientDisconnect):
             return Response(status_code=502)
         if transport is not None and answer.is_success:  # SuperLink has checked the signature of this key
             desk.attendance.note(transport, call)
-        kept = {k: v for k, v in answer.headers.items() if k not in _HOP_BY_HOP}
         if call in PUSH:
             desk.room.replied()
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose))
-
-    async def pull(request: Request, headers: Headers, transport: bytes | None) -> Response:
-        """The node's orders; where there are none, as soon as there are, or after some seconds."""
-        try:
-            body, until = await _whole(request), time.monotonic() + HOLD
-            while True:
-                call = desk.room.next_call()
-                answer = await fleet.post(f"/v1/fleet/{PULL}", headers=headers, content=body)
-                empty = answer.is_success and not _holds_messages(answer.content)
-                if not (empty and await desk.room.wait(call, until - time.monotonic())):
-                    break
-                if await request.is_disconnected():  # Flower hands an order out once: not to whom is gone
-                    return Response(status_code=502)
-        except _TooLarge:
-            return Response(status_code=413)
-        except (httpx.HTTPError, ClientDisconnect):
-            return Response(status_code=502)
-        if transport is not None and answer.is_success:
-            desk.attendance.note(transport, PULL)
         kept = {k: v for k, v in answer.headers.items() if k not in _HOP_BY_HOP | {"content-encoding"}}
-        return Response(answer.content, answer.status_code, kept)
+        close = BackgroundTask(answer.aclose)
+        return StreamingResponse(answer.aiter_bytes(), answer.status_code, kept, background=close)
+
+    async def send(call: str, headers: Headers, content: AsyncIterator[bytes] | bytes) -> httpx.Response:
+        upstream = fleet.build_request("POST", f"/v1/fleet/{call}", headers=headers, content=content)
+        return await fleet.send(upstream, stream=True)
+
+    async def pull(request: Request, headers: Headers) -> httpx.Response:
+        """The node's orders, read whole; where there are none, as soon as there are, or after some seconds."""
+        body, until = await _whole(request), time.monotonic() + HOLD
+        while True:
+            call = desk.room.next_call()
+            answer = await send(PULL, headers, body)
+            empty = not _holds_messages(await answer.aread()) and answer.is_success
+            if not (empty and await desk.room.wait(call, until - time.monotonic())):
+                return answer
+            if await request.is_disconnected():  # Flower hands an order out once: not to whom is gone
+                raise ClientDisconnect
 
     async def enrol(request: Request) -> Response:
         return await _answer(request, lambda body: _enrol(desk, body))

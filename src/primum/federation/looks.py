@@ -1,8 +1,10 @@
 """Looks at the hospitals' evaluation patients in one run: when one is due, what they found, which model was the best.
 
-looks.jsonl has a line for each look that was begun, also for those that failed: hospitals charge some of them.
+looks.jsonl has a line for each look that was begun, also for those that failed: hospitals charge some of them. So has
+survey.jsonl for the survey that a study may begin with, which is charged as a look.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,11 +17,13 @@ from primum.federation.runs import Run
 from primum.study import Study
 
 LOOKS: Final = "looks.jsonl"
+SURVEYS: Final = "survey.jsonl"
 _BEST: Final = "best.weights"
 _FIGURES: Final = ("dice", "auc", "kappa", "accuracy")
 
 Figures = dict[str, Any]
 Weights = npt.NDArray[np.float32]
+Totals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,29 @@ class Looks:
 
     @property
     def left(self) -> int:
-        """How many more the study has; what failed before a hospital's table had left is not charged."""
-        charged = [line for line in self.lines if line.get("charged", True)]
-        return max(0, self.study.looks - len(charged))
+        """How many more the study has; what failed before a hospital's table had left is not charged. A survey that is
+        still to come is kept for it."""
+        charged, surveys = _charged(self.lines), max(self.study.surveys, _charged(self.run.lines(SURVEYS)))
+        return max(0, self.study.looks + self.study.surveys - charged - surveys)
+
+    @property
+    def surveys_left(self) -> int:
+        """How often the survey may be tried; what was charged for it in vain is missing at the looks."""
+        return self.study.looks + self.study.surveys - _charged(self.run.lines(SURVEYS))
+
+    @property
+    def survey(self) -> Totals | None:
+        """What came out of the survey, float64; None as long as nothing has."""
+        found = [line["totals"] for line in self.run.lines(SURVEYS) if "totals" in line]
+        return np.array(found[0], np.float64) if found else None
+
+    def note_survey(self, attempt: int, totals: Totals, hospitals: int) -> None:
+        """What came out of it, summed over so many."""
+        self.run.append(SURVEYS, {"attempt": attempt, "hospitals": hospitals, "totals": totals.tolist()})
+
+    def note_failed_survey(self, attempt: int, why: str, charged: bool) -> None:
+        """One that brought nothing; `charged` if a hospital's sums had left."""
+        self.run.append(SURVEYS, {"attempt": attempt, "failed": why, "charged": charged})
 
     def due(self, rounds: int) -> bool:
         """Whether one is to be taken after so many rounds; the last one of a study is for its end."""
@@ -82,6 +106,10 @@ class Looks:
     def _figures(self) -> list[float]:
         found = [figure_of(line["figures"]) for line in self.lines if "figures" in line]
         return [figure for figure in found if figure is not None]
+
+
+def _charged(lines: Iterable[Mapping[str, Any]]) -> int:
+    return sum(bool(line.get("charged", True)) for line in lines)
 
 
 def figure_of(figures: Figures) -> float | None:

@@ -13,6 +13,7 @@ from primum.study import SignedStudy
 
 TRAIN: Final = "train"
 EVALUATE: Final = "evaluate"
+SURVEY: Final = "survey"
 
 
 class StudyOrder(wire.Message, frozen=True):
@@ -67,7 +68,8 @@ class JournalHead(wire.Message, frozen=True):
 class RoundOrder(wire.Message, frozen=True):
     """Round, exchange 1: weights (float32, little endian), what to do with them. Answer: VectorAnswer.
 
-    `settlements` are the signed sets of the round before, `journal` the coordinator's signed JournalHead.
+    `settlements` are the signed sets of the round before, `journal` the coordinator's signed JournalHead, `survey` what
+    came out of the run's survey (float64, little endian), if it has one and it is over.
     """
 
     run: bytes
@@ -76,6 +78,7 @@ class RoundOrder(wire.Message, frozen=True):
     start: Signed
     settlements: tuple[Signed, ...]
     journal: Signed
+    survey: bytes = b""
 
 
 class ConfirmOrder(wire.Message, frozen=True):

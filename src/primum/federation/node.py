@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Final, get_args
@@ -46,8 +45,7 @@ from primum.imaging import (
     PatientSource,
     Preparation,
     holds_masks,
-    read_folder,
-    read_masked_folder,
+    reader_of,
     split_patients,
 )
 from primum.imaging.reading import usable_cores
@@ -147,7 +145,8 @@ class Images:
         if found is not None and found.dataset.classes == classes and found.labels == labels:
             return found
         if (preparation, classes, labels) not in self._read:
-            self._read[preparation, classes, labels] = self._reader(labels or self.settings.labels)(
+            read = reader_of(masked=self.masked, labels=labels or self.settings.labels)
+            self._read[preparation, classes, labels] = read(
                 self.folder,
                 classes,
                 preparation=preparation,
@@ -158,9 +157,6 @@ class Images:
                 cores=usable_cores(),
             )
         return self._read[preparation, classes, labels]
-
-    def _reader(self, labels: Labels | None) -> Callable[..., Intake]:
-        return read_masked_folder if self.masked else partial(read_folder, labels=labels)
 
     def cohorts(self, plan: Plan, share: float) -> Cohorts:
         """Features of the study's training and evaluation patients."""

@@ -6,6 +6,7 @@ from typing import Final
 import tomli_w
 from pydantic import BaseModel, ConfigDict
 
+from primum.accelerator import Accelerator
 from primum.disk import write
 from primum.errors import InputError
 from primum.federation.way import ENVIRONMENT, check_proxy
@@ -49,10 +50,12 @@ def remember(
 ) -> None:
     """Keep what is given, for the next start too; what is None (`single`: each image is its own patient) stays as it was.
 
-    Mode 0600: a proxy's password may stand in it. InputError for a proxy or an authority that cannot be used.
+    Mode 0600: a proxy's password may stand in it. An error for a proxy, an authority or a device that cannot be used.
     """
     if not single and all(given is None for given in (patient, proxy, authority, device, labels)):
         return
+    if device is not None:
+        Accelerator.named(device)
     settings = NodeSettings.read(path)
     changes = {
         "patient": settings.patient if patient is None else patient,

@@ -24,6 +24,7 @@ from primum.federation.explain import rounds_in_words, task_in_words, update_in_
 from primum.federation.memory import Memory
 from primum.federation.messages import (
     EVALUATE,
+    SURVEY,
     TRAIN,
     Answer,
     ConfirmOrder,
@@ -54,7 +55,7 @@ from primum.secagg import Node
 from primum.secagg.messages import Settlement, Signed, open_signed
 from primum.study import PURPOSE, SignedStudy, Study
 from primum.tasks.learner import Cohort, Learner
-from primum.tasks.look import look
+from primum.tasks.look import Integers, Weights, known_pixels, look, survey
 from primum.tasks.plan import Plan
 from primum.tasks.selftest import self_test
 
@@ -109,6 +110,23 @@ class _Running:
     passed: tuple[str, ...]
     charged: dict[int, str] = field(default_factory=dict)
     model: bytes = b""
+    survey: bytes = b""
+
+    def learn_of(self, order: RoundOrder, accelerator: Accelerator) -> None:
+        """Take over what the hospitals' survey says, once. PeerError for a survey that is none, changes or is missing."""
+        wanted = self.plan.sheet is not None and order.what != SURVEY
+        if bool(order.survey) != wanted or (self.survey and order.survey != self.survey):
+            raise PeerError("The coordinator sent another survey than the run's.", "The round was not joined.")
+        if not wanted or order.survey == self.survey:
+            return
+        try:
+            plan = self.plan.surveyed(np.frombuffer(order.survey, "<f8"))
+        except ValueError:
+            raise PeerError("The coordinator sent a survey that is none.", "The round was not joined.") from None
+        parts = (self.cohorts.training, self.cohorts.evaluation)
+        self.cohorts = Cohorts(*(known_pixels(plan, cohort) for cohort in parts))
+        self.learner = Learner(plan, self.cohorts.training, accelerator)
+        self.plan, self.survey = plan, order.survey
 
 
 class Participant:
@@ -291,22 +309,19 @@ class Participant:
         self._require_consent(running)
         theirs = kept(order.journal, self._run, self._hospital.coordinator, "the coordinator")
         self._settle(running, order.settlements)
-        if order.what not in (TRAIN, EVALUATE):
-            raise PeerError(f"The coordinator asks for {order.what[:20]!r}.", "Only training and evaluation are known.")
+        if order.what not in (TRAIN, EVALUATE, SURVEY):
+            raise PeerError(f"The coordinator asks for {order.what[:20]!r}.", "It was not answered.")
+        running.learn_of(order, self._hospital.accelerator)
         weights = self._weights(running, order.weights)
         _require_named_model(running.study, order)
         message = running.node.start(order.start)
-        running.model = model_digest(order.what, order.weights)
+        running.model = model_digest(order.what, order.weights, order.survey)
         if message.model != running.model:
             raise PeerError("The coordinator sent another model than it signed.", "The round was not joined.")
         number = message.context.round
         self._hospital.memory.use_round(self._run, number)
         divergence = self._reserve(running, order.what, number)
-        if order.what == TRAIN:
-            vector, bits = running.learner.step(weights), running.plan.update.shape.bits
-        else:
-            vector = look(running.plan, running.cohorts.evaluation, weights, self._stream)
-            bits = running.plan.evaluation.bits
+        vector, bits = self._vector(running, order.what, weights)
         masked = running.node.mask(with_probe(vector, self._run, number, running.node.place, bits), bits)
         self._hospital.journal.write(
             "vector",
@@ -320,6 +335,16 @@ class Participant:
         )
         shown = head_of(self._hospital.journal, self._run, self._hospital.identity)
         return VectorAnswer(masked, wait_for_grid(began, running.study.deadlines.reply_grid), shown)
+
+    def _vector(self, running: _Running, what: str, weights: Weights) -> tuple[Integers, int]:
+        """What leaves the hospital but for its mask, and of how many bits."""
+        plan, cohorts = running.plan, running.cohorts
+        if what == TRAIN:
+            return running.learner.step(weights), plan.update.shape.bits
+        if what == EVALUATE:
+            return look(plan, cohorts.evaluation, weights, self._stream), plan.evaluation.bits
+        asked = cohorts.training if plan.study.privacy is None else cohorts.evaluation
+        return survey(plan, asked, self._stream), plan.surveying.bits
 
     def _reserve(self, running: _Running, what: str, number: int) -> float:
         """Charge the worst case of this round before anything is computed; returns its Renyi divergence."""
@@ -382,7 +407,7 @@ class Participant:
         self._hospital.journal.write("shares", run=self._run.hex(), round=number, included=list(included), bytes=size)
         return reply
 
-    def _weights(self, running: _Running, data: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _weights(self, running: _Running, data: bytes) -> Weights:
         if len(data) != 4 * running.plan.dimension:
             raise PeerError("The coordinator sent weights of a wrong length.", "The round was not joined.")
         weights = np.frombuffer(data, "<f4").astype(np.float32)
@@ -410,9 +435,9 @@ def _require_not_expired(study: Study) -> None:
         raise Refused(f"The study ended on {expires}.", "A new study is a new file, signed again.")
 
 
-def model_digest(what: str, weights: bytes) -> bytes:
-    """32 bytes that name what is computed on which model."""
-    return hashlib.sha256(what.encode() + b"\0" + weights).digest()
+def model_digest(what: str, weights: bytes, survey: bytes = b"") -> bytes:
+    """32 bytes that name what is computed on which model, on images as this survey standardises them."""
+    return hashlib.sha256(what.encode() + b"\0" + weights + survey).digest()
 
 
 def wait_for_grid(began: float, grid: float) -> float:

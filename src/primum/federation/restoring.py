@@ -18,7 +18,7 @@ from primum.dp.ledger import EVALUATION, TRAINING, Ledger
 from primum.errors import InputError
 from primum.federation.enrolment import Register
 from primum.federation.memory import Memory
-from primum.federation.messages import EVALUATE
+from primum.federation.messages import EVALUATE, SURVEY
 from primum.federation.policy import Policy
 from primum.federation.runs import FAILED, OVER, Run
 from primum.journal import Journal, read_chain
@@ -112,7 +112,7 @@ def _charge_entry(ledger: Ledger, details: Mapping[str, Any], policy: Policy) ->
         raise InputError(
             f"The journal adds up at order {order}, the ledger at {policy.rdp_order}.", "Use --study FILE."
         )
-    population = EVALUATION if details["what"] == EVALUATE else TRAINING
+    population = EVALUATION if details["what"] in (EVALUATE, SURVEY) else TRAINING
     return int(divergence > 0 and ledger.charge_spent("after the backup", run, number, population, divergence))
 
 

@@ -20,10 +20,11 @@ from primum.errors import PeerError, PrimumError, Refused, Unavailable
 from primum.federation.aggregation import Aggregation, Exchange, Halted, names, note_fault, require_going_on
 from primum.federation.approval import NO, YES
 from primum.federation.evidence import check_saved, write_evidence
-from primum.federation.explain import update_figures
-from primum.federation.looks import LOOKS, Looks
+from primum.federation.explain import statistics_figures, update_figures
+from primum.federation.looks import LOOKS, SURVEYS, Looks
 from primum.federation.messages import (
     EVALUATE,
+    SURVEY,
     TRAIN,
     Consent,
     EndOrder,
@@ -61,6 +62,7 @@ class Rounds:
         self._sums = Aggregation(run, self._plan, identity, exchange, self._journal, say)
         self._looks = Looks(run, self._study)
         self._optimiser = Optimiser.start(self._study.training, self._first_weights())
+        self._know(self._looks.survey)
         self._pinned: dict[int, bool] = {}
         self._passed: dict[int, tuple[str, ...]] = {}
 
@@ -81,6 +83,7 @@ class Rounds:
         self._charge_looks()
         try:
             self._consent()
+            self._survey()
             self._train()
             self._finish(self._look())
         except Halted:
@@ -97,12 +100,16 @@ class Rounds:
         """What a coordinator that was killed had begun and not written down is charged: vectors may have left."""
         if self._optimiser.rounds >= self._study.training.rounds:
             return  # what was begun last was a look
-        files = ("metrics.jsonl", "attempts.jsonl", LOOKS)
+        files = ("metrics.jsonl", "attempts.jsonl", LOOKS, SURVEYS)
         known = {line["attempt"] for file in files for line in self._run.lines(file)}
+        why = "the coordinator ended in the middle"
         for number in range(1, self._run.started()[0] + 1):
-            if number not in known:
-                line = {"attempt": number, "failed": "the coordinator ended in the middle", "charged": True}
-                self._run.append("attempts.jsonl", line)
+            if number in known:
+                continue
+            if self._plan.sheet is not None and self._plan.survey is None:
+                self._looks.note_failed_survey(number, why, charged=True)
+            else:
+                self._run.append("attempts.jsonl", {"attempt": number, "failed": why, "charged": True})
 
     def tell_end(self, outcome: str) -> None:
         """Tell the members that the run is over."""
@@ -151,10 +158,41 @@ class Rounds:
         )
         if len(agreed) < needed:
             reasons = "; ".join(f"{names([place])}: {why.rstrip('.')}" for place, why in sorted(refused.items()))
+            told = f" ({reasons})" if reasons else ""
             raise Refused(
-                f"{len(agreed)} of {len(self._members)} hospitals agreed, {needed} are needed. {reasons + '.' if reasons else ''}".strip(),
+                f"{len(agreed)} of {len(self._members)} hospitals agreed, {needed} are needed{told}.",
                 "Talk to the hospitals: this study can go on once they agree; a changed one is a new study.",
             )
+
+    def _survey(self) -> None:
+        """Ask what the hospitals' patients are like, where the study does and it is not known yet."""
+        failures = 0
+        while self._plan.sheet is not None and self._plan.survey is None:
+            if self._looks.surveys_left <= 0:
+                raise Unavailable(
+                    "The hospitals' survey could not be had, and no look is left for another.",
+                    "Leave [statistics] out, or hand the study in again with more looks.",
+                )
+            mechanism = self._plan.surveying
+            try:
+                aggregate = self._sums.attempt(SURVEY, self._weights(), shape_of(mechanism))[0]
+            except (PeerError, Unavailable) as error:
+                failures += 1
+                self._sums.leave_session()
+                self._looks.note_failed_survey(self._run.started()[0], error.message, self._sums.vectors_left)
+                self._say(f"The hospitals' survey could not be had: {error.message}")
+                self._pause(error, failures)
+                continue
+            totals = mechanism.restore(aggregate.total).astype(np.float64)
+            self._looks.note_survey(self._run.started()[0], totals, len(aggregate.included))
+            self._charge_looks()
+            self._note_sum("survey", aggregate)
+            self._know(totals)
+
+    def _know(self, totals: npt.NDArray[np.float64] | None) -> None:
+        if totals is not None:
+            self._plan = self._plan.surveyed(totals)
+            self._sums.survey = totals.astype("<f8").tobytes()
 
     def _train(self) -> None:
         rounds, failures = self._study.training.rounds, 0
@@ -172,7 +210,8 @@ class Rounds:
                 self._pause(error, failures)
                 continue
             failures, charged = 0, charged + 1
-            norm = self._optimiser.step(self._plan.update.mean_gradient(aggregate.total, len(aggregate.included)))
+            gradient = self._plan.update.mean_gradient(aggregate.total, len(aggregate.included))
+            norm = self._optimiser.step(gradient / self._plan.mean_counting)
             self._note_round(aggregate, time.monotonic() - began, local, norm, charged)
             if self._looks.due(self._optimiser.rounds):
                 self._try_look()
@@ -257,14 +296,15 @@ class Rounds:
         return figures
 
     def _charge_looks(self) -> None:
-        """A line of the ledger for each look that has figures; a kill may have come between the two."""
+        """A line of the ledger for the survey and each look that has figures; a kill may have come between the two."""
         if self._study.privacy is None:
             return
         entry = {"sigma": self._plan.evaluation.accounted_multiplier, "q": 1.0, "population": "evaluation"}
         charged = sum(line["population"] == "evaluation" for line in self._run.lines("ledger.jsonl"))
-        shown = [line for line in self._looks.lines if "figures" in line]
-        for line in shown[charged:]:
-            self._run.append("ledger.jsonl", {"round": line["round"], **entry})
+        shown = [0] * (self._looks.survey is not None)
+        shown += [line["round"] for line in self._looks.lines if "figures" in line]
+        for number in shown[charged:]:
+            self._run.append("ledger.jsonl", {"round": number, **entry})
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -325,6 +365,7 @@ class Rounds:
             "pinned": bool(self._pinned) and all(self._pinned.values()),
             "hospitals_private": figures,
             "looks": self._looks.lines,
+            "statistics": statistics_figures(self._plan),
             "update": update_figures(self._plan),
             "bytes": {
                 "per_hospital_and_round_up": int(np.mean([line["bytes_up"] for line in lines])) if lines else 0,

@@ -54,6 +54,7 @@ RESULTS: Final = (
     "ledger.jsonl",
     "summary.json",
     "looks.jsonl",
+    "survey.jsonl",
     "model.safetensors",
     "card.json",
     "best/model.safetensors",

@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from primum.disk import write
 from primum.federation.runs import write_json
-from primum.imaging import Dataset, Intake, PatientSource, Preparation, read_folder, read_masked_folder
+from primum.imaging import Dataset, PatientSource, Preparation, reader_of
 from primum.models.answers import grades_of, probabilities_of
 from primum.models.card import Card, TrainedModel, load_model
 from primum.study import About, Study
@@ -82,8 +80,7 @@ def _figures(card: Card, data: Dataset, chances: Chances, called: Labels | None)
 
 
 def _read(test: Path, about: Card | About, preparation: Preparation, patient: str | None) -> Dataset:
-    labelled = partial(read_folder, labels=about.labels)
-    read: Callable[..., Intake] = read_masked_folder if about.task == "segmentation" else labelled
+    read = reader_of(masked=about.task == "segmentation", labels=about.labels)
     return read(
         test,
         about.classes,

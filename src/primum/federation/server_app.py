@@ -61,13 +61,13 @@ def end_with_parent(parent: int) -> None:
 
 @contextmanager
 def exchange_over(
-    grid: Grid, state: Path, run: Run, members: tuple[bytes, ...], say: Callable[[str], None]
+    grid: Grid, state: Path, identity: Identity, run: Run, members: tuple[bytes, ...], say: Callable[[str], None]
 ) -> Iterator[GridExchange]:
     """Flower's Grid as the exchange of one run, with the bells of this state folder."""
     with listening(state, run.name) as bell:
         yield GridExchange(
             grid,
-            Identity.load_or_make(state / "identity.pem"),
+            identity,
             members,
             Register(state),
             say,
@@ -93,7 +93,7 @@ def main(grid: Grid, context: Context) -> None:
     say = Log(run)
     try:
         members = Study.parse(run.signed_study().text, "the study").hospitals.identities()
-        with exchange_over(grid, state, run, members, say) as exchange:
+        with exchange_over(grid, state, identity, run, members, say) as exchange:
             carry_out(Rounds(run, identity, exchange, say), run, say)
     except Exception as error:  # whoever waits for the run must hear why it ended
         say(traceback.format_exc())

@@ -27,6 +27,7 @@ intensity = "display"  # display: grey levels as a screen shows them; stretch: c
 rounds = {rounds}            # each costs privacy
 sampling = {sampling}         # share of the patients in a round, drawn at random in each hospital
 clipping_norm = {clipping_norm}   # the most one patient can move a sum
+# loss = "dice-focal"  # for masks; else "dice-cross-entropy", "dice", "cross-entropy", "focal"
 clipping = "{clipping}"      # "automatic": every gradient is brought to the norm; then only the learning rate matters
 images_a_patient = 1   # more: the mean gradient of so many images of a drawn patient is clipped once
 learning_rate = {learning_rate}
@@ -52,6 +53,11 @@ local_steps = 1        # more: each hospital takes so many steps by itself in a 
 weighting = "equal"    # "images", with local_steps above 1 and without privacy: by number of images. Two rounds whose sets
                        # of hospitals differ by one then reveal its number
 # bits = 10            # with privacy and local_steps = 1: so many bits a coordinate; fewer bytes, a little more noise
+
+# What the hospitals' patients are like, found before the first round by one secure sum (a private one is one look more).
+# [statistics]
+# class_weights = "balanced"  # rare classes count more; "root": half as much
+# pixels = "hospitals"        # for networks: pictures are standardised by the mean and deviation of all hospitals' pixels
 
 # Leave the whole section out for a study without privacy (hospitals must allow it in their policy).
 [privacy]

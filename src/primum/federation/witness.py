@@ -62,7 +62,8 @@ class Owned:
     def open(cls, path: Path, owner: str | None, option: str = "--owner") -> "Owned":
         """The journal of a state folder (whose identity is its owner's), or a journal file of the `owner` (hex).
 
-        `option`: what a hint calls `owner`. InputError where nothing is there or nobody is named; PeerError where a line is not the owner's.
+        `option`: what a hint calls `owner`. InputError where nothing is there or nobody is named; PeerError where a
+        line is not the owner's.
         """
         file = path / "journal.jsonl" if path.is_dir() else path
         if owner is None:

@@ -24,7 +24,7 @@ from primum.imaging.cases import holds_masks
 from primum.imaging.dataset import Dataset, assert_disjoint
 from primum.imaging.folder import FEWEST_PATIENTS, Intake, read_folder
 from primum.imaging.image import Image, Picture, Problem, Provenance
-from primum.imaging.masked import read_masked_folder
+from primum.imaging.masked import read_masked_folder, reader_of
 from primum.imaging.medmnist import read_medmnist
 from primum.imaging.patient import CHEST_XRAY_PATIENT, PatientSource, pseudonym
 from primum.imaging.prepare import Preparation, read_image
@@ -57,5 +57,6 @@ __all__ = [
     "read_segmentation",
     "read_slices",
     "read_volume",
+    "reader_of",
     "split_patients",
 ]

@@ -6,8 +6,8 @@
 | `file,label,patient` with names separated by `|` in `label` | several; `No Finding` for none of them (as ChestX-ray14 has it) |
 | `file,patient` and a column for each class | several: 1 where it has the class, else 0 |
 
-labels.json says the same in another form (labels_json.py). `patient` may be left out; columns stand in any order, separated by commas, semicolons or tabs. Columns of nobody's class
-are not used, and said.
+labels.json says the same in another form (labels_json.py). `patient` may be left out; columns stand in any order,
+separated by commas, semicolons or tabs. Columns of nobody's class are not used, and said.
 """
 
 import csv

@@ -27,13 +27,14 @@ _FOR_MASKS: Final = "make two folders, images and masks, with files of the same 
 @dataclass(frozen=True)
 class Listing:
     """What a folder offers before a file is opened. `classes` in the order of the labels; `labels`: how many of them an
-    image has."""
+    image has; `source`: the file of the folder that lists them, None for class folders."""
 
     entries: tuple[Listed, ...]
     classes: tuple[str, ...]
     problems: tuple[Problem, ...]
     notices: tuple[str, ...]
     labels: Labels = "one"
+    source: str | None = None
 
 
 def list_folder(folder: Path, classes: tuple[str, ...] | None = None, labels: Labels | None = None) -> Listing:
@@ -173,4 +174,4 @@ def _from_list(folder: Path, path: Path, classes: tuple[str, ...] | None, labels
     )
     unlisted = sum(1 for file in files if file not in found.named)
     notices = (f"files that are not listed in {path.name}: {unlisted}",) if unlisted else ()
-    return Listing(found.entries, found.classes, found.problems, (*found.notices, *notices), found.labels)
+    return Listing(found.entries, found.classes, found.problems, (*found.notices, *notices), found.labels, path.name)

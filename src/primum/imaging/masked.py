@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from primum.imaging.folder import (
     Progress,
     drop_copies,
     known_patient,
+    read_folder,
     require_patients,
     set_aside,
 )
@@ -38,6 +40,7 @@ from primum.imaging.series import read_volume
 from primum.imaging.slices import prepare_mask, prepare_volume, slice_layout
 from primum.imaging.volume import Volume, prepared_spacing, same_grid, volume_format
 from primum.imaging.windows import Layout, Windows, place_classes
+from primum.study import Labels
 
 Mask = npt.NDArray[np.uint8]
 
@@ -62,6 +65,11 @@ class _Read:
             found.study, found.series, found.format, self.notices, found.count, found.drawn, found.spacing,
             grid=found.grid,
         )  # fmt: skip
+
+
+def reader_of(*, masked: bool, labels: Labels | None) -> Callable[..., Intake]:
+    """`read_masked_folder` for images with masks, else `read_folder` with these `labels`; they take the same arguments."""
+    return read_masked_folder if masked else partial(read_folder, labels=labels)
 
 
 def read_masked_folder(

@@ -73,8 +73,9 @@ def write_segmentation(
     """Write `mask` as a DICOM SEG that refers to `source_files`.
 
     `source_files`: the images of one series, in any order, or one image, or one file of several frames in one frame of
-    reference. `mask`: uint8 [files or frames, rows, columns], or [rows, columns] for one image; a class for each pixel, slice i of the mask
-    belonging to file i. `classes[0]` is the background. Patient and study are those of the source, as DICOM requires.
+    reference. `mask`: uint8 [files or frames, rows, columns], or [rows, columns] for one image; a class for each pixel,
+    slice i of the mask belonging to file i. `classes[0]` is the background. Patient and study are those of the source,
+    as DICOM requires.
 
     Raises DataError where mask and files do not belong together, a file is no DICOM image, or `out` exists.
     """
@@ -216,8 +217,8 @@ def write_nifti_mask(affine: npt.NDArray[np.float64], mask: Mask, out: Path, lik
 
     `mask`: uint8 [slices, rows, columns]. `affine`: float [4, 4], from (slice, row, column) to millimetres, x to the
     patient's left, y to the back, z to the head (LPS, as DICOM); the file has (column, row, slice) and RAS. Nothing but
-    grid and labels stands in the file. `like`: the NIfTI file of the volume; then the mask has its order and directions of
-    axes, voxel on voxel. Raises DataError for another shape, an affine that is none, or where `out` exists.
+    grid and labels stands in the file. `like`: the NIfTI file of the volume; then the mask has its order and directions
+    of axes, voxel on voxel. Raises DataError for another shape, an affine that is none, or where `out` exists.
     """
     refuse_existing(out)
     if mask.dtype != np.uint8 or mask.ndim != 3 or mask.size == 0:

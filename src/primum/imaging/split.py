@@ -15,7 +15,6 @@ from primum.errors import DataError
 from primum.imaging import dicom as _dicom  # noqa: F401 - registers its reader
 from primum.imaging import photo as _photo  # noqa: F401 - registers its readers
 from primum.imaging.labels_csv import LABELS, Listed, classes_of
-from primum.imaging.labels_json import LABELS_JSON
 from primum.imaging.listing import Listing, list_folder
 from primum.imaging.patient import PatientSource
 from primum.imaging.reader import patient_inside
@@ -58,10 +57,9 @@ def deal(
         target = targets[_place(b"deal", who, key) % len(targets)]
         _link(folder / listed.file, target / listed.file)
         dealt[target].append(listed)
-    from_csv = any((folder / name).is_file() for name in (LABELS, LABELS_JSON))
     for target, entries in dealt.items():
         target.mkdir(parents=True, exist_ok=True)
-        if from_csv:
+        if listing.source is not None:
             _write_labels(target / LABELS, entries, listing)
         else:
             for name in listing.classes:

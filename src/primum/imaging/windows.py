@@ -178,11 +178,6 @@ def window_weights(size: int) -> Pixels:
     return np.maximum(np.outer(along, along), LEAST_WEIGHT).astype(np.float32)[..., None]
 
 
-def votes(masks: Mask, classes: int) -> Pixels:
-    """Float32 [windows, size, size, classes]: 1 for the class of each pixel. For `Cover.blended`, where logits are gone."""
-    return np.eye(classes, dtype=np.float32)[masks]
-
-
 def covers_of(grids: Sequence[tuple[int, ...]], size: int) -> list[Cover]:
     """One cover for each picture, of `grids` that say of each window, in order, which picture it was cut from.
 

@@ -34,7 +34,8 @@ class _Strict(BaseModel):
 class Card(_Strict):
     """What a model is: task, classes, how a file becomes pixels, what privacy was spent, who trained it.
 
-    `labels`: whether an image has one class, several, or one of ordered ones (answers.py). `front_end` is public and fixed, `learned` is what stands on it. In a segmentation class 0 is the background.
+    `labels`: whether an image has one class, several, or one of ordered ones (answers.py). `front_end` is public and
+    fixed, `learned` is what stands on it. In a segmentation class 0 is the background.
     """
 
     format: Literal[1] = 1

@@ -111,10 +111,12 @@ class PixelsCard(_Settings):
 
     kind: Literal["pixels"] = "pixels"
     deviations: float | None = None
+    mean: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
 
     def feature_map(self) -> FeatureMap:
         """ModelError where the numbers do not fit each other."""
-        return Pixels(self.size, self.channels, self.deviations)
+        return Pixels(self.size, self.channels, self.deviations, self.mean, self.deviation)
 
 
 class PixelFeaturesCard(_Settings):

@@ -81,7 +81,11 @@ def _decision(details: Entry) -> str:
 
 
 def _vector(details: Entry) -> str:
-    what = {"train": "its masked update", "evaluate": "its masked table of the evaluation patients"}
+    what = {
+        "train": "its masked update",
+        "evaluate": "its masked table of the evaluation patients",
+        "survey": "its masked sums of what its patients are like",
+    }
     spent = details["spent"]
     cost = f"; charged {spent['rdp']:.3g} (Renyi divergence at order {spent['order']})" if spent["rdp"] else ""
     among = f"{len(details['participants'])} hospitals"

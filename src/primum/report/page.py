@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from primum import __version__
 from primum.disk import write
-from primum.report import card, evidence, sections
+from primum.report import card, evidence, sections, survey
 from primum.report.document import document, header, notice
 from primum.report.run import Run, read_run
 from primum.report.words import DASH, between, epsilon, esc, number, of_whom, percent, seconds, size
@@ -36,6 +36,7 @@ def page(run: Run) -> str:
         sections.results(run),
         sections.privacy(run),
         sections.saw(run),
+        survey.block(run),
         sections.training(run),
         sections.diagnoses(run),
         sections.traffic(run),

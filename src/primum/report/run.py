@@ -185,6 +185,19 @@ class Update(_Open):
     clamp_typical: float | None = None
 
 
+class Statistics(_Open):
+    """What a survey found: `classes` in patients (of masks shares of pixels, added up), pixels in [0, 1]."""
+
+    patients: float | None = None
+    noise: float | None = None
+    too_few: bool = False
+    classes: dict[str, float] = {}
+    weighing: str | None = None
+    class_weights: dict[str, float] = {}
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+
 class Traffic(_Open):
     """Bytes sent; `by_kind` of the whole run."""
 
@@ -211,6 +224,7 @@ class Summary(_Open):
     hospitals_private: Figures | None = None
     privacy: Spent | None = None
     update: Update | None = None
+    statistics: Statistics | None = None
     bytes: Traffic | None = None
     pinned: bool | None = None
     versions: dict[str, str] = {}

@@ -11,7 +11,9 @@ import numpy as np
 
 from primum import wire
 from primum.dp import account
-from primum.errors import PrimumError
+from primum.errors import InputError, PrimumError
+from primum.federation.looks import SURVEYS, Looks
+from primum.federation.runs import Run as RunFolder
 from primum.keys.identity import fingerprint, verify
 from primum.models.card import load_model
 from primum.report.run import LEDGER, METRICS, PREDICTIONS, Figures, Run, read_run
@@ -43,8 +45,19 @@ def verify_run(folder: Path) -> list[Check]:
     """Every check, in the order of the report. InputError where the folder cannot be read at all."""
     run = read_run(folder)
     study = Study.parse(run.study or "", str(folder / "study.toml"))
-    opened = _Folder(folder, run, study, Plan(study))
+    opened = _Folder(folder, run, study, _plan(folder, study))
     return [_carried_out(name, check, opened) for name, check in _CHECKS]
+
+
+def _plan(folder: Path, study: Study) -> Plan:
+    """With what the run's survey found, if it had one: classes are weighed and pixels standardised by it."""
+    plan, totals = Plan(study), Looks(RunFolder(folder), study).survey
+    if plan.sheet is None or totals is None:
+        return plan
+    try:
+        return plan.surveyed(totals)
+    except ValueError:
+        raise InputError(f"{folder / SURVEYS} is not the survey of that study.", "Fetch the run again.") from None
 
 
 def _carried_out(name: str, check: Callable[[_Folder], Iterator[tuple[bool, str]]], opened: _Folder) -> Check:

@@ -35,9 +35,7 @@ def binary_figures(counts: Counts, noise: float) -> dict[str, Any]:
     found = _of_two(counts, noise)
     if found is None:
         return _nothing()
-    auc, accuracy = found
-    figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
-    return {**figures, **_verdict(counts, noise)} | _too_few([_half_width(auc.variance)])
+    return _told(*found) | _verdict(counts, noise)
 
 
 def _of_two(counts: Counts, noise: float) -> tuple[_Estimate, _Estimate] | None:
@@ -68,18 +66,15 @@ def several_figures(counts: Counts, noise: float, names: Sequence[str]) -> dict[
     if not known:
         return _nothing()
     auc, accuracy = (_mean([found[place] for found in known]) for place in (0, 1))
-    figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
     by_class = {
-        name: _of_class(found) if found is not None else _nothing() for name, found in zip(names, each, strict=True)
+        name: _told(*found) if found is not None else _nothing() for name, found in zip(names, each, strict=True)
     }
-    told = {"counts": np.round(counts, 1).tolist(), "noise": round(noise, 3)}
-    return {**figures, "by_class": by_class, **told} | _too_few([_half_width(auc.variance)])
+    return _told(auc, accuracy) | {"by_class": by_class} | _verdict(counts, noise)
 
 
-def _of_class(found: tuple[_Estimate, _Estimate]) -> dict[str, Any]:
-    auc, accuracy = found
+def _told(auc: _Estimate, accuracy: _Estimate) -> dict[str, Any]:
     figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
-    return figures | _too_few([_half_width(auc.variance)])
+    return figures | _too_few(_half_width(auc.variance))
 
 
 def _mean(estimates: Sequence[_Estimate]) -> _Estimate:
@@ -98,7 +93,7 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     accuracy = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
     figures = _figure("accuracy", accuracy.value, accuracy.variance)
     half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
-    return {**figures, **_verdict(counts, noise)} | _too_few([half])
+    return figures | _verdict(counts, noise) | _too_few(half)
 
 
 def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
@@ -153,7 +148,7 @@ def mean_figures(counts: Counts, noise: float, name: str) -> dict[str, Any]:
     mean = min(1.0, max(0.0, float(counts @ centres) / total))
     spread = max(0.0, float(counts @ (centres - mean) ** 2) / total)
     variance = spread / total + noise**2 * float(((centres - mean) ** 2).sum()) / total**2
-    return {**_figure(name, mean, variance), **_verdict(counts[None], noise)} | _too_few([_half_width(variance)])
+    return _figure(name, mean, variance) | _verdict(counts[None], noise) | _too_few(_half_width(variance))
 
 
 def _noise_variance(centred: Counts, negatives: Counts, positives: Counts, noise: float) -> float:
@@ -185,7 +180,7 @@ def _half_width(variance: float) -> float:
     return _Z * math.sqrt(max(variance, 0.0))
 
 
-def _figure(name: str, value: float, variance: float, bounds: tuple[float, float] = (0.0, 1.0)) -> dict[str, float]:
+def _figure(name: str, value: float, variance: float, bounds: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
     half, (least, most) = _half_width(variance), bounds
     return {
         name: round(value, 4),
@@ -195,11 +190,11 @@ def _figure(name: str, value: float, variance: float, bounds: tuple[float, float
 
 
 def _verdict(counts: Counts, noise: float) -> dict[str, Any]:
-    return {"counts": [[round(float(c), 1) for c in row] for row in counts], "noise": round(noise, 3)}
+    return {"counts": np.round(counts, 1).tolist(), "noise": round(noise, 3)}
 
 
-def _too_few(half_widths: list[float]) -> dict[str, Any]:
-    too_few = max(half_widths) > _TOO_WIDE
+def _too_few(half_width: float) -> dict[str, Any]:
+    too_few = half_width > _TOO_WIDE
     return {"too_few": too_few, **({"text": "too few patients for this epsilon"} if too_few else {})}
 
 

@@ -71,6 +71,7 @@ class Learner:
             images_per_unit=self._unit,
             rows=_rows(plan) * self._unit // training.images_a_patient,
         )
+        self._counting = None if plan.counting is None else torch.tensor(plan.counting)
         privacy = plan.study.privacy
         self._groups = cohort.groups(
             privacy.unit if privacy else "image", privacy.images_per_patient if privacy else 10**9
@@ -129,8 +130,9 @@ class Learner:
         return self._sum(features, labels, weights_of, padded).double().numpy()
 
     def _sum(self, features: Tensor, labels: Tensor, weights: Tensor, padded_to: int) -> Tensor:
+        counting = None if self._counting is None else self._counting[labels]
         with self._accelerator.alone() as device:
-            self._clipper.add(features.to(device), labels.to(device), weights, padded_to)
+            self._clipper.add(features.to(device), labels.to(device), weights, padded_to, counting)
             return self._clipper.take()
 
 

@@ -1,6 +1,10 @@
-"""A private look: how good a model is on patients whom no round of training saw, as a noisy table of counts."""
+"""A private look: how good a model is on patients whom no round of training saw, as a noisy table of counts.
+
+And what a study asks before it begins, with the same noise (survey.py).
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -28,6 +32,21 @@ def look(plan: Plan, cohort: Cohort, weights: Weights, stream: Stream) -> Intege
     """One look at a hospital's evaluation patients: noisy counts, one cell a patient (in each table)."""
     rows, columns = patient_cells(plan, cohort, weights)
     return plan.evaluation.share(histogram.counts(rows, columns, plan.task.table), stream)
+
+
+def survey(plan: Plan, cohort: Cohort, stream: Stream) -> Integers:
+    """What patients are like, of one hospital: noisy sums, int32. ValueError where the study does not ask."""
+    if plan.sheet is None:
+        raise ValueError("nothing was asked")
+    return plan.surveying.share(plan.sheet.sums(cohort.labels, cohort.features, cohort.patients), stream)
+
+
+def known_pixels(plan: Plan, cohort: Cohort) -> Cohort:
+    """The cohort once the survey is known: where it asked for pixels, their features are those of the plan from now on."""
+    if plan.sheet is None or not plan.sheet.channels:
+        return cohort
+    with torch.no_grad():
+        return replace(cohort, features=plan.front_end.features(cohort.features))
 
 
 def patient_cells(plan: Plan, cohort: Cohort, weights: Weights) -> tuple[Cells, Cells]:

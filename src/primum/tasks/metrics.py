@@ -23,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from primum.models.answers import CALLED
 from primum.tasks.figures import weighted_kappa
 
 LEVEL: Final = 0.95
@@ -61,7 +62,7 @@ def auc_interval(
     well, ill = _split(labels, scores)
     v10, v01 = _components(well, ill)
     theta = float(v10.mean())
-    names = np.array(patients) if patients is not None else np.arange(len(labels)).astype(str)
+    names = _names(patients, len(labels))
     variance = _clustered_variance(theta, v10, v01, names[labels == 1], names[labels == 0])
     z = NormalDist().inv_cdf((1 + level) / 2)
     if theta in (0.0, 1.0) or variance < 1e-12:
@@ -70,6 +71,11 @@ def auc_interval(
     middle = math.log(theta / (1 - theta))
     half = z * math.sqrt(variance) / (theta * (1 - theta))
     return Interval(theta, _logistic(middle - half), _logistic(middle + half))
+
+
+def _names(patients: Sequence[str] | None, count: int) -> npt.NDArray[np.str_]:
+    """Whose each image is; without patients each is its own."""
+    return np.array(patients) if patients is not None else np.arange(count).astype(str)
 
 
 def _split(labels: Labels, scores: Floats) -> tuple[Floats, Floats]:
@@ -173,19 +179,14 @@ def classification_figures(
     `calibration_figures` and `called_figures`, and auc, auc_low, auc_high where there are two classes and images of both.
     """
     right = accuracy_interval(probabilities.argmax(axis=1) == labels, patients)
-    told: dict[str, float] = {
-        "accuracy": right.value,
-        "accuracy_low": right.low,
-        "accuracy_high": right.high,
-        "images": len(labels),
-    }
+    told = _told("accuracy", right) | {"images": len(labels)}
     if patients is not None:
         told["patients"] = len(set(patients))
     told |= calibration_figures(labels, probabilities.astype(np.float64))
     told |= called_figures(labels, probabilities.argmax(axis=1), probabilities.shape[1], patients)
     if probabilities.shape[1] == 2 and len(np.unique(labels)) == 2:
         area = auc_interval(labels, probabilities[:, 1].astype(np.float64), patients)
-        told |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+        told |= _told("auc", area)
     return told
 
 
@@ -194,11 +195,12 @@ def several_figures(
 ) -> dict[str, Any]:
     """What a report tells of test images that may have several classes.
 
-    `labels`: 0 or 1, [n, classes]; `probabilities` [n, classes], called above 1/2. Keys: `auc` (mean over the classes that
-    some images have and some have not) and `accuracy` (mean over all) with intervals, `f1` (mean over classes), images,
-    patients (if given), and `by_class`: auc where it is known, accuracy, sensitivity and specificity with intervals.
+    `labels`: 0 or 1, [n, classes]; `probabilities` [n, classes], called above `CALLED`. Keys: `auc` (mean over the
+    classes that some images have and some have not) and `accuracy` (mean over all) with intervals, `f1` (mean over
+    classes), images, patients (if given), and `by_class`: auc where it is known, accuracy, sensitivity and specificity
+    with intervals.
     """
-    right = (probabilities > 0.5) == labels
+    right = (probabilities > CALLED) == labels
     by_class = {
         name: _of_one_class(labels[:, place], probabilities[:, place], patients) for place, name in enumerate(classes)
     }
@@ -213,7 +215,7 @@ def several_figures(
 
 
 def _of_one_class(labels: Labels, chances: Floats, patients: tuple[str, ...] | None) -> dict[str, float]:
-    called = (chances > 0.5).astype(np.int64)
+    called = (chances > CALLED).astype(np.int64)
     hits, either = int((called & labels).sum()), int(called.sum() + labels.sum())
     told = {**_told("accuracy", accuracy_interval(called == labels, patients)), "images": int(labels.sum())}
     told["f1"] = 2 * hits / either if either else 1.0
@@ -229,7 +231,7 @@ def mean_auc_interval(labels: Labels, scores: Floats, patients: tuple[str, ...] 
     Raises ValueError where a class has images on one side only. Where nothing varies: Newcombe's interval for the class
     with the fewest patients.
     """
-    names = np.array(patients) if patients is not None else np.arange(len(labels)).astype(str)
+    names = _names(patients, len(labels))
     areas, parts = [], np.zeros(len(labels))
     for truth, score in zip(labels.T, scores.T, strict=True):
         v10, v01 = _components(*_split(truth, score))
@@ -254,7 +256,7 @@ def _by_patient(parts: Floats, names: npt.NDArray[np.str_]) -> float:
 
 def share_interval(shares: Floats, patients: tuple[str, ...] | None = None) -> Interval:
     """Mean of numbers between 0 and 1 with Wilson's interval, for as many trials as would vary as much."""
-    names = np.array(patients) if patients is not None else np.arange(len(shares)).astype(str)
+    names = _names(patients, len(shares))
     mean, people = float(shares.mean()), len(set(names))
     variance = _by_patient((shares - mean) / len(shares), names)
     trials = mean * (1 - mean) / variance if variance > 1e-12 else people
@@ -269,7 +271,7 @@ def grade_figures(
     Keys: accuracy, `mae` (mean absolute error in grades) and `kappa` (quadratically weighted; not where all images are of
     one grade) with intervals, images, patients (if given), f1 and mcc.
     """
-    names = np.array(patients) if patients is not None else np.arange(len(labels)).astype(str)
+    names = _names(patients, len(labels))
     told = _told("accuracy", accuracy_interval(called == labels, patients)) | {"images": len(labels)}
     if patients is not None:
         told["patients"] = len(set(patients))

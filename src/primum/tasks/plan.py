@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -28,12 +30,13 @@ from primum.models.feature_map import (
 )
 from primum.models.learned import Learned, Linear, Weights, first_weights, settings_of, weight_count
 from primum.secagg.setup import Setup
-from primum.study import Study
+from primum.study import Loss, Study
 from primum.tasks.classification import Classification
 from primum.tasks.narrow import Narrow
 from primum.tasks.ordered import Ordered
 from primum.tasks.segmentation import Segmentation
 from primum.tasks.several import Several
+from primum.tasks.survey import TOO_NOISY, Sheet, Survey, Weighing
 from primum.tasks.update import (
     GradientSum,
     LocalStep,
@@ -55,9 +58,14 @@ _RESOLUTION: Final = 100.0  # without privacy: integer steps per clipping norm a
 
 @dataclass(frozen=True)
 class Plan:
-    """A study and what follows from it. StudyError where the settings contradict each other."""
+    """A study and what follows from it. StudyError where the settings contradict each other.
+
+    `survey`: what the hospitals' patients are like, once it is known; pixels are not standardised before, and no class
+    counts more than another.
+    """
 
     study: Study
+    survey: Survey | None = None
 
     @property
     def front_end_card(self) -> FrontEndCard:
@@ -75,8 +83,73 @@ class Plan:
             return PixelFeaturesCard(size=size, channels=channels, scales=model.scales, places=model.places)
         if isinstance(model, PIXEL_MODELS):
             windows = self.study.images.fit == "windows"
-            return PixelsCard(size=size, channels=channels, deviations=DEVIATIONS if windows else None)
+            mean, deviation = self._pixels_of_all
+            return PixelsCard(
+                size=size,
+                channels=channels,
+                deviations=DEVIATIONS if windows else None,
+                mean=mean,
+                deviation=deviation,
+            )
         return ScatteringCard(size=size, channels=channels, scales=model.scales, angles=model.angles)
+
+    @property
+    def _pixels_of_all(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        known = self.study.statistics
+        if known is None or known.pixels == "picture":
+            return (known.mean, known.deviation) if known else (None, None)
+        if self.survey is None:
+            return (0.0,) * self.study.images.channels, (1.0,) * self.study.images.channels
+        return self.survey.mean, self.survey.deviation
+
+    @property
+    def _weighing(self) -> Weighing | None:
+        how = self.study.statistics.class_weights if self.study.statistics else "equal"
+        return how if self.survey is not None and how != "equal" else None
+
+    @property
+    def counting(self) -> tuple[float, ...] | None:
+        """By how much the clipped gradient of a unit of each class is multiplied, in (0, 1]; None: all count alike.
+
+        Where an image has several classes, and of masks, classes are weighed in the loss instead.
+        """
+        whole = isinstance(self.task, Classification | Ordered)
+        return self.survey.class_weights(self._weighing) if self.survey and self._weighing and whole else None
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """How much each class counts: `counting`, or what stands in the loss. None: all alike."""
+        if isinstance(self.task, Segmentation):
+            return self.task.weights
+        return self.task.presence if isinstance(self.task, Several) else self.counting
+
+    @property
+    def mean_counting(self) -> float:
+        """What `counting` is on average over the patients that were asked: what steps are divided by."""
+        return self.survey.mean_weight(self._weighing) if self.survey and self._weighing and self.counting else 1.0
+
+    @cached_property
+    def sheet(self) -> Sheet | None:
+        """What is asked of the hospitals before the first round; None: nothing."""
+        about, known = self.study.study, self.study.statistics
+        if known is None or not known.asked:
+            return None
+        classes = len(about.classes) if known.class_weights != "equal" else 0
+        channels = self.study.images.channels if known.pixels == "hospitals" else 0
+        return Sheet(classes, about.labels == "several", channels)
+
+    @cached_property
+    def surveying(self) -> Mechanism:
+        """The mechanism of that sum; StudyError where nothing is asked."""
+        if self.sheet is None:
+            raise StudyError("The study asks nothing of the hospitals before its first round.", "Add [statistics].")
+        return self.sheet.mechanism(self._looking, self.k_min, self.hospitals, self.patients)
+
+    def surveyed(self, totals: npt.NDArray[np.float64]) -> "Plan":
+        """The plan once the sum over all hospitals is known; everybody computes the same. ValueError where it is none."""
+        if self.sheet is None:
+            raise ValueError("nothing was asked")
+        return replace(self, survey=self.sheet.read(totals, self.surveying.restored_sigma(self.hospitals)))
 
     @property
     def learned(self) -> Learned:
@@ -87,11 +160,12 @@ class Plan:
     @cached_property
     def task(self) -> Classification | Several | Ordered | Segmentation:
         """What is asked of an image."""
-        about = self.study.study
+        about, survey, how = self.study.study, self.survey, self._weighing
         if about.task == "segmentation":
-            return Segmentation(len(about.classes))
+            kind: Loss = self.study.training.loss or "dice-cross-entropy"
+            return Segmentation(len(about.classes), kind, survey.pixel_weights(how) if survey and how else None)
         if about.labels == "several":
-            return Several(about.classes)
+            return Several(about.classes, survey.presence_weights(how) if survey and how else None)
         return Ordered(len(about.classes)) if about.labels == "ordered" else Classification(len(about.classes))
 
     def module(self) -> nn.Module:
@@ -217,14 +291,17 @@ class Plan:
     @cached_property
     def evaluation(self) -> Mechanism:
         """The mechanism of one look at the evaluation patients."""
+        return histogram.mechanism(self.task.table, self._looking, self.k_min, self.hospitals, self.patients)
+
+    @property
+    def _looking(self) -> float:
         privacy = self.study.privacy
-        sigma = privacy.evaluation_noise_multiplier if privacy else 0.0
-        return histogram.mechanism(self.task.table, sigma, self.k_min, self.hospitals, self.patients)
+        return privacy.evaluation_noise_multiplier if privacy else 0.0
 
     @property
     def looks(self) -> int:
-        """How often the evaluation patients are looked at."""
-        return self.study.looks
+        """How often the evaluation patients are looked at, the survey included."""
+        return self.study.looks + self.study.surveys
 
     def training_steps(self, rounds: int, honest: int | None = None) -> Steps:
         """What so many rounds are, to the accountant, if `honest` hospitals' noise is in each sum; k_min if not said.
@@ -235,7 +312,7 @@ class Plan:
         return Steps(rounds * self.update.steps, self.study.training.sampling, sigma)
 
     def evaluation_steps(self, looks: int, honest: int | None = None) -> Steps:
-        """What so many looks are, to the accountant: every evaluation patient is in each."""
+        """What so many looks are, to the accountant: every evaluation patient is in each; a survey is one of them."""
         return Steps(looks, 1.0, _accounted(self.evaluation, honest))
 
     @property
@@ -264,16 +341,30 @@ class Plan:
         if privacy is None:
             return
         trains = self.study.training.rounds > 0
-        if (trains and privacy.noise_multiplier == 0) or (privacy.looks and privacy.evaluation_noise_multiplier == 0):
+        if (trains and privacy.noise_multiplier == 0) or (self.looks and privacy.evaluation_noise_multiplier == 0):
             raise StudyError("The study has no noise multiplier.", "It is filled in by `primum train`.")
         spent = self.epsilon_after(self.study.training.rounds) if trains else 0.0
-        looks = account.epsilon(self.evaluation_steps(privacy.looks), self.accounted_delta)
+        looks = account.epsilon(self.evaluation_steps(self.looks), self.accounted_delta)
+        self._check_survey()
         for what, value in (("training", spent), ("evaluation", looks)):
             if value > privacy.epsilon * (1 + 1e-6):
                 raise StudyError(
                     f"The study says epsilon {privacy.epsilon:g}, but its {what} costs {value:.3f}.",
                     "Its noise multiplier was altered or made for other settings; sign it again with `primum train`.",
                 )
+
+    def _check_survey(self) -> None:
+        """StudyError where noise would be all that the survey tells: about as many patients are asked as are set aside."""
+        privacy = self.study.privacy
+        if self.sheet is None or privacy is None:
+            return
+        asked = privacy.patients * privacy.evaluation_share / (1 - privacy.evaluation_share)
+        noise = self.surveying.restored_sigma(self.hospitals)
+        if noise > TOO_NOISY * asked:
+            raise StudyError(
+                f"[statistics] asks about {asked:.0f} evaluation patients, with noise of {noise:.1f}: that tells nothing.",
+                "Leave the section out, or use a larger epsilon, fewer looks, or more patients.",
+            )
 
 
 def resolve(study: Study) -> Study:
@@ -286,7 +377,7 @@ def resolve(study: Study) -> Study:
     sigma = 0.0
     if plan.most_steps:
         sigma = plan.multiplier_for(account.calibrate(budget, plan.most_steps, study.training.sampling))
-    looks = plan.evaluation.multiplier_for(account.calibrate(budget, privacy.looks, 1.0)) if privacy.looks else 0.0
+    looks = plan.evaluation.multiplier_for(account.calibrate(budget, plan.looks, 1.0)) if plan.looks else 0.0
     noised = privacy.model_copy(update={"noise_multiplier": sigma, "evaluation_noise_multiplier": looks})
     return study.model_copy(update={"privacy": noised})
 

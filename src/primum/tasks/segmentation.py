@@ -4,10 +4,12 @@ r"""Learning a mask for each image: the loss, Dice, and what a private look coun
 |---|---|
 | p, y | probability of a class at a pixel; 1 where the mask has that class |
 | soft Dice | (2 sum p y + 1) / (sum p + sum y + 1) over the pixels of one picture, a class |
+| cross entropy | -w_y log p_y, w a weight of each class, 1 unless the study asks for others |
+| focal | -(1 - p_y)^2 w_y log p_y: a pixel counts little that is right already |
 | Dice | 2 \|A and B\| / (\|A\| + \|B\|) over all pixels of a patient (of a volume: of all its slices), a class |
 
 The background is class 0 and counts in no Dice. Source: Milletari, Navab and Ahmadi, "V-Net", 3DV 2016; Isensee et al.,
-"nnU-Net", Nature Methods 18, 2021 (cross entropy and Dice together).
+"nnU-Net", Nature Methods 18, 2021 (cross entropy and Dice together); Lin et al., "Focal loss", ICCV 2017 (gamma 2).
 """
 
 from collections.abc import Sequence
@@ -22,11 +24,13 @@ from torch import Tensor, nn
 
 from primum.dp.sampling import group_by
 from primum.models.linear import logits_of
+from primum.study import Loss
 from primum.tasks.figures import mean_figures
 from primum.tasks.surface import pieces_of, surface_figures
 
 BINS: Final = 16  # of a patient's Dice
 _SMOOTH: Final = 1.0  # pixels
+_GAMMA: Final = 2
 
 Cells = npt.NDArray[np.int64]
 Masks = Tensor | Sequence[Tensor]
@@ -35,9 +39,11 @@ Masks = Tensor | Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One of so many classes for each pixel; the first is the background."""
+    """One of so many classes for each pixel; the first is the background. `weights`: of a pixel of each class."""
 
     classes: int
+    kind: Loss = "dice-cross-entropy"
+    weights: tuple[float, ...] | None = None
 
     @property
     def table(self) -> tuple[int, int]:
@@ -45,17 +51,30 @@ class Segmentation:
         return 1, BINS
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy a pixel and 1 - soft Dice, both means, of each picture, [n].
+        """Of each picture, [n]: the mean cross entropy or focal loss of its pixels, 1 - soft Dice, or the sum of both.
 
         Outputs [n, classes, size, size] (or [n, 1, ...] for two), target uint8 [n, size, size].
         """
         logits, masks = logits_of(outputs), target.long()
-        entropy = nn.functional.cross_entropy(logits, masks, reduction="none").flatten(1).mean(1)
+        if self.kind == "dice":
+            return self._overlap(logits, masks)
+        pixels = self._pixels(logits, masks)
+        return pixels + self._overlap(logits, masks) if self.kind.startswith("dice") else pixels
+
+    def _pixels(self, logits: Tensor, masks: Tensor) -> Tensor:
+        weights = None if self.weights is None else logits.new_tensor(self.weights)
+        entropy = nn.functional.cross_entropy(logits, masks, weights, reduction="none").flatten(1)
+        if self.kind.endswith("focal"):
+            right = torch.softmax(logits, 1).gather(1, masks.unsqueeze(1)).flatten(1)
+            entropy = (1 - right) ** _GAMMA * entropy
+        return entropy.mean(1)
+
+    def _overlap(self, logits: Tensor, masks: Tensor) -> Tensor:
         truth = nn.functional.one_hot(masks, self.classes).movedim(-1, 1).to(logits.dtype)[:, 1:].flatten(2)
         probability = torch.softmax(logits, 1)[:, 1:].flatten(2)
         both, either = (probability * truth).sum(2), probability.sum(2) + truth.sum(2)
         soft = (2 * both + _SMOOTH) / (either + _SMOOTH)
-        return entropy + 1 - soft.mean(1)
+        return 1 - soft.mean(1)
 
     def cells(self, found: Masks, truth: Masks, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
         """Row 0 and the bin of each patient's mean Dice; `found`, `truth`: a mask of each image."""

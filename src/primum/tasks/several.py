@@ -20,9 +20,10 @@ from primum.tasks.figures import several_figures
 
 @dataclass(frozen=True)
 class Several:
-    """Any of the classes for each image; their names."""
+    """Any of the classes for each image; their names. `presence`: how much having a class counts beside not having it."""
 
     names: tuple[str, ...]
+    presence: tuple[float, ...] | None = None
 
     @property
     def table(self) -> tuple[int, int, int]:
@@ -32,7 +33,9 @@ class Several:
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Binary cross entropy of each class, its mean over classes of each example, [n]; both [n, classes]."""
         truth = target.to(outputs.dtype)
-        return nn.functional.binary_cross_entropy_with_logits(outputs, truth, reduction="none").mean(1)
+        weights = None if self.presence is None else outputs.new_tensor(self.presence)
+        entropy = nn.functional.binary_cross_entropy_with_logits(outputs, truth, reduction="none", pos_weight=weights)
+        return entropy.mean(1)
 
     def cells(self, outputs: Tensor, labels: Tensor, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
         """Row and column of each patient in each class's table, [patients, classes]."""

@@ -20,11 +20,12 @@ from primum.imaging.dataset import Dataset
 from primum.imaging.split import split_patients
 from primum.models.answers import CALLED, grades_of, probabilities_of
 from primum.models.learned import write_weights
+from primum.rng import Stream
 from primum.study import Study
 from primum.tasks import metrics
 from primum.tasks.figures import weighted_kappa
 from primum.tasks.learner import Cohort, Learner
-from primum.tasks.look import masks_seen, outputs_of
+from primum.tasks.look import known_pixels, masks_seen, outputs_of, survey
 from primum.tasks.ordered import Ordered
 from primum.tasks.plan import Plan
 from primum.tasks.segmentation import Segmentation, dice
@@ -51,6 +52,19 @@ def deal(features: Tensor, data: Dataset, hospitals: int, key: bytes) -> list[Co
     return cohorts
 
 
+def surveyed(plan: Plan, cohorts: Sequence[Cohort]) -> tuple[Plan, list[Cohort]]:
+    """Plan and cohorts once it is known what the hospitals' patients are like; as they are where the study does not ask.
+
+    In a federation a private study asks its evaluation patients; here there are none, and these are asked.
+    """
+    if plan.sheet is None:
+        return plan, list(cohorts)
+    stream, mechanism = Stream.from_os(), plan.surveying
+    total = np.sum([survey(plan, cohort, stream).astype(np.int64) for cohort in cohorts], axis=0)
+    known = plan.surveyed(mechanism.restore(total.astype(np.int32)).astype(np.float64))
+    return known, [known_pixels(known, cohort) for cohort in cohorts]
+
+
 def train(plan: Plan, cohorts: Sequence[Cohort], units: int, progress: Progress = lambda done: None) -> Weights:
     """The averaged weights [dimension] of the study over these hospitals, with `units` as N in the step size."""
     update, bits = _sum(plan), plan.update.shape.bits
@@ -60,7 +74,7 @@ def train(plan: Plan, cohorts: Sequence[Cohort], units: int, progress: Progress 
     def mean(weights: Weights) -> npt.NDArray[np.float64]:
         vectors = [ring.from_signed(learner.step(weights).astype(np.int64), bits) for learner in learners]
         total = ring.to_signed(sum(vectors[1:], vectors[0]) & ring.mask(bits), bits)
-        return update.mean_gradient(total.astype(np.int32), len(learners))
+        return update.mean_gradient(total.astype(np.int32), len(learners)) / plan.mean_counting
 
     return _optimise(plan, mean, progress)
 
@@ -72,12 +86,12 @@ def train_without_noise(
     _sum(plan)
     if not clip:
         training = plan.study.training.model_copy(update={"clipping_norm": _UNCLIPPED, "clipping": "flat"})
-        plan = Plan(plan.study.model_copy(update={"training": training}))
+        plan = Plan(plan.study.model_copy(update={"training": training}), plan.survey)
     learners = [Learner(plan, cohort) for cohort in cohorts]
 
     def mean(weights: Weights) -> npt.NDArray[np.float64]:
         total: npt.NDArray[np.float64] = np.sum([learner.gradient(weights) for learner in learners], axis=0)
-        return total / (plan.study.training.sampling * units)
+        return total / (plan.study.training.sampling * units * plan.mean_counting)
 
     return _optimise(plan, mean, progress)
 
@@ -172,8 +186,8 @@ def ablate(
     if privacy is None:
         raise StudyError("The study has no privacy to take away.", "Add a section [privacy].")
     plan.check()
-    features, seen = plan.front_end.features(training.images), plan.front_end.features(test.images)
-    cohorts = deal(features, training, plan.hospitals, key)
+    plan, cohorts = surveyed(plan, deal(plan.front_end.features(training.images), training, plan.hospitals, key))
+    seen = plan.front_end.features(test.images)
     units = training.patient_count if privacy.unit == "patient" else len(training)
 
     def measured(weights: Weights) -> Quality:

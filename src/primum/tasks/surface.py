@@ -97,8 +97,8 @@ def surface_figures(
 ) -> OfClass:
     """Surface distance and HD95 of class `kind`: over all surfaces of a patient, then the mean over patients.
 
-    `found`, `truth`: n masks, uint8 [rows, columns]; `patients`: which images each has. A piece in which neither mask has the class
-    has no surface, and counts neither way.
+    `found`, `truth`: n masks, uint8 [rows, columns]; `patients`: which images each has. A piece in which neither mask
+    has the class has no surface, and counts neither way.
     """
     owner = {image: place for place, images in enumerate(patients) for image in images}
     ways: dict[int, list[tuple[Distances, Distances]]] = {}

@@ -6,11 +6,12 @@ mean difference of weights (`update.py`). Then, in this order,
     velocity <- momentum velocity + g
     weights  <- weights - learning_rate velocity
 
-which with local steps is FedAvg for learning_rate = 1 and momentum = 0, and FedAvgM otherwise (Hsu, Qi, Brown 2019; FedOpt
-of Reddi et al. 2021 with the server's optimiser SGD). In the long run a steady g moves the weights by learning_rate /
-(1 - momentum) of it. Adam (Kingma and Ba, ICLR 2015, algorithm 1, beta_1 = momentum, beta_2 = 0.999) steps along the
-running mean of g over the root of the running mean of its squares instead: for networks, whose layers have gradients of
-very different lengths. With a cosine the rate of round t of T is learning_rate (1 + cos(pi t / T)) / 2. The result is an average of the weights, in both cases: their mean over the last share of the rounds (tail), or a
+which with local steps is FedAvg for learning_rate = 1 and momentum = 0, and FedAvgM otherwise (Hsu, Qi, Brown 2019;
+FedOpt of Reddi et al. 2021 with the server's optimiser SGD). In the long run a steady g moves the weights by
+learning_rate / (1 - momentum) of it. Adam (Kingma and Ba, ICLR 2015, algorithm 1, beta_1 = momentum, beta_2 = 0.999)
+steps along the running mean of g over the root of the running mean of its squares instead: for networks, whose layers
+have gradients of very different lengths. With a cosine the rate of round t of T is learning_rate (1 + cos(pi t / T)) /
+2. The result is an average of the weights, in both cases: their mean over the last share of the rounds (tail), or a
 running mean that forgets, whose weights are as old on average (exponential).
 """
 
