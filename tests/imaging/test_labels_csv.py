@@ -125,6 +125,7 @@ def test_folders_of_classes_are_no_place_for_several(tmp_path: Path) -> None:
 
 def test_images_with_several_classes_are_dealt_with_their_labels(tmp_path: Path) -> None:
     source = folder(tmp_path / "all", *ROWS, *ROWS)
+    (source / LABELS).rename(source / "Labels.CSV")
     targets = (tmp_path / "a", tmp_path / "b")
     deal(source, targets, KEY, patients=BY_NAME)
     whole = {one.file: set(one.label.split("|")) for one in list_folder(source).entries}
