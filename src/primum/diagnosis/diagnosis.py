@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from primum.diagnosis.sources import Source
-from primum.imaging.windows import Cover
+from primum.imaging.cover import Cover
 from primum.models.answers import CALLED, grades_of
 from primum.study import Labels
 

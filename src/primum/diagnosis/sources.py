@@ -14,13 +14,14 @@ from torch import Tensor
 
 from primum.errors import DataError
 from primum.imaging import Preparation, Volume, read_volume
+from primum.imaging.cover import Cover
 from primum.imaging.image import Pixels
 from primum.imaging.prepare import prepare_layout
 from primum.imaging.reader import decode
 from primum.imaging.restore import restore_mask, restore_volume
 from primum.imaging.slices import prepare_volume, slice_layout
 from primum.imaging.volume import cut, volume_format
-from primum.imaging.windows import Cover, Layout, Windows, shown_nothing
+from primum.imaging.windows import Layout, Windows, shown_nothing
 
 Mask = npt.NDArray[np.uint8]
 

@@ -79,7 +79,7 @@ def read_masked_folder(
     """Read every image of `folder` with its mask (cases.py says which layouts), prepared; `labels` are the masks.
 
     Volumes become slices along `preparation.axis`, all of them and in order, each under the volume's name; with windows
-    every picture and slice becomes several images, in the order of `windows.Cover`. A mask is
+    every picture and slice becomes several images, in the order of `cover.Cover`. A mask is
     placed as its image, by the nearest pixel. `classes`: those of a study, the background first; else those of
     dataset.json, else "background", "class 1", ... Where both are given, names decide (`class_places`). A mask of 0
     and 255 means background and class 1 of two. `fewest`: patients that a hospital must have.

@@ -31,8 +31,8 @@ def restore_mask(mask: Mask, rows: int, columns: int, where: Layout) -> Mask:
 
 def _axes(rows: int, columns: int, where: Windows) -> tuple[Placement, Placement]:
     """The picture that windows cover, as a placement for its rows and one for its columns: it need not be square."""
-    whole = Placement((0, 0, rows, columns), (where.sampling,), where.cover.rows, where.spacing)
-    return whole, replace(whole, size=where.cover.columns)
+    whole = Placement((0, 0, rows, columns), (where.sampling,), where.grid[0], where.spacing)
+    return whole, replace(whole, size=where.grid[1])
 
 
 def _positions(side: int, where: Placement, axis: int) -> npt.NDArray[np.int64]:

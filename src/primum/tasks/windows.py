@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from primum.imaging.cover import Cover, covers_of
 from primum.imaging.dataset import Dataset
-from primum.imaging.windows import Cover, covers_of
 from primum.models.linear import logits_of
 
 Outputs = Callable[[Tensor], Tensor]
@@ -53,6 +53,6 @@ def blended_mask(outputs: Tensor, cover: Cover) -> Tensor:
 
 def _pictures(data: Dataset) -> Iterator[tuple[int, Cover]]:
     first = 0
-    for cover in covers_of(data.grids, data.images.shape[-1]):
+    for cover in covers_of(data.grids, tuple(data.images.shape[2:])):
         yield first, cover
         first += len(cover)
