@@ -77,11 +77,16 @@ def place_levels(stack: Pixels, layout: Layout) -> Pixels:
     """
     if isinstance(layout, Placement):
         return np.stack([place(each, layout) for each in stack])[:, None]
-    found = np.clip(layout.sampled(stack, Pillow.Resampling.BILINEAR), 0, 1)
+    return whole_levels(layout.sampled(stack, Pillow.Resampling.BILINEAR), layout.cover)
+
+
+def whole_levels(levels: Pixels, cover: Cover) -> Pixels:
+    """Grey levels [k, *cover.grid] -> [k, windows, *cover.window], standardised as one; flat ones as they are."""
+    found = np.clip(levels, 0, 1)
     if float(found.max()) - float(found.min()) < _FLAT:
-        return layout.cover.cut(found)
-    low, levels = standardised(found)
-    cut: Pixels = layout.cover.cut(levels - low) + low  # what is outside of the picture is black
+        return cover.cut(found)
+    low, numbers = standardised(found)
+    cut: Pixels = cover.cut(numbers - low) + low  # what is outside of the picture is black
     return np.clip(cut, 0, 1)
 
 
