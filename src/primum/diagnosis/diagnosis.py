@@ -92,7 +92,7 @@ def joined(diagnoses: Sequence[Diagnosis], parts: Sequence[Part]) -> list[Diagno
 
 
 def _blended(windows: Sequence[Diagnosis], part: Part, cover: Cover) -> npt.NDArray[np.uint8]:
-    """The most probable class by the blended logits: [rows, columns], or [slices, rows, columns]. Blank windows are last."""
+    """The most probable class by the blended logits: [rows, columns], or [slices, rows, columns], also of patches. Blank windows are last."""
     logits = iter([one.window for one in windows if one.window is not None])
     masks = np.stack(
         [

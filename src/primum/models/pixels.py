@@ -1,6 +1,6 @@
 """The plainest front end: pixels, each picture standardised by itself. What a network that learns all by itself sees.
 
-Windows of a picture (imaging/windows.py) come standardised as one, as numbers about 1/2: that alone is undone.
+Windows of a picture (imaging/windows.py) and patches of a volume come standardised as one, as numbers about 1/2: that alone is undone.
 A pixel further than `FARTHEST` deviations from the mean is cut: a network under encryption is made for a range.
 """
 
@@ -23,23 +23,27 @@ class Pixels:
     """Images -> the same with mean 0 and deviation 1 over all pixels and channels, cut; a flat one gives zeros.
 
     `deviations`: of images that were standardised before they came: 0 and 1 mean so many deviations below and above the
-    mean. None: each image is standardised by itself.
+    mean. None: each image is standardised by itself. `depth`: of patches of volumes, which have so many slices.
     """
 
     size: int
     channels: int = 1
     deviations: float | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096 or not 1 <= self.channels <= 64:
             raise ModelError(f"images of {self.channels} x {self.size} pixels", "Take 8 to 4096 pixels a side.")
+        if self.depth is not None and not 4 <= self.depth <= 1024:
+            raise ModelError(f"patches of {self.depth} slices", "Take 4 to 1024.")
         if self.deviations is not None and not 1 <= self.deviations <= FARTHEST:
             raise ModelError(f"images of {self.deviations} deviations", f"Take 1 to {FARTHEST:g}, or none.")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[channels, size, size]."""
-        return self.channels, self.size, self.size
+        """[channels, size, size], or of patches [channels, depth, size, size]."""
+        depth = () if self.depth is None else (self.depth,)
+        return self.channels, *depth, self.size, self.size
 
     @property
     def dimension(self) -> int:
@@ -47,8 +51,8 @@ class Pixels:
         return math.prod(self.shape)
 
     def features(self, images: Tensor) -> Tensor:
-        """Float32 [n, channels, size, size]. ValueError on another shape or on values that are not finite."""
-        refuse_other_images(images, self.channels, self.size)
+        """Float32 [n, *shape]. ValueError on another shape or on values that are not finite."""
+        refuse_other_images(images, self.channels, self.size, self.depth)
         if self.deviations is None:
             return standardised(images)
         return (images - 0.5) * (2 * self.deviations)

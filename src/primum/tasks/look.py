@@ -1,5 +1,6 @@
 """A private look: how good a model is on patients whom no round of training saw, as a noisy table of counts."""
 
+import math
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,8 @@ from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
 
 _ROWS: Final = 64
+_OF_PATCHES: Final = 5  # axes
+_VOXELS: Final = 1 << 20
 
 Integers = npt.NDArray[np.int32]
 Cells = npt.NDArray[np.int64]
@@ -37,6 +40,7 @@ def patient_cells(plan: Plan, cohort: Cohort, weights: Weights) -> tuple[Cells, 
 
 
 def outputs_of(module: nn.Module, features: Tensor) -> Tensor:
-    """What the learned module gives, some pictures at a time; no gradient is kept."""
+    """What the learned module gives, some pictures or patches at a time; no gradient is kept."""
+    rows = _ROWS if features.ndim < _OF_PATCHES else max(1, _VOXELS // math.prod(features.shape[1:]))
     with torch.no_grad():
-        return torch.cat([module(features[start : start + _ROWS]) for start in range(0, len(features), _ROWS)])
+        return torch.cat([module(features[start : start + rows]) for start in range(0, len(features), rows)])

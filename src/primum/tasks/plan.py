@@ -74,8 +74,11 @@ class Plan:
         if isinstance(model, PixelModel):
             return PixelFeaturesCard(size=size, channels=channels, scales=model.scales, places=model.places)
         if isinstance(model, PIXEL_MODELS):
-            windows = self.study.images.fit == "windows"
-            return PixelsCard(size=size, channels=channels, deviations=DEVIATIONS if windows else None)
+            images = self.study.images
+            as_one = images.fit in ("windows", "patches")
+            return PixelsCard(
+                size=size, channels=channels, deviations=DEVIATIONS if as_one else None, depth=images.patch_depth
+            )
         return ScatteringCard(size=size, channels=channels, scales=model.scales, angles=model.angles)
 
     @property

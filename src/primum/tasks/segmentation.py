@@ -30,7 +30,7 @@ _SMOOTH: Final = 1.0  # pixels
 
 Cells = npt.NDArray[np.int64]
 Masks = Tensor | Sequence[Tensor]
-"""Uint8 [n, size, size], or n masks [rows, columns], each of its own size."""
+"""Uint8 [n, size, size], or n masks [rows, columns], of volumes [slices, rows, columns], each of its own size."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Segmentation:
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Cross entropy a pixel and 1 - soft Dice, both means, of each picture, [n].
 
-        Outputs [n, classes, size, size] (or [n, 1, ...] for two), target uint8 [n, size, size].
+        Outputs [n, classes, *shape] (or [n, 1, ...] for two), target uint8 [n, *shape]; a shape of two axes or three.
         """
         logits, masks = logits_of(outputs), target.long()
         entropy = nn.functional.cross_entropy(logits, masks, reduction="none").flatten(1).mean(1)
@@ -119,7 +119,7 @@ def _t(patients: int) -> float:
 
 
 def masks_of(outputs: Tensor) -> Tensor:
-    """The most probable class of each pixel, uint8 [n, size, size]."""
+    """The most probable class of each pixel or voxel, uint8 [n, *shape]."""
     return logits_of(outputs).argmax(1).to(torch.uint8)
 
 
