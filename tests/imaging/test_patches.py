@@ -58,19 +58,23 @@ def test_a_volume_of_the_studys_voxels_is_not_sampled() -> None:
 
 def test_voxels_of_other_millimetres_lie_where_they_lay() -> None:
     """A ball in a volume of thick slices, at cubes of 1 mm and back; its volume and its middle stay."""
-    z, y, x = np.mgrid[:12, :40, :40]
+    z, y, x = np.mgrid[:12, :40, :38]
     ball = (3.0 * (z - 6)) ** 2 + (y - 18) ** 2 + (x - 24) ** 2 < 12**2
     whole, cubes = volume(100.0 * ball, (3.0, 1.0, 1.0)), replace(CUT, spacing=1.0, depth=None)
     layout = patches(whole, cubes)
-    assert layout.cover.grid == (36, 40, 40) and layout.spacing == (1.0, 1.0, 1.0)
+    assert layout.cover.grid == (36, 40, 38) and layout.spacing == (1.0, 1.0, 1.0)
     found = layout.cover.joined(prepare_patch_masks(ball.astype(np.uint8), whole, cubes))
     assert found.sum() == 3 * ball.sum()
     assert np.allclose(np.argwhere(found).mean(0), [3 * 6 + 1, 18, 24], atol=0.1)
     assert (restore_volume(found, whole, cubes) == ball).all()
     light = layout.cover.blended(prepare_patches(whole, cubes)[:, 0, ..., None])[..., 0] > 0.6
     assert 2 * (light & (found > 0)).sum() / (light.sum() + found.sum()) > 0.95
-    coarse = replace(cubes, spacing=(4.0, 2.0, 2.0), depth=8)
-    assert patches(whole, coarse).cover.grid == (9, 20, 20)
+    coarse = replace(cubes, spacing=(5.2, 3.1, 2.3), depth=8)  # no side is so many whole voxels
+    again = patches(whole, coarse).cover.joined(prepare_patch_masks(2 * ball.astype(np.uint8), whole, coarse))
+    assert again.shape == (6, 12, 16) and set(np.unique(again)) == {0, 2}  # no class between
+    back = restore_volume(again, whole, coarse)
+    assert np.allclose(np.argwhere(back).mean(0), np.argwhere(ball).mean(0), atol=0.4)
+    assert 2 * (back[ball] > 0).sum() / ((back > 0).sum() + ball.sum()) > 0.85
     with pytest.raises(DataError, match="smaller than one voxel of 50 x 50 x 50 mm"):
         patches(whole, replace(cubes, spacing=50.0))
     with pytest.raises(DataError, match=r"more than 400,000,000 voxels of 0\.01 x"):

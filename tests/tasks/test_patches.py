@@ -22,6 +22,7 @@ from primum.federation.explain import explain
 from primum.federation.scoring import score_test
 from primum.imaging import Dataset, PatientSource, Preparation, read_masked_folder
 from primum.models.card import Card, load_model, save_model
+from primum.models.feature_map import PixelsCard
 from primum.models.learned import write_weights
 from primum.rng import Stream
 from primum.study import Augmentation, Study
@@ -31,7 +32,7 @@ from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import outputs_of
 from primum.tasks.plan import Plan
 from primum.tasks.segmentation import dice
-from primum.tasks.selftest import check_clipping
+from primum.tasks.selftest import self_test
 from primum.tasks.windows import whole_masks
 
 IMAGES = {"size": 16, "depth": 8, "fit": "patches", "spacing": (2.0, 1.0, 1.0)}
@@ -62,7 +63,7 @@ def read(folder: Path) -> Dataset:
 
 
 def asked(private: bool = False, images: dict[str, Any] | None = None, **changes: Any) -> Study:
-    plain = study(epsilon=8.0, patients=180, noise_multiplier=2.0).model_dump()
+    plain = study(epsilon=8.0, patients=180, noise_multiplier=2.0, evaluation_noise_multiplier=2.0).model_dump()
     training = plain["training"] | changes.pop("training", {})
     return Study.model_validate(
         {key: value for key, value in plain.items() if value is not None and (private or key != "privacy")}
@@ -110,6 +111,9 @@ def test_hospitals_learn_volumes_whose_figures_and_masks_are_of_the_whole(traini
     check_masks_on_the_grid_of_the_file(run, tmp_path)
     with pytest.raises(ModelError, match="no convolution in 3D is computed under encryption"):
         open_model(run, Description())
+    for changes in ({"front_end": PixelsCard(size=16, deviations=6.0)}, {"preparation": Preparation(16).to_card()}):
+        with pytest.raises(ValueError, match=r"(?:patches|windows) go with pixels"):
+            Card(**card.model_dump() | changes)  # type: ignore[arg-type]
 
 
 def check_masks_on_the_grid_of_the_file(run: Path, folder: Path) -> None:
@@ -136,7 +140,7 @@ def test_a_drawn_patient_brings_a_patch_and_moves_a_sum_by_the_norm(training: Da
     assert learner.images == training.patient_count == 6 < len(training)
     bound = 6 * plan.study.training.clipping_norm * (1 + 1e-6)
     assert 0 < np.linalg.norm(learner.gradient(plan.first_weights())) <= bound
-    check_clipping(plan, learner, cohort)
+    assert self_test(plan, learner, cohort, Stream.from_os()) == ("clipping", "sampling", "noise")
     assert validate(plan.module(), torch.randn(3, *plan.front_end.shape)) == []
     assert plan.epsilon_after(3) > 0
 
