@@ -88,7 +88,7 @@ SETTINGS = {
         "hippocampus",
         0.82,
         {"kind": "u-net", "widths": (8, 16, 32)},
-        {**_ADAM, "rounds": 240, "sampling": 0.04, "learning_rate": 0.02, "clipping": "automatic"},
+        {**_ADAM, "rounds": 320, "sampling": 0.04, "learning_rate": 0.02, "clipping": "automatic"},
         {"size": 32, "fit": "patches", "spacing": 1.0},
     ),
     "hippocampus_dice_eps8": Setting(
