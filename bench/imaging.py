@@ -6,6 +6,7 @@ Drives the parts of the federation in one process as `bench/accuracy.py` does: t
 | key | what |
 |---|---|
 | hippocampus_dice | 30 volumes of the Medical Segmentation Decathlon train, 10 others test; mean Dice of both structures, a volume |
+| hippocampus_3d_dice | the same patients, patches of 32 x 32 x 32 voxels of 1 mm, blended into volumes of these voxels |
 | hippocampus_dice_eps8 | the same patients, epsilon 8 for each of the 30: all slices of one are one unit |
 | hippocampus_dice_eps8_slice | epsilon 8 for each slice: NO promise to a patient, who has about 50 of them |
 | lungs_dice, lungs_dice_eps8 | 100 of the 138 Montgomery X-rays train, 38 test; epsilon 8 per patient, delta 5e-5 |
@@ -45,7 +46,10 @@ from primum.models.learned import write_weights
 from primum.study import Study
 from primum.tasks import simulation
 from primum.tasks.learner import Cohort
+from primum.tasks.look import outputs_of
 from primum.tasks.plan import Plan, resolve
+from primum.tasks.segmentation import mask_figures
+from primum.tasks.windows import whole_masks
 
 DATA = Path(os.environ.get("PRIMUM_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 MEMBERS = tuple(f"{place:064x}" for place in (1, 2, 3))  # names only: nothing is signed here
@@ -79,6 +83,13 @@ SETTINGS = {
         {"size": 48, "channels": 3, "context": 1, "fit": "crop", "spacing": 1.0, "axis": "coronal"},
         augmentation={"rotation": 12, "scale": 0.15, "shift": 0.06, "elastic": 1.0, "gamma": 0.3, "noise": 0.1},
         pooled=True,
+    ),
+    "hippocampus_3d_dice": Setting(
+        "hippocampus",
+        0.82,
+        {"kind": "u-net", "widths": (8, 16, 32)},
+        {**_ADAM, "rounds": 320, "sampling": 0.04, "learning_rate": 0.02, "clipping": "automatic"},
+        {"size": 32, "fit": "patches", "spacing": 1.0},
     ),
     "hippocampus_dice_eps8": Setting(
         "hippocampus",
@@ -225,6 +236,8 @@ def measure(key: str, setting: Setting, source: Source, runs: int, progress: Cal
         seen, parts = plan.front_end.features(source.test.images), [cohort(plan, one) for one in source.hospitals]
 
         def figure(weights: Weights, plan: Plan = plan, seen: Tensor = seen) -> float:
+            if source.test.grids:
+                return of_wholes(plan, weights, source.test)
             return simulation.quality(plan, weights, seen, source.test.labels, source.test.patients).accuracy
 
         weights = simulation.train(plan, parts, units, lambda done: progress(f"{key}: round {done}"))
@@ -233,6 +246,15 @@ def measure(key: str, setting: Setting, source: Source, runs: int, progress: Cal
             every = simulation.train(plan, [whole(parts)], units, lambda done: progress(f"{key}, pooled: round {done}"))
             pooled.append(figure(every))
     return Result(plan, weights, tuple(figures), tuple(pooled), time.monotonic() - began)
+
+
+def of_wholes(plan: Plan, weights: Weights, test: Dataset) -> float:
+    """Mean Dice of whole volumes, blended from their patches."""
+    module = plan.module()
+    write_weights(module, weights)
+    whole = whole_masks(test, lambda images: outputs_of(module, plan.front_end.features(images)))
+    figures = mask_figures(whole.found, whole.truth, test.classes, whole.patients, whole.files, whole.spacing)
+    return float(figures["dice"])
 
 
 def cohort(plan: Plan, data: Dataset) -> Cohort:

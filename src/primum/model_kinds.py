@@ -101,7 +101,7 @@ class MobileModel(Section):
 
 
 class UNetModel(Section):
-    """Masks: a U-Net without normalisation, all learned (models/unet.py)."""
+    """Masks: a U-Net without normalisation, all learned (models/unet.py); of patches in 3D, with group norm (unet3d.py)."""
 
     kind: Literal["u-net"]
     widths: Widths = (16, 32, 64, 128)

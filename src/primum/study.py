@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from primum import wire
 from primum.errors import StudyError
-from primum.model_kinds import KINDS, MASK_MODELS, PIXEL_MODELS, AnyModel, Model, PixelModel, Section
+from primum.model_kinds import KINDS, MASK_MODELS, PIXEL_MODELS, AnyModel, Model, PixelModel, Section, UNetModel
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -53,17 +53,35 @@ class About(Section):
 
 class Images(Section):
     """What an image file, or each slice of a volume, becomes (imaging/prepare.py): a square, or with `fit` "windows" squares
-    of `size` that overlap and cover it, for masks only. With `context` so many slices on each
+    of `size` that overlap and cover it, for masks only. With "patches" a volume becomes boxes of `depth` (else `size`) x
+    `size` x `size` voxels of `spacing` mm (one number, or slice, row and column), for masks in 3D. With `context` so many slices on each
     side of one are channels too: `channels` is 2 context + 1."""
 
     size: Annotated[int, Field(ge=16, le=1024)] = 64
     channels: Annotated[int, Field(ge=1, le=7)] = 1
-    fit: Literal["squash", "crop", "pad", "windows"] = "squash"
+    fit: Literal["squash", "crop", "pad", "windows", "patches"] = "squash"
     intensity: Literal["display", "stretch", "clahe"] = "display"
-    spacing: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    spacing: float | tuple[float, float, float] | None = None
     window: Literal["", "soft-tissue", "lung", "bone", "brain"] = ""
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
     context: Annotated[int, Field(ge=0, le=3)] = 0
+    depth: Annotated[int, Field(ge=4, le=1024)] | None = None
+
+    @field_validator("spacing", mode="before")
+    @classmethod
+    def _millimetres(cls, spacing: Any) -> Any:
+        several = isinstance(spacing, (list, tuple))
+        sides = spacing if several else (spacing,)
+        fitting = all(type(side) in (int, float) and 0.001 <= side <= 1000 for side in sides)
+        fitting = fitting and (not several or len(spacing) == 3)
+        if spacing is not None and not fitting:
+            raise ValueError("one number of mm, 0.001 to 1000, or for patches three: slice, row, column")
+        return spacing
+
+    @property
+    def patch_depth(self) -> int | None:
+        """Slices of a patch, None where images are no patches."""
+        return (self.depth or self.size) if self.fit == "patches" else None
 
 
 _EXACT_LOOKS = 10  # that a study without privacy takes at most: they cost nothing, because nothing is promised
@@ -225,6 +243,7 @@ class Study(Section):
             *_of_labels(self.study),
             *_of_images(self.images),
             *_of_windows(self),
+            *_of_patches(self),
             *_of_privacy(self.privacy),
             *_of_patients(self),
             *_of_local_steps(self.training),
@@ -343,23 +362,56 @@ def _of_images(images: Images) -> Rules:
 
 
 def _of_windows(study: "Study") -> Rules:
-    cut = study.images.fit == "windows"
+    fit = study.images.fit
+    cut, part = fit in ("windows", "patches"), {"windows": "window", "patches": "patch"}.get(fit, "")
     fitting = [name for name, model in KINDS.items() if model in MASK_MODELS and model in PIXEL_MODELS]
     return (
         (
             cut and study.study.task != "segmentation",
-            f'images.fit = "windows" does not go with task = "{study.study.task}", where a class is of the whole image: '
+            f'images.fit = "{fit}" does not go with task = "{study.study.task}", where a class is of the whole image: '
             "take squash, crop or pad",
         ),
         (
             cut and isinstance(study.model, PixelModel),
-            'images.fit = "windows" does not go with model.kind = "pixel-linear", whose features say where in the picture a '
-            f"pixel lies, which a window does not know: take {', '.join(fitting)}",
+            f'images.fit = "{fit}" does not go with model.kind = "pixel-linear", whose features say where in the picture a '
+            f"pixel lies, which a {part} does not know: take {', '.join(fitting if fit == 'windows' else ['u-net'])}",
         ),
         (
             cut and study.privacy is not None and study.privacy.unit == "image",
-            'images.fit = "windows" does not go with privacy.unit = "image": a window is a part of an image, and the promise '
+            f'images.fit = "{fit}" does not go with privacy.unit = "image": a {part} is a part of an image, and the promise '
             'would be to each part; take "patient"',
+        ),
+    )
+
+
+def _of_patches(study: "Study") -> Rules:
+    images, patches = study.images, study.images.fit == "patches"
+    flat = {"axis": images.axis != "axial", "context": images.context > 0, "channels": images.channels != 1}
+    named = ", ".join(f"images.{name}" for name, told in flat.items() if told)
+    return (
+        (
+            not patches and images.depth is not None,
+            'images.depth is of patches: set images.fit = "patches", or leave it out',
+        ),
+        (
+            not patches and isinstance(images.spacing, tuple),
+            'images.spacing of three numbers is of voxels: set images.fit = "patches", or give one number',
+        ),
+        (
+            patches and images.spacing is None,
+            "images.spacing is missing: patches are of voxels of so many mm, one number or three (slice, row, column)",
+        ),
+        (
+            patches and bool(named),
+            f'with images.fit = "patches", which are grey boxes of a whole volume, there is no {named}: leave it out',
+        ),
+        (
+            patches and not isinstance(study.model, UNetModel),
+            f'images.fit = "patches" does not go with model.kind = "{study.model.kind}", which learns pictures: take u-net',
+        ),
+        (
+            patches and study.augmentation is not None and study.augmentation.elastic > 0,
+            'augmentation.elastic does not go with images.fit = "patches": it bends pictures only; take augmentation.grid',
         ),
     )
 
@@ -490,8 +542,9 @@ def _of_statistics(study: "Study") -> Rules:
             f'model.kind = "{study.model.kind}" sees fixed features, not pixels: leave statistics.pixels and mean out',
         ),
         (
-            standardised and study.images.fit == "windows",
-            'images.fit = "windows" standardises each picture before it is cut: leave statistics.pixels and mean out',
+            standardised and study.images.fit in ("windows", "patches"),
+            f'images.fit = "{study.images.fit}" standardises each image before it is cut: leave statistics.pixels and '
+            "mean out",
         ),
         (
             known.class_weights != "equal" and images and study.study.labels != "several" and local,

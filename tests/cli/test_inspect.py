@@ -8,6 +8,8 @@ from pathlib import Path
 from click.testing import CliRunner
 from tests.command import run_command
 from tests.imaging.samples import WHEEL, png, two_classes
+from tests.imaging.test_patches import hospital
+from tests.tasks.test_patches import asked
 
 from primum.cli.inspect import command
 from primum.errors import DataError
@@ -65,3 +67,15 @@ def test_images_with_several_classes_are_counted_in_each(tmp_path: Path) -> None
     assert "any number of these classes, or none" in CliRunner().invoke(command, asked).stdout
     refused = CliRunner().invoke(command, [*asked, "--labels", "one"])
     assert isinstance(refused.exception, DataError) and "must have one column `label`" in refused.exception.message
+
+
+def test_patches_of_a_study_are_counted_and_shown(tmp_path: Path) -> None:
+    folder, study, page = hospital(tmp_path / "data"), tmp_path / "study.toml", tmp_path / "page.html"
+    study.write_text(asked(images={"spacing": (3.0, 2.0, 1.5)}).text())
+    arguments = [str(folder), "--patient", r"^(p\d+)", "--study", str(study)]
+    ended = CliRunner().invoke(command, [*arguments, "--json", "--html", str(page)])
+    told = json.loads(ended.output)
+    assert told["notices"] == [f"6 volumes cut into {told['images']} patches of 8 x 16 x 16 voxels"]
+    assert page.read_text().count('class="thumb"') == 6  # of each volume the patch where most is drawn
+    ended = CliRunner().invoke(command, [*arguments, "--size", "32"])
+    assert ended.exit_code == 2 and "--study says size and channels" in ended.output

@@ -23,8 +23,9 @@ from primum.diagnosis.results import write_results
 from primum.diagnosis.sources import Source, open_source, restored
 from primum.errors import InputError, ModelError
 from primum.imaging import Preparation, read_segmentation
+from primum.imaging.cover import Cover
 from primum.imaging.results_mask import on_source_grid
-from primum.imaging.windows import DEVIATIONS, Cover
+from primum.imaging.windows import DEVIATIONS
 from primum.models.card import Card, TrainedModel, load_model, save_model
 from primum.models.feature_map import PixelsCard
 from primum.models.learned import UNetSettings, first_weights
@@ -153,7 +154,7 @@ def test_a_mask_of_other_millimetres_comes_back_to_the_file(tmp_path: Path) -> N
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1.0, -1.0, 4.0, 1.0])), tmp_path / "v.nii.gz")
     cut = replace(Preparation(SIZE, fit="windows"), spacing=2.0)
     source = open_source(tmp_path / "v.nii.gz", cut, masks=True)
-    assert source.cover == Cover(30, 22, SIZE) and source.slices == 3 and len(source.images) == 32
+    assert source.cover == Cover((30, 22), (SIZE, SIZE)) and source.slices == 3 and len(source.images) == 32
     shown = source.images[:18, 0].numpy().reshape(3, 6, SIZE, SIZE)
     drawn = np.stack([source.cover.blended(each[..., None])[..., 0] > 0.55 for each in shown]).astype(np.uint8)
     back = restored(source, drawn, cut)

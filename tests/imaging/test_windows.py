@@ -14,12 +14,13 @@ from tests.imaging.volumes import AFFINE, body, nifti, organ
 
 from primum.errors import DataError
 from primum.imaging import Dataset, PatientSource, Preparation, Volume, read_folder, read_masked_folder
+from primum.imaging.cover import OVERLAP, Cover, window_weights
 from primum.imaging.geometry import place_mask
 from primum.imaging.image import Picture
 from primum.imaging.prepare import prepare_layout
 from primum.imaging.restore import restore_mask, restore_volume
 from primum.imaging.slices import prepare_mask, prepare_volume, slice_layout
-from primum.imaging.windows import DEVIATIONS, OVERLAP, Cover, place_classes, window_weights
+from primum.imaging.windows import DEVIATIONS, place_classes
 from primum.models.pixels import FARTHEST
 
 SIDES = st.integers(1, 150)
@@ -38,7 +39,7 @@ def _votes(masks: np.ndarray) -> np.ndarray:
 
 @given(rows=SIDES, columns=SIDES, size=SIZES)
 def test_windows_cover_every_pixel_and_overlap(rows: int, columns: int, size: int) -> None:
-    cover = Cover(rows, columns, size)
+    cover = Cover((rows, columns), (size, size))
     shown = cover.cut(np.ones((1, rows, columns), np.uint8))
     assert shown.shape == (1, len(cover), size, size) and len(cover.corners) == len(cover)
     seen = cover.blended(shown[0][..., None].astype(np.float32))
@@ -54,7 +55,7 @@ def test_windows_cover_every_pixel_and_overlap(rows: int, columns: int, size: in
 
 @given(rows=SIDES, columns=SIDES, size=SIZES, seed=st.integers(0, 999))
 def test_a_mask_that_is_cut_and_blended_is_the_same(rows: int, columns: int, size: int, seed: int) -> None:
-    cover, mask = Cover(rows, columns, size), _random((rows, columns), seed)
+    cover, mask = Cover((rows, columns), (size, size)), _random((rows, columns), seed)
     windows = cover.cut(mask[None])[0]
     assert (cover.joined(windows) == mask).all()
     assert (cover.blended(_votes(windows)).argmax(-1) == mask).all()
@@ -63,13 +64,13 @@ def test_a_mask_that_is_cut_and_blended_is_the_same(rows: int, columns: int, siz
 
 
 def test_the_middle_of_a_window_counts_more_than_its_border() -> None:
-    weights = window_weights(32)[..., 0]
+    weights = window_weights((32, 32))[..., 0]
     assert weights.min() > 0 and weights.max() < 1 + 1e-6
     assert (weights == weights.T).all() and (weights == weights[::-1]).all()
     assert weights[16, 16] > 100 * weights[16, 2]
     said = np.zeros((2, 32, 32, 2), np.float32)  # two windows of 32 over 32 x 56: they have 8 columns in common
     said[0, ..., 0], said[1, ..., 1] = 1, 1
-    blended = Cover(32, 56, 32).blended(said)
+    blended = Cover((32, 56), (32, 32)).blended(said)
     assert blended.argmax(-1)[16].tolist() == [0] * 28 + [1] * 28
 
 
@@ -108,7 +109,7 @@ def test_a_window_of_air_stays_air() -> None:
     assert DEVIATIONS == FARTHEST and windows.min() >= 0 and windows.max() <= 1
     levels = (windows - 0.5) * 2 * DEVIATIONS
     assert levels[0].std() < 0.01 < 1 < levels[-1].std()
-    whole = Cover(64, 64, 16).blended(levels[:, 0, ..., None])[..., 0]
+    whole = Cover((64, 64), (16, 16)).blended(levels[:, 0, ..., None])[..., 0]
     assert np.allclose(whole, (values[0] - values.mean()) / values.std(), atol=1e-4)
 
 
@@ -166,7 +167,7 @@ def test_a_folder_becomes_windows_by_patient_from_the_cache_too(tmp_path: Path) 
     again = _read(folder, tmp_path / "cache")
     assert (again.images == data.images).all() and (again.labels == data.labels).all() and again.grids == data.grids
     assert data.select(grid == (40, 24) for grid in data.grids).grids == ((40, 24),) * 6
-    truth = Cover(40, 24, 16).joined(data.labels[:6].numpy())
+    truth = Cover((40, 24), (16, 16)).joined(data.labels[:6].numpy())
     assert (truth == np.asarray(Pillow.open(folder / "masks" / "p0_a.png"))).all()
 
 
@@ -178,7 +179,7 @@ def test_volumes_of_a_folder_become_windows(tmp_path: Path) -> None:
         tmp_path, preparation=replace(CUT, size=8), patients=PatientSource(r"^(p\d+)"), pseudonym_key=KEY
     )
     grid = found.dataset.grids[0]
-    assert len(found.dataset) == 5 * len(Cover(*grid, 8)) * round(np.prod((5, 12, 10)) / np.prod(grid))
+    assert len(found.dataset) == 5 * len(Cover(grid, (8, 8))) * round(np.prod((5, 12, 10)) / np.prod(grid))
     assert any("5 images cut into" in notice for notice in found.notices)
     assert len(found.dataset.spacing[0]) == 3 and AFFINE.shape == (4, 4)
 

@@ -27,7 +27,7 @@ def seen(settings: dict[str, object], count: int = 12) -> tuple[torch.Tensor, ..
     """(pictures, masks, both changed): two-valued pictures that show exactly their masks."""
     _, masks, _ = discs(count, 1)
     pictures = standardised(masks[:, None].float())
-    augmenter = Augmenter(Augmentation(**{"share": 1.0, **settings}), SIZE, True, Stream.from_os())  # type: ignore[arg-type]
+    augmenter = Augmenter(Augmentation(**{"share": 1.0, **settings}), (SIZE, SIZE), True, Stream.from_os())  # type: ignore[arg-type]
     return (pictures, masks, *augmenter(pictures, masks))
 
 
@@ -45,7 +45,7 @@ def test_a_mask_moves_with_its_picture(settings: dict[str, object]) -> None:
 def test_grey_levels_change_and_masks_do_not(settings: dict[str, object]) -> None:
     images, masks, _ = discs(12, 1)
     pictures = standardised(images)
-    augmenter = Augmenter(Augmentation(share=1.0, **settings), SIZE, True, Stream.from_os())  # type: ignore[arg-type]
+    augmenter = Augmenter(Augmentation(share=1.0, **settings), (SIZE, SIZE), True, Stream.from_os())  # type: ignore[arg-type]
     changed, same = augmenter(pictures, masks)
     assert torch.equal(same, masks)
     assert torch.equal(pictures, standardised(images))  # what is trained on next time
@@ -157,7 +157,7 @@ def test_fixed_features_cannot_be_augmented() -> None:
 
 
 def test_an_empty_sample_stays_empty() -> None:
-    augmenter = Augmenter(Augmentation(rotation=10), SIZE, False, Stream.from_os())
+    augmenter = Augmenter(Augmentation(rotation=10), (SIZE, SIZE), False, Stream.from_os())
     images, labels = augmenter(torch.zeros(0, 1, SIZE, SIZE), torch.zeros(0, dtype=torch.int64))
     assert len(images) == len(labels) == 0
 

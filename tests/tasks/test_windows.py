@@ -18,9 +18,9 @@ from primum.federation.explain import explain
 from primum.federation.node import Images, NodeSettings
 from primum.federation.scoring import score_test
 from primum.imaging import Dataset, PatientSource, Preparation, read_masked_folder
+from primum.imaging.cover import Cover
 from primum.imaging.geometry import place_mask
 from primum.imaging.restore import restore_mask
-from primum.imaging.windows import Cover
 from primum.models.card import Card, save_model
 from primum.models.learned import write_weights
 from primum.study import Study
@@ -122,7 +122,7 @@ def test_a_look_counts_each_pixel_once_and_each_patient_once(training: Dataset) 
     write_weights(module, weights)
     features = plan.front_end.features(training.images)
     whole = whole_masks(training, lambda images: outputs_of(module, plan.front_end.features(images)))
-    cut = [Cover(SIDE, SIDE, SIZE).cut(mask.numpy()[None])[0] for mask in whole.found]
+    cut = [Cover((SIDE, SIDE), (SIZE, SIZE)).cut(mask.numpy()[None])[0] for mask in whole.found]
     truth = torch.from_numpy(np.concatenate(cut))
     alone = dice(masks_of(outputs_of(module, features)), truth, 2, group_by(training.patients))
     assert 0.3 < alone.min() <= alone.max() < 0.93, "a window by itself says something else"
@@ -141,7 +141,7 @@ def test_a_node_tells_its_looks_which_picture_a_window_is_of(tmp_path: Path) -> 
     cohorts = images.cohorts(plan, 0.5)
     for part in (cohorts.training, cohorts.evaluation):
         assert part.grids == ((SIDE, SIDE),) * len(part.patients)
-        assert len(part.patients) == len(Cover(SIDE, SIDE, SIZE)) * len(set(part.patients)) > 0
+        assert len(part.patients) == len(Cover((SIDE, SIDE), (SIZE, SIZE))) * len(set(part.patients)) > 0
 
 
 def test_figures_of_windows_are_those_of_the_pictures(training: Dataset) -> None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--deployment", required=True, type=click.Path(path_type=Path), help="The model owner's public.json.")
+@click.option("--deployment", type=click.Path(path_type=Path), help="The model owner's public.json.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="In clear on this machine, by your own model: the folder of a run."
+)
 @click.option("--token", type=click.Path(path_type=Path), help="Your token, where the deployment asks for one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 @click.option("--from-answers", type=click.Path(path_type=Path), metavar="DIR", help="Open the answers.")
 def command(
     images: tuple[Path, ...],
-    deployment: Path,
+    deployment: Path | None,
+    model: Path | None,
     token: Path | None,
     as_json: bool,
     out: Path | None,
@@ -39,7 +43,8 @@ def command(
 ) -> None:
     """Clinician or patient: probabilities per class, a grade, or a mask, without any server reading the image.
 
-    IMAGES are pictures, and for a model that draws masks volumes too: NIfTI, NRRD, a folder of one DICOM series.
+    IMAGES are pictures, and for a model that draws masks volumes too: NIfTI, NRRD, a folder of one DICOM series. With
+    --model nothing is encrypted and nothing is sent: for the model's owner, and for models that draw in 3D.
 
     \b
     Online:      primum diagnose xray.dcm --deployment public.json --out results
@@ -50,6 +55,14 @@ def command(
     """
     from primum.diagnosis.deployment import load_public
 
+    if (deployment is None) == (model is None):
+        raise click.UsageError("Give --deployment, or --model for a diagnosis in clear.")
+    if model is not None:
+        if not images or token or save_request or carry or from_answers:
+            raise click.UsageError("--model takes IMAGES, and with them --out and --json only.")
+        _in_clear(images, model, as_json, out)
+        return
+    assert deployment is not None
     modes = [mode for mode in (save_request, carry, from_answers) if mode is not None]
     if len(modes) > 1 or bool(images) == (carry is not None or from_answers is not None):
         raise click.UsageError("Give IMAGES (perhaps with --save-request), or --carry, or --from-answers.")
@@ -88,6 +101,26 @@ def command(
 
         for source, diagnosis in zip(sources, diagnoses, strict=True):
             for path in write_results(source, diagnosis, public.card, out):
+                print(path, file=sys.stderr)
+
+
+def _in_clear(images: Sequence[Path], model: Path, as_json: bool, out: Path | None) -> None:
+    from primum.diagnosis.clear import diagnose_in_clear
+    from primum.diagnosis.results import refuse_existing_results, write_results
+    from primum.diagnosis.sources import open_source
+    from primum.imaging import Preparation
+    from primum.models.card import load_model
+
+    trained = load_model(model)
+    preparation, masks = Preparation.from_card(trained.card.preparation), trained.card.task == "segmentation"
+    sources = [open_source(path, preparation, masks) for path in images]
+    if out is not None:
+        refuse_existing_results(sources, out)
+    diagnoses = diagnose_in_clear(trained, sources)
+    _show([str(path) for path in images], diagnoses, as_json)
+    if out is not None:
+        for source, diagnosis in zip(sources, diagnoses, strict=True):
+            for path in write_results(source, diagnosis, trained.card.model_dump(mode="json"), out):
                 print(path, file=sys.stderr)
 
 
@@ -143,6 +176,5 @@ def _print_table(names: Sequence[str], diagnoses: Sequence["Diagnosis"]) -> None
         "several": "Each class by itself: an image may have several, or none; above 50 % is bold. ",
         "ordered": "Bold is the grade: the highest that is reached with more than 50 %. ",
     }[diagnoses[0].labels]
-    console.print(
-        f"{bold}{took}{size / 1e6:.2f} MB an image. A {what} is the model's opinion, not a finding.", soft_wrap=True
-    )
+    cost = f"{took}{size / 1e6:.2f} MB an image" if size else f"{seconds:.2f} s an image, in clear"
+    console.print(f"{bold}{cost}. A {what} is the model's opinion, not a finding.", soft_wrap=True)

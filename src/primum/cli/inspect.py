@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +15,7 @@ from primum.cli import options
 from primum.cli.progress import bar
 from primum.imaging import Intake, PatientSource, Preparation, Problem, holds_masks, reader_of
 from primum.imaging.archive import Unpacked, unpacked
-from primum.study import Labels
+from primum.study import Labels, Study
 
 
 @click.command()
@@ -26,6 +27,9 @@ from primum.study import Labels
 @options.labels
 @click.option("--size", default=64, show_default=True, help="Pixels a side at which images are compared.")
 @click.option("--channels", default=1, show_default=True, help="1 for grey, 3 for colour.")
+@click.option(
+    "--study", type=click.Path(path_type=Path), help="Prepare images as this study does; instead of size and channels."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
     "--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails and suspects, for you alone."
@@ -37,6 +41,7 @@ def command(
     labels: Labels | None,
     size: int,
     channels: int,
+    study: Path | None,
     as_json: bool,
     page: Path | None,
 ) -> None:
@@ -47,7 +52,8 @@ def command(
     dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
     """
     with unpacked(folder) as opened:
-        preparation, patients = Preparation(size=size, channels=channels), PatientSource(pattern, single)
+        preparation = Preparation(size=size, channels=channels) if study is None else _preparation(study)
+        patients = PatientSource(pattern, single)
         intake = _read(opened, preparation, patients, labels, quiet=as_json)
         if as_json:
             print(json.dumps(summary(intake), ensure_ascii=False))
@@ -55,6 +61,13 @@ def command(
             show(intake, Console())
         if page is not None:
             _write_page(intake, opened.folder, page, folder.resolve().name, quiet=as_json)
+
+
+def _preparation(study: Path) -> Preparation:
+    context = click.get_current_context()
+    if any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ("size", "channels")):
+        raise click.UsageError("--study says size and channels: leave these out.")
+    return Preparation(**Study.read(study).images.model_dump())
 
 
 def _read(

@@ -23,6 +23,7 @@ ALLOWANCE: Final = 1 << 26
 """Bytes of units' gradients that one layer may keep until the factors are known."""
 _HOPELESS: Final = 12.0  # a way with so many times the arithmetic of the best is not tried
 _REPEATS: Final = 3
+_FAR: Final = 2.0
 
 _chosen: dict[tuple[object, ...], str] = {}
 
@@ -150,7 +151,10 @@ def choose(key: tuple[object, ...], ways: list[Way], product: Product, inputs: T
         tried = [way for way in ways if way.work <= _HOPELESS * least]
         name = tried[0].name
         if len(tried) > 1:
-            name = min((_seconds(way, product, inputs, slopes), way.name) for way in tried)[1]
+            least, name = float("inf"), tried[0].name
+            for way in tried:
+                took = _seconds(way, product, inputs, slopes, least)
+                least, name = min((least, name), (took, way.name))
         _chosen[key] = name
     return next((way for way in ways if way.name == name), ways[0])
 
@@ -160,8 +164,8 @@ def rows_about(tensor: Tensor) -> tuple[int, ...]:
     return (1 << (len(tensor) - 1).bit_length(), *tensor.shape[1:])
 
 
-def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor) -> float:
-    """Of measuring and summing, the best of a few times."""
+def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor, least: float) -> float:
+    """Of measuring and summing, the best of a few times; of one where the other ways need far less, `least`."""
     best = float("inf")
     for _ in range(_REPEATS):
         began = _now(inputs)
@@ -172,6 +176,8 @@ def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor) -> floa
         else:
             product.summed(inputs, slopes)
         best = min(best, _now(inputs) - began)
+        if best > _FAR * least and not inputs.is_cuda:  # where the first time loads what the next has
+            break
     return best
 
 

@@ -28,7 +28,7 @@ from primum.diagnosis.sources import Source, open_source, power_of_two
 from primum.diagnosis.tokens import Permit
 from primum.errors import InputError, ModelError, PeerError
 from primum.imaging import Preparation
-from primum.imaging.windows import Cover
+from primum.imaging.cover import Cover
 from primum.keys.sealing import SealingKey
 from primum.models.answers import outputs_for, probabilities_of
 from primum.models.card import Card, NetworkCard
@@ -314,7 +314,7 @@ def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permi
     inputs = way.inputs(torch.cat([source.images for source in sources]))
     make_private(folder)
     key = SealingKey.load_or_make(folder / _KEY)
-    covers = tuple((source.slices, source.cover.rows, source.cover.columns) for source in sources if source.cover)
+    covers = tuple((source.slices, *_plane(source.cover)) for source in sources if source.cover)
     write_message(folder / _NAMES, Names(tuple(str(path) for path in paths), slices, covers), private=True)
     for request in make_requests(inputs, public.deployment, key.public, permit):
         write_message(folder / REQUEST_NAMES[request.server], request)
@@ -351,8 +351,13 @@ def _parts(about: Names, way: ImagePath) -> list[Part] | None:
     if not way.windows:
         return [Part(count, None, 0) for count in slices]
     parts = [
-        Part(count, Cover(rows, columns, way.preparation.size), cut)
+        Part(count, Cover((rows, columns), (way.preparation.size,) * 2), cut)
         for count, (cut, rows, columns) in zip(slices, about.covers, strict=True)
     ]
     fitting = all(part.cover and part.images >= max(1, part.slices) * len(part.cover) for part in parts)
     return parts if fitting else None
+
+
+def _plane(cover: Cover) -> tuple[int, int]:
+    rows, columns = cover.grid
+    return rows, columns

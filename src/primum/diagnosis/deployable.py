@@ -31,6 +31,7 @@ from primum.ring import Ring
 from primum.study import Labels
 from primum.wire import Message, encode
 
+_OF_PATCHES: Final = 4  # axes of what is shown to a network: channels, depth, height, width
 _MOST_CALIBRATION: Final = 32
 _RELATIVE: Final = {"classification": 1e-3, "segmentation": 5e-3}
 """Of the largest logit. A pixel changes its class only where two classes are closer than twice that."""
@@ -59,8 +60,13 @@ def deployable_model(model: TrainedModel, *, coarse: bool = False) -> Deployable
 
     `coarse`: answers keep 8 fractional bits, which makes copying the model by asking harder. A network's logits may be off
     by 0.01, or by a thousandth of the largest (masks: five): without privacy they grow to hundreds. ModelError where its range does not
-    fit.
+    fit, and for a model that draws in 3D.
     """
+    if len(model.front_end.shape) == _OF_PATCHES:
+        raise ModelError(
+            "The model draws masks of volumes in 3D, and no convolution in 3D is computed under encryption.",
+            'Draw in clear with `primum diagnose --model`, or learn slices: fit = "windows" and encrypted masks.',
+        )
     card = msgspec.json.decode(model.card.model_dump_json())
     if len(model.front_end.shape) == 1:
         return Deployable(*linear_program(model.weight.numpy(), coarse=coarse), card)

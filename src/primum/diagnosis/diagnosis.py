@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from primum.diagnosis.sources import Source
-from primum.imaging.windows import Cover
+from primum.imaging.cover import Cover
 from primum.models.answers import CALLED, grades_of
 from primum.study import Labels
 
@@ -93,7 +93,7 @@ def joined(diagnoses: Sequence[Diagnosis], parts: Sequence[Part]) -> list[Diagno
 
 
 def _blended(windows: Sequence[Diagnosis], part: Part, cover: Cover) -> npt.NDArray[np.uint8]:
-    """The most probable class by the blended logits: [rows, columns], or [slices, rows, columns]. Blank windows are last."""
+    """The most probable class by the blended logits: [rows, columns], or [slices, rows, columns], also of patches. Blank windows are last."""
     logits = iter([one.window for one in windows if one.window is not None])
     masks = np.stack(
         [

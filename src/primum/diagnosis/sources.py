@@ -14,13 +14,15 @@ from torch import Tensor
 
 from primum.errors import DataError
 from primum.imaging import Preparation, Volume, read_volume
+from primum.imaging.cover import Cover
 from primum.imaging.image import Pixels
+from primum.imaging.patches import patches, prepare_patches
 from primum.imaging.prepare import prepare_layout
 from primum.imaging.reader import decode
 from primum.imaging.restore import restore_mask, restore_volume
 from primum.imaging.slices import prepare_volume, slice_layout
 from primum.imaging.volume import cut, volume_format
-from primum.imaging.windows import Cover, Layout, Windows, shown_nothing
+from primum.imaging.windows import Layout, Windows, shown_nothing
 
 Mask = npt.NDArray[np.uint8]
 
@@ -30,7 +32,8 @@ class Source:
     """One image of the data owner: `images` float32 [n, channels, size, size], one for a picture, a volume's slices.
 
     Where the model draws window by window `cover` says which windows of a picture they are, or of slice after slice;
-    blank ones follow. `slices`: how many a volume has, 0 for a picture.
+    blank ones follow. Of a model in 3D they are the patches of a whole volume, without blank ones: nobody else sees how
+    many there are. `slices`: how many a volume has that is drawn slice by slice, else 0.
     """
 
     path: Path
@@ -65,6 +68,9 @@ def _picture(path: Path, preparation: Preparation) -> Source:
 
 def _volume(path: Path, preparation: Preparation) -> Source:
     volume = read_volume(path)
+    if preparation.fit == "patches":
+        boxes, cover = prepare_patches(volume, preparation), patches(volume, preparation).cover
+        return Source(path, torch.from_numpy(boxes), volume, cover)
     slices = cut(volume.values, preparation.axis).shape[0]
     return _source(path, prepare_volume(volume, preparation)[0], slice_layout(volume, preparation), volume, slices)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from primum.errors import MachineError
 from primum.federation.runs import Run, write_json
+from primum.imaging import Preparation
 from primum.models.card import load_model
 from primum.rng import Stream
 
@@ -23,8 +24,8 @@ def check_saved(folder: Path, live: nn.Module) -> float:
     MachineError where there is any: what was written is not what was learned.
     """
     saved = load_model(folder)
-    size, channels = saved.front_end.size, saved.front_end.channels
-    picture = torch.from_numpy(Stream.public("saved model").uniform((1, channels, size, size))).float()
+    shape = 1, saved.front_end.channels, *Preparation.from_card(saved.card.preparation).shape
+    picture = torch.from_numpy(Stream.public("saved model").uniform(shape)).float()
     with torch.no_grad():
         features = saved.front_end.features(picture)
         difference = float((saved.module(features) - live(features)).abs().max())

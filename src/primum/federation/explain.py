@@ -32,10 +32,9 @@ def explain(study: Study) -> str:
     plan = Plan(resolve(for_three(study)))
     plan.check()
     sent = vector_bytes(plan)
-    seen = "windows" if study.images.fit == "windows" else "images"
     lines = [
         f"Study {study.study.name}: {study.study.purpose}",
-        f"Learns {labels_in_words(study)} from {seen} of {study.images.size} pixels; "
+        f"Learns {labels_in_words(study)} from {images_in_words(study)}; "
         f"{plan.dimension:,} weights on {model_in_words(study)}.",
         f"{plan.hospitals} hospitals{' (none named yet: figures for three)' if stood_in else ''}; "
         + _safety(plan.setup),
@@ -45,6 +44,16 @@ def explain(study: Study) -> str:
         f"{(sent * study.training.rounds) / 1e6:.1f} MB sent in all.",
     ]
     return "\n".join(lines)
+
+
+def images_in_words(study: Study) -> str:
+    """What a model sees at a time."""
+    images = study.images
+    if images.patch_depth is not None:
+        sides = images.spacing if isinstance(images.spacing, tuple) else (images.spacing or 0.0,)
+        voxel = " x ".join(f"{side:g}" for side in sides)
+        return f"patches of {images.patch_depth} x {images.size} x {images.size} voxels of {voxel} mm"
+    return f"{'windows' if images.fit == 'windows' else 'images'} of {images.size} pixels"
 
 
 def labels_in_words(study: Study) -> str:
@@ -74,7 +83,8 @@ def model_in_words(study: Study) -> str:
     """What is learned, or what the learned layer stands on."""
     model = study.model
     if isinstance(model, PIXEL_MODELS):
-        return f"a {_NETWORKS[model.kind]} of {', '.join(map(str, model.widths))} channels, learned as a whole"
+        deep = ", in 3D: it draws in clear only, encrypted diagnosis has none" if study.images.patch_depth else ""
+        return f"a {_NETWORKS[model.kind]} of {', '.join(map(str, model.widths))} channels, learned as a whole{deep}"
     if isinstance(model, PixelModel):
         return f"fixed features of each pixel at {model.scales} scales and {model.places} x {model.places} places"
     if isinstance(model, MultiScaleModel):

@@ -20,7 +20,7 @@ from primum.dp import account
 from primum.dp.ledger import EVALUATION, TRAINING, Ledger
 from primum.errors import BudgetError, PeerError, Refused, StudyError
 from primum.federation.approval import NO, POLICY, WAITING, YES, Approval, Approvals, Request, Standing, end_of
-from primum.federation.explain import rounds_in_words, task_in_words, update_in_words
+from primum.federation.explain import images_in_words, rounds_in_words, task_in_words, update_in_words
 from primum.federation.memory import Memory
 from primum.federation.messages import (
     EVALUATE,
@@ -461,7 +461,7 @@ def describe(plan: Plan, asker: bytes) -> Mapping[str, str]:
         "Study": f"{study.study.name}: {study.study.purpose}",
         "Who asks": asker.hex(),
         "Task": task_in_words(study),
-        "Model": f"{study.model.kind}, {plan.dimension:,} weights, images of {study.images.size} pixels",
+        "Model": f"{study.model.kind}, {plan.dimension:,} weights, {images_in_words(study)}",
         "Privacy": promise,
         "Ends": str(study.study.expires or "no day is named"),
         "Rounds": rounds_in_words(study),

@@ -50,7 +50,7 @@ def score_test(folder: Path, test: Path, patient: str | None) -> None:
 
 
 def _mask_figures(model: TrainedModel, data: Dataset) -> dict[str, Any]:
-    """Of each picture, slice or volume; of windows blended, at the resolution of the windows."""
+    """Of each picture, slice or volume; of windows or patches blended, at their resolution."""
 
     def outputs(images: Tensor) -> Tensor:
         return outputs_of(model.module, model.front_end.features(images))

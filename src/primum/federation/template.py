@@ -13,9 +13,10 @@ _TEMPLATE: Final = """\
 [images]
 size = 64              # pixels a side
 channels = 1           # 1 grey, 3 colour
-fit = "squash"         # squash, crop or pad to a square; for masks by networks also windows, at full resolution
+fit = "squash"         # squash, crop or pad to a square; for masks by networks also windows, or patches in 3D
 intensity = "display"  # display: grey levels as a screen shows them; stretch: cut the extremes; clahe: even them out
-# spacing = 1.0        # mm of a pixel, for images that say theirs: crop and pad then keep the millimetres
+# spacing = 1.0        # mm of a pixel, for images that say theirs: crop and pad then keep the millimetres; of a voxel
+                       # of patches, or [3.0, 1.0, 1.0]: slice, row, column. depth = 16: slices of a patch
 # window = "lung"      # of CT: soft-tissue, lung, bone or brain
 # axis = "coronal"     # how volumes are cut into slices; "axial" where nothing is said
 # context = 1          # so many slices on each side of one are seen with it; then channels = 3

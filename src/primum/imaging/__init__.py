@@ -8,9 +8,9 @@ aside. Read `folder.py` first, then `prepare.py` (how a picture becomes pixels, 
 | what | where |
 |---|---|
 | one reader per format of pictures | dicom.py on stored.py and decoder.py, photo.py; reader.py chooses |
-| volumes: LPS coordinates, one orientation | volume.py; series.py, nifti.py, nrrd.py read them, slices.py prepares them |
+| volumes: LPS coordinates, one orientation | volume.py; series.py, nifti.py, nrrd.py read them, slices.py and patches.py prepare them |
 | masks | cases.py finds them, masked.py reads the folder; mask_picture.py, segmentation_object.py read one |
-| grey levels and places | intensity.py, geometry.py; windows.py where a picture keeps its resolution |
+| grey levels and places | intensity.py, geometry.py; windows.py on cover.py where a picture keeps its resolution |
 | decoded once | reading.py, manifest.py, cache.py |
 | from a PACS, de-identified | receive.py, dicomweb.py; inbox.py, deidentify.py on confidentiality.py |
 | public data sets | named.py, medmnist.py, idx.py |

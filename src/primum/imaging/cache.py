@@ -1,7 +1,7 @@
 """Prepared images kept in the node's state folder: decoded once, then used through a memory map.
 
 One folder for each preparation: `index` (sealed, manifest.py), and the pixels as plain rows: float32 [channels, size,
-size] of each image, with masks uint8 [size, size] beside them, in files named by their content. Rows are named by the
+size] of each image, with masks uint8 [size, size] beside them (of patches [depth, size, size]), in files named by their content. Rows are named by the
 content of the files that they were made from, so that a renamed or a touched file is not decoded again.
 
 Trusted is only what is proved when it is opened: the seal of the index, which is of this node; what made the rows
@@ -120,10 +120,10 @@ class Store:
 
     def __init__(self, folder: Path | None, preparation: Preparation, kind: Kind, key: bytes) -> None:
         self._key, self._seal = key, seal_key(key)
-        self._size, self._recipe = preparation.size, recipe(preparation, kind)
-        self._shapes: dict[str, tuple[int, ...]] = {"images": (preparation.channels, self._size, self._size)}
+        self._recipe = recipe(preparation, kind)
+        self._shapes: dict[str, tuple[int, ...]] = {"images": (preparation.channels, *preparation.shape)}
         if kind == "masks":
-            self._shapes["masks"] = (self._size, self._size)
+            self._shapes["masks"] = preparation.shape
         self._outcomes: dict[str, Outcome] = {}
         self._places: dict[str, tuple[str, int]] = {}  # content -> in which files, first row
         self._memory: dict[tuple[str, str], npt.NDArray[Any]] = {}
@@ -200,7 +200,7 @@ class Store:
     def commit(self, wanted: Sequence[str], others: Iterable[str] = ()) -> tuple[Tensor, Tensor | None]:
         """The images, and masks, of `wanted` in this order; `others` are kept for another time, the rest forgotten.
 
-        Float32 [n, channels, size, size] over a private memory map: what is written to it is seen by nobody else.
+        Float32 [n, channels, *shape] over a private memory map: what is written to it is seen by nobody else.
         """
         chosen, also = set(wanted), set(others)
         kept = [content for content in self._outcomes if content in also and content not in chosen]

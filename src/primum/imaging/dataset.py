@@ -13,12 +13,12 @@ from primum.errors import DataError
 class Dataset:
     """Prepared images with labels. Prints counts, never content.
 
-    `images`: float32 [n, channels, size, size] in [0, 1]. `labels`: indices into `classes`, int64 [n]; where an image
-    has several, 0 or 1 for each, int64 [n, classes]; or masks, uint8 [n, size, size], a class for each pixel, where class 0 is the background. `patients`: n pseudonyms, equal where two
+    `images`: float32 [n, channels, size, size] in [0, 1], or patches of volumes [n, channels, depth, size, size]. `labels`: indices into `classes`, int64 [n]; where an image
+    has several, 0 or 1 for each, int64 [n, classes]; or masks, uint8 [n, (depth,) size, size], a class for each pixel, where class 0 is the background. `patients`: n pseudonyms, equal where two
     images show one patient. `files`: n names relative to their folder; the slices of a volume have its name, in order.
     `spacing`: mm of each image's pixels (row, column), of a slice of a volume (slice, row, column), () where unknown;
-    empty where nobody asked, as for labels that are no masks. `grids`: where images are windows (windows.py), rows and
-    columns of the picture or slice that each was cut from; all its windows stand together, in order. Else empty.
+    empty where nobody asked, as for labels that are no masks. `grids`: where images are windows or patches (cover.py),
+    sides of the picture, slice or volume that each was cut from; all that cover it stand together, in order. Else empty.
     """
 
     images: Tensor = field(repr=False)
@@ -37,12 +37,12 @@ class Dataset:
             raise ValueError("spacing is of each image, or of none")
         if len(self.grids) not in (0, count):
             raise ValueError("all images are windows, or none is")
-        if self.images.ndim != 4 or self.images.dtype != torch.float32:
-            raise ValueError("images are float32 [n, channels, size, size]")
+        if self.images.ndim not in (4, 5) or self.images.dtype != torch.float32:
+            raise ValueError("images are float32 [n, channels, (depth,) size, size]")
         shape, kind = (self.images.shape[2:], torch.uint8) if self.masked else (torch.Size(), torch.int64)
         shape = torch.Size([len(self.classes)]) if self.several else shape
         if self.labels.dtype != kind or self.labels.shape[1:] != shape:
-            raise ValueError("labels are int64 [n] or [n, classes], or masks uint8 [n, size, size]")
+            raise ValueError("labels are int64 [n] or [n, classes], or masks uint8 [n, (depth,) size, size]")
         most = 2 if self.several else len(self.classes)
         if count and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < most):
             raise ValueError("a label is not the index of a class")

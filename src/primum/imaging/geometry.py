@@ -15,8 +15,8 @@ from primum.errors import DataError
 from primum.imaging.image import Pixels
 from primum.imaging.reader import check_size
 
-Fit = Literal["squash", "crop", "pad", "windows"]
-"""A square each; "windows" is several of them (windows.py)."""
+Fit = Literal["squash", "crop", "pad", "windows", "patches"]
+"""A square each; "windows" is several of them (windows.py), "patches" boxes of a volume (patches.py)."""
 Spacing = tuple[float, float]
 
 

@@ -30,6 +30,7 @@ from primum.imaging.image import Picture, Pixels, Problem
 from primum.imaging.listing import ignored_by_name, walk
 from primum.imaging.manifest import Record
 from primum.imaging.mask_picture import as_classes, class_numbers, class_places, is_picture, read_mask_picture
+from primum.imaging.patches import patches, prepare_patch_masks, prepare_patches
 from primum.imaging.patient import NoPatient, PatientSource
 from primum.imaging.photo import TURNED
 from primum.imaging.prepare import Preparation, prepare_layout
@@ -86,8 +87,8 @@ def read_masked_folder(
 ) -> Intake:
     """Read every image of `folder` with its mask (cases.py says which layouts), prepared; `labels` are the masks.
 
-    Volumes become slices along `preparation.axis`, all of them and in order, each under the volume's name; with windows
-    every picture and slice becomes several images, in the order of `windows.Cover`. A mask is
+    Volumes become slices along `preparation.axis`, all of them and in order, each under the volume's name, or patches,
+    and then pictures are set aside; with windows every picture and slice becomes several images, in the order of `cover.Cover`. A mask is
     placed as its image, by the nearest pixel. `classes`: those of a study, the background first; else those of
     dataset.json, else "background", "class 1", ... Where both are given, names decide (`class_places`). A mask of 0
     and 255 means background and class 1 of two. `fewest`: patients that a hospital must have.
@@ -202,19 +203,18 @@ class _CaseJob(Job):
             picture = decode(path)
             images, masks, layout = _picture(self.folder, self.case, picture, self.numbering, self.preparation)
             spacing: tuple[float, ...] = layout.spacing or ()
+            grid: tuple[int, ...] = layout.grid if isinstance(layout, Windows) else ()
             found: Picture | Volume = picture
         else:
             volume = _volume(path, self.tomography)
             with _of_mask(self.case):
                 drawn = _drawn(files, volume, self.classes, self.numbering)
-            images, within = prepare_volume(volume, self.preparation)
-            spacing = prepared_spacing(volume, self.preparation.axis, within) if within else ()
-            masks, layout = prepare_mask(drawn, volume, self.preparation), slice_layout(volume, self.preparation)
+            images, masks, spacing, grid = _cut(volume, drawn, self.preparation)
             found = volume
         known = identifiers(self.folder / self.parts()[0]) if found.format.startswith("DICOM") else {}
         return Found(
             format=found.format, notices=found.notices, patient=found.patient or "", images=images, masks=masks,
-            spacing=spacing, grid=layout.grid if isinstance(layout, Windows) else (), **known
+            spacing=spacing, grid=grid, **known
         )  # fmt: skip
 
 
@@ -258,6 +258,19 @@ def _volume(path: Path, tomography: bool | None) -> Volume:
     if tomography is None or volume.format.startswith("DICOM"):
         return volume
     return replace(volume, hounsfield=tomography)
+
+
+def _cut(
+    volume: Volume, drawn: Mask, preparation: Preparation
+) -> tuple[Pixels, Mask, tuple[float, ...], tuple[int, ...]]:
+    """Its images, their masks, and their spacing and grid as in `Record`: patches, or slices, perhaps in windows."""
+    if preparation.fit == "patches":
+        images, masks = prepare_patches(volume, preparation), prepare_patch_masks(drawn, volume, preparation)
+        return images, masks, preparation.voxel, patches(volume, preparation).cover.grid
+    images, within = prepare_volume(volume, preparation)
+    spacing = prepared_spacing(volume, preparation.axis, within) if within else ()
+    masks, layout = prepare_mask(drawn, volume, preparation), slice_layout(volume, preparation)
+    return images, masks, spacing, layout.grid if isinstance(layout, Windows) else ()
 
 
 def _drawn(files: list[Path], volume: Volume, classes: tuple[str, ...] | None, numbering: _Numbering) -> Mask:
@@ -313,6 +326,9 @@ def _notices(
     if preparation.fit == "windows":
         cut = sum(read.outcome.count for read in reads)
         notices.append(f"{len(reads)} images cut into {cut} windows of {preparation.size} pixels a side")
+    elif preparation.fit == "patches":
+        cut, sides = sum(read.outcome.count for read in reads), " x ".join(map(str, preparation.shape))
+        notices.append(f"{len(reads)} volumes cut into {cut} patches of {sides} voxels")
     elif volumes:
         notices.append(f"{len(volumes)} volumes cut into {sum(volumes)} {preparation.axis} slices")
     seen = {place for read in reads for place, images in enumerate(read.outcome.drawn) if images}

@@ -25,12 +25,16 @@ COLOUR_NOISE: Final = 8 / 255
 
 _CHOICES: Final = {"fit": Fit, "intensity": Intensity, "window": Preset, "axis": Axis}
 _MOST_CONTEXT: Final = 3
+_FINEST, _COARSEST = 0.001, 1000.0
+_SMALLEST_DEPTH, _LARGEST_DEPTH = 4, 1024
+_AXES: Final = 3
+_CONTRAST: Final = 1e-4
 _FIRST_KEYS: Final = ("size", "channels", "fit", "intensity")
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture, or each slice of a volume, becomes `channels` x `size` x `size` pixels.
+    """How a picture, or each slice of a volume, becomes `channels` x `size` x `size` pixels; or a volume patches.
 
     `fit`: "squash" changes the aspect to a square, "crop" takes the central square, "pad" adds black to the shorter
     side, and with "windows" it keeps its resolution and becomes several squares, for masks only (windows.py), as
@@ -39,7 +43,9 @@ class Preparation:
     decided over the whole volume. `spacing`: mm; the picture is sampled to pixels of this side before the square is
     made, and with "crop" and "pad" they keep it (geometry.py); images that do not say their mm are refused. `window`:
     a radiologist's window on Hounsfield values, before `intensity`; images without such values are refused. `axis`:
-    how volumes are cut. `context`: so many neighbouring slices on each side become channels of their own, the slice
+    how volumes are cut. With the fit "patches", for masks of volumes, a volume is sampled to voxels of `spacing` mm (one
+    number, or slice, row and column) and becomes several boxes of `depth` (else `size`) x `size` x `size` voxels
+    (patches.py). `context`: so many neighbouring slices on each side become channels of their own, the slice
     itself in the middle, the last slice repeated at the ends; then `channels` is 2 x context + 1, of grey volumes.
     """
 
@@ -47,10 +53,11 @@ class Preparation:
     channels: int = 1
     fit: Fit = "squash"
     intensity: Intensity = "display"
-    spacing: float | None = None
+    spacing: float | tuple[float, float, float] | None = None
     window: Preset = ""
     axis: Axis = "axial"
     context: int = 0
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:
@@ -64,27 +71,67 @@ class Preparation:
             )
         if not self.context and self.channels not in (1, 3):
             raise DataError(f"images have 1 channel (grey) or 3 (colour), not {self.channels}", "Change `channels`.")
-        if self.spacing is not None and not (isfinite(self.spacing) and 0.001 <= self.spacing <= 1000):
-            raise DataError(f"pixels of 0.001 to 1000 mm, not {self.spacing}", "Change `spacing`.")
+        if not all(isfinite(side) and _FINEST <= side <= _COARSEST for side in self._sides):
+            raise DataError(f"pixels of {_FINEST:g} to {_COARSEST:g} mm, not {self.spacing}", "Change `spacing`.")
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 raise DataError("unknown preparation", f"`{name}` is one of {get_args(kind)}.")
+        self._check_patches()
+
+    def _check_patches(self) -> None:
+        if self.fit != "patches":
+            if self.depth is not None or len(self._sides) > 1:
+                raise DataError("a depth, and a spacing of three numbers, are for patches", 'Set `fit` to "patches".')
+            return
+        if not self._sides:
+            raise DataError("patches are of voxels of so many mm", "Set `spacing`.")
+        if not _SMALLEST_DEPTH <= self.shape[0] <= _LARGEST_DEPTH:
+            raise DataError(f"patches have {_SMALLEST_DEPTH} to {_LARGEST_DEPTH} slices", "Change `depth`.")
+        if self.channels != 1 or self.context or self.axis != "axial":
+            raise DataError("patches are grey and have no axis", "Leave `channels`, `context` and `axis` out.")
+
+    @property
+    def _sides(self) -> tuple[float, ...]:
+        if self.spacing is None:
+            return ()
+        return self.spacing if isinstance(self.spacing, tuple) else (self.spacing,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels of what a model sees along each axis: [size, size], or [depth, size, size] of patches."""
+        square = self.size, self.size
+        return (self.size if self.depth is None else self.depth, *square) if self.fit == "patches" else square
+
+    @property
+    def voxel(self) -> tuple[float, float, float]:
+        """Mm of a voxel of patches from slice to slice, row to row, column to column."""
+        slices, rows, columns = self._sides * (3 // len(self._sides))
+        return slices, rows, columns
+
+    @property
+    def pixel(self) -> float | None:
+        """Mm of a pixel of a square or window, None where nothing is asked."""
+        return None if isinstance(self.spacing, tuple) else self.spacing
 
     def layout(self, rows: int, columns: int, spacing: tuple[float, float] | None) -> Layout:
         """Where a picture of `rows` x `columns` pixels of `spacing` mm lies in the square, or in windows."""
+        if self.fit == "patches":
+            raise DataError("is a picture, and patches are cut from volumes", "Give volumes, or ask for windows.")
         if self.fit == "windows":
             return self.windows(rows, columns, spacing)
         return self.placement(rows, columns, spacing)
 
     def windows(self, rows: int, columns: int, spacing: tuple[float, float] | None) -> Windows:
         """How it is covered by windows; raises DataError."""
-        return windows(rows, columns, spacing, size=self.size, target=self.spacing)
+        return windows(rows, columns, spacing, size=self.size, target=self.pixel)
 
     def placement(self, rows: int, columns: int, spacing: tuple[float, float] | None) -> Placement:
         """Where it lies in the one square; raises DataError, also where there is no one square."""
-        if self.fit == "windows":
-            raise DataError("is cut into windows only for a mask", "Take squash, crop or pad for one class a picture.")
-        return placement(rows, columns, spacing, size=self.size, fit=self.fit, target=self.spacing)
+        if self.fit in ("windows", "patches"):
+            raise DataError(
+                f"is cut into {self.fit} only for a mask", "Take squash, crop or pad for one class a picture."
+            )
+        return placement(rows, columns, spacing, size=self.size, fit=self.fit, target=self.pixel)
 
     def to_card(self) -> dict[str, Any]:
         """For a model card: plain values; of the keys that first cards did not have, those that are set."""
@@ -102,13 +149,15 @@ class Preparation:
         if wrong:
             named = ", ".join(sorted(wrong))
             raise ModelError(f"the card's preparation has missing or unknown keys: {named}", "Use its own Primum.")
-        for name in ("size", "channels", "context"):
+        for name in ("size", "channels", "context", "depth"):
             if type(card.get(name, 0)) is not int:
                 raise ModelError(f"the card's `{name}` must be a whole number", "Copy the card again.")
-        if type(card.get("spacing", 1.0)) not in (int, float):
-            raise ModelError("the card's `spacing` must be a number", "Copy the card again.")
+        sides = card.get("spacing", 1.0)
+        several = isinstance(sides, (list, tuple)) and len(sides) == _AXES
+        if not all(type(side) in (int, float) for side in (sides if several else (sides,))):
+            raise ModelError("the card's `spacing` must be a number, or three", "Copy the card again.")
         try:
-            return cls(**card)
+            return cls(**card | ({"spacing": tuple(sides)} if several else {}))
         except DataError as error:
             raise ModelError(f"the card's preparation is wrong: {error.message} {error.hint}", error.hint) from error
 
@@ -144,9 +193,14 @@ def prepare_layout(picture: Picture, preparation: Preparation, layout: Layout) -
     elif preparation.intensity == "clahe":
         values = _equalised(values)
     pixels = place_levels(values, layout).swapaxes(0, 1)
-    if float(pixels.max()) - float(pixels.min()) < 1e-4:
-        raise DataError("shows nothing at this size: all its pixels are equal", "Check the picture.")
+    require_contrast(pixels, "picture")
     return pixels
+
+
+def require_contrast(pixels: Pixels, what: str) -> None:
+    """DataError where nothing is left to see of a picture or volume (`what`)."""
+    if float(pixels.max()) - float(pixels.min()) < _CONTRAST:
+        raise DataError("shows nothing at this size: all its pixels are equal", f"Check the {what}.")
 
 
 def _shown(picture: Picture, preset: str) -> Pixels:

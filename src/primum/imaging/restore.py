@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from primum.imaging.geometry import Placement, offset
+from primum.imaging.patches import patches
 from primum.imaging.prepare import Preparation
 from primum.imaging.slices import slice_layout
 from primum.imaging.volume import Volume, cut
@@ -31,8 +32,8 @@ def restore_mask(mask: Mask, rows: int, columns: int, where: Layout) -> Mask:
 
 def _axes(rows: int, columns: int, where: Windows) -> tuple[Placement, Placement]:
     """The picture that windows cover, as a placement for its rows and one for its columns: it need not be square."""
-    whole = Placement((0, 0, rows, columns), (where.sampling,), where.cover.rows, where.spacing)
-    return whole, replace(whole, size=where.cover.columns)
+    whole = Placement((0, 0, rows, columns), (where.sampling,), where.grid[0], where.spacing)
+    return whole, replace(whole, size=where.grid[1])
 
 
 def _positions(side: int, where: Placement, axis: int) -> npt.NDArray[np.int64]:
@@ -50,7 +51,10 @@ def _positions(side: int, where: Placement, axis: int) -> npt.NDArray[np.int64]:
 
 
 def restore_volume(masks: Mask, volume: Volume, preparation: Preparation) -> Mask:
-    """Masks of the slices of `volume`, in order, [n, size, size] or blended -> uint8 on its grid, [slices, rows, columns]."""
+    """Masks of the slices of `volume`, in order, [n, size, size] or blended, or one mask blended from its patches -> uint8
+    on its grid, [slices, rows, columns]."""
+    if preparation.fit == "patches":
+        return patches(volume, preparation).restored(masks)
     rows, columns = cut(volume.values, preparation.axis).shape[1:]
     where = slice_layout(volume, preparation)
     restored = np.zeros(volume.values.shape, np.uint8)

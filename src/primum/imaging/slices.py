@@ -9,7 +9,7 @@ import numpy.typing as npt
 from primum.errors import DataError
 from primum.imaging.image import Image, Pixels, Provenance
 from primum.imaging.intensity import clahe, preset_window, stretch_volume, window
-from primum.imaging.prepare import Preparation
+from primum.imaging.prepare import Preparation, require_contrast
 from primum.imaging.series import read_volume
 from primum.imaging.volume import Volume, cut, cut_spacing
 from primum.imaging.windows import Layout, place_classes, place_levels
@@ -36,11 +36,10 @@ def prepare_volume(volume: Volume, preparation: Preparation) -> tuple[Pixels, tu
     first and the last slice repeated at the ends. Raises DataError where the window needs Hounsfield values that are
     not there, the spacing does not fit, or nothing is left to see.
     """
-    stack: npt.NDArray[Any] = cut(_levels(volume, preparation), preparation.axis)
+    stack: npt.NDArray[Any] = cut(volume_levels(volume, preparation), preparation.axis)
     where = slice_layout(volume, preparation)
     placed = place_levels(stack, where)
-    if float(placed.max()) - float(placed.min()) < 1e-4:
-        raise DataError("shows nothing at this size: all its pixels are equal", "Check the volume.")
+    require_contrast(placed, "volume")
     shape = -1, preparation.channels, preparation.size, preparation.size
     if not preparation.context:
         return np.repeat(placed[:, :, None], preparation.channels, axis=2).reshape(shape), where.spacing
@@ -61,7 +60,7 @@ def prepare_mask(mask: npt.NDArray[np.uint8], volume: Volume, preparation: Prepa
     return placed.reshape(-1, preparation.size, preparation.size)
 
 
-def _levels(volume: Volume, preparation: Preparation) -> Pixels:
+def volume_levels(volume: Volume, preparation: Preparation) -> Pixels:
     """Grey levels [slices, rows, columns] in [0, 1] of the whole volume."""
     if preparation.window:
         if not volume.hounsfield:

@@ -4,7 +4,7 @@ In: images float32 [n, channels, size, size] in [0, 1]. Out: features of length 
 A model is a public front end that is fixed and a module that is learned on what it gives. Read `scattering.py` first (the
 default front end), `feature_map.py` (which there are), then `learned.py` (what can be learned on them) and `card.py` (what
 is saved), `answers.py` (what outputs mean); `convolutional.py`, `vgg.py`, `squeeze.py`, `mobile.py` (classes), `unet.py`,
-`monet.py` and `segresnet.py` (masks) are whole networks without normalisation.
+`monet.py` and `segresnet.py` (masks) are whole networks without normalisation; `unet3d.py` learns patches of volumes, with group norm.
 Sources: Bruna and Mallat 2013 (scattering), Tramèr and Boneh 2021 (why fixed features under differential privacy).
 """
 
@@ -34,6 +34,7 @@ from primum.models.scattering import FrontEnd
 from primum.models.segresnet import SegResNet
 from primum.models.squeeze import SqueezeNetwork
 from primum.models.unet import UNet
+from primum.models.unet3d import UNet3d
 from primum.models.vgg import Vgg
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "SqueezeNetwork",
     "TrainedModel",
     "UNet",
+    "UNet3d",
     "Vgg",
     "grades_of",
     "load_model",

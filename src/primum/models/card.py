@@ -58,13 +58,16 @@ class Card(_Strict):
     def _consistent(self) -> "Card":
         if self.labels != "one" and self.task == "segmentation":
             raise ValueError(f'labels = "{self.labels}" does not go with a segmentation')
-        cut = self.preparation.get("fit") == "windows"
-        if cut != (isinstance(self.front_end, PixelsCard) and self.front_end.deviations is not None):
+        cut = self.preparation.get("fit") in ("windows", "patches")
+        pixels = self.front_end if isinstance(self.front_end, PixelsCard) else None
+        if cut != (pixels is not None and pixels.deviations is not None):
             raise ValueError(
                 "windows go with pixels that were standardised before they were cut, and with nothing else"
             )
         if cut and self.task != "segmentation":
             raise ValueError("windows go with a segmentation")
+        if (self.preparation.get("fit") == "patches") != (pixels is not None and pixels.depth is not None):
+            raise ValueError("patches go with pixels that have a depth, and with nothing else")
         return self
 
 
@@ -130,7 +133,7 @@ class TrainedModel:
         return found.detach()
 
     def logits(self, images: Tensor) -> Tensor:
-        """Float32 [n, classes], for masks [n, classes, size, size], of images [n, channels, size, size] in [0, 1].
+        """Float32 [n, classes], for masks [n, classes, *shape], of images [n, channels, *shape] in [0, 1].
 
         Two classes, of which an image has one, give [0, z]. Ordered classes give [n, classes - 1]: of the thresholds.
         """

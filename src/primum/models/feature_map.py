@@ -43,7 +43,7 @@ class FeatureMap(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(dimension,) for a vector; [depth, size, size] for a map."""
+        """(dimension,) for a vector; [depth, size, size] for a map, of patches in 3D [depth, slices, size, size]."""
 
     def features(self, images: Tensor) -> Tensor:
         """Float32 [n, *shape]."""
@@ -113,10 +113,11 @@ class PixelsCard(_Settings):
     deviations: float | None = None
     mean: tuple[float, ...] | None = None
     deviation: tuple[float, ...] | None = None
+    depth: int | None = None
 
     def feature_map(self) -> FeatureMap:
         """ModelError where the numbers do not fit each other."""
-        return Pixels(self.size, self.channels, self.deviations, self.mean, self.deviation)
+        return Pixels(self.size, self.channels, self.deviations, self.mean, self.deviation, self.depth)
 
 
 class PixelFeaturesCard(_Settings):

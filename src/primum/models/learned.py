@@ -5,14 +5,14 @@
 | linear | a vector, or a vector a pixel | one linear layer without bias, or the same at every pixel, with one |
 | small-network, residual-network | pixels | `convolutional.py`: a class |
 | vgg, squeeze-network, mobile-network | pixels | `vgg.py`, `squeeze.py`, `mobile.py`: a class |
-| u-net, mo-net, seg-resnet | pixels | `unet.py`, `monet.py`, `segresnet.py`: a mask |
+| u-net, mo-net, seg-resnet | pixels | `unet.py` (of patches in 3D `unet3d.py`), `monet.py`, `segresnet.py`: a mask |
 
 A module's weights travel as one vector, its trainable parameters in their order. Its first weights are public: zeros
 for one layer, else drawn from a public stream that the study's name and settings name, so that everybody can check them.
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from primum.models.monet import MoNet
 from primum.models.segresnet import SegResNet
 from primum.models.squeeze import SqueezeNetwork
 from primum.models.unet import UNet
+from primum.models.unet3d import UNet3d
 from primum.models.vgg import Vgg
 from primum.rng import Stream
 
@@ -36,6 +37,9 @@ Shape = tuple[int, ...]
 Weights = npt.NDArray[np.float32]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)]
 Blocks = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)]
+
+
+_OF_PATCHES: Final = 4  # axes of what a module takes: channels, depth, height, width
 
 
 class _Settings(BaseModel):
@@ -121,13 +125,15 @@ class Mobile(_Settings):
 
 
 class UNetSettings(_Settings):
-    """`unet.UNet`."""
+    """`unet.UNet`; on patches of volumes `unet3d.UNet3d`."""
 
     kind: Literal["u-net"] = "u-net"
     widths: Widths
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
         """On inputs [n, *shape]; ModelError where the numbers do not fit each other."""
+        if len(shape) == _OF_PATCHES:
+            return UNet3d(shape[0], shape[1:], outputs, self.widths)
         channels, size = _picture(shape)
         return UNet(channels, size, outputs, self.widths)
 
@@ -182,6 +188,8 @@ def settings_of(values: dict[str, Any]) -> Learned:
 
 
 def _picture(shape: Shape) -> tuple[int, int]:
+    if len(shape) == _OF_PATCHES:
+        raise ModelError("patches of volumes are learned by a u-net only", 'Take model.kind = "u-net".')
     if len(shape) != 3 or shape[1] != shape[2]:
         raise ModelError(f"a network takes square pictures, not inputs of shape {shape}", "Give it pixels.")
     return shape[0], shape[1]
@@ -219,7 +227,7 @@ def first_weights(module: nn.Module, label: str) -> Weights:
     with torch.no_grad():
         for layer in layers:
             for name, value in layer.named_parameters(recurse=False):
-                if name == "gain":
+                if name == "gain" or (isinstance(layer, nn.GroupNorm) and name == "weight"):
                     value.fill_(1.0)
                 elif value.ndim < 2 or layer is layers[-1]:
                     value.zero_()

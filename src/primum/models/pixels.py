@@ -2,7 +2,7 @@
 
 Each picture by itself, or all with the mean and deviation of the pixels of all hospitals (tasks/survey.py).
 
-Windows of a picture (imaging/windows.py) come standardised as one, as numbers about 1/2: that alone is undone.
+Windows of a picture (imaging/windows.py) and patches of a volume come standardised as one, as numbers about 1/2: that alone is undone.
 A pixel further than `FARTHEST` deviations from the mean is cut: a network under encryption is made for a range.
 """
 
@@ -27,7 +27,7 @@ class Pixels:
 
     `mean`, `deviation`: of each channel, of all images together; None: each image has its own.
     `deviations`: of images that were standardised before they came: 0 and 1 mean so many deviations below and above the
-    mean. None: each image is standardised by itself.
+    mean. None: each image is standardised by itself. `depth`: of patches of volumes, which have so many slices.
     """
 
     size: int
@@ -35,10 +35,13 @@ class Pixels:
     deviations: float | None = None
     mean: tuple[float, ...] | None = None
     deviation: tuple[float, ...] | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096 or not 1 <= self.channels <= 64:
             raise ModelError(f"images of {self.channels} x {self.size} pixels", "Take 8 to 4096 pixels a side.")
+        if self.depth is not None and not 4 <= self.depth <= 1024:
+            raise ModelError(f"patches of {self.depth} slices", "Take 4 to 1024.")
         if self.deviations is not None and not 1 <= self.deviations <= FARTHEST:
             raise ModelError(f"images of {self.deviations} deviations", f"Take 1 to {FARTHEST:g}, or none.")
         if self.mean is not None or self.deviation is not None:
@@ -54,8 +57,9 @@ class Pixels:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[channels, size, size]."""
-        return self.channels, self.size, self.size
+        """[channels, size, size], or of patches [channels, depth, size, size]."""
+        depth = () if self.depth is None else (self.depth,)
+        return self.channels, *depth, self.size, self.size
 
     @property
     def dimension(self) -> int:
@@ -63,8 +67,8 @@ class Pixels:
         return math.prod(self.shape)
 
     def features(self, images: Tensor) -> Tensor:
-        """Float32 [n, channels, size, size]. ValueError on another shape or on values that are not finite."""
-        refuse_other_images(images, self.channels, self.size)
+        """Float32 [n, *shape]. ValueError on another shape or on values that are not finite."""
+        refuse_other_images(images, self.channels, self.size, self.depth)
         if self.mean is not None and self.deviation is not None:
             return standardised_by(images, self.mean, self.deviation)
         if self.deviations is None:

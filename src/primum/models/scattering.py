@@ -172,10 +172,10 @@ def _average(signal: Tensor, phi: Tensor) -> Tensor:
     return phi @ (signal @ phi.T)
 
 
-def refuse_other_images(images: Tensor, channels: int, size: int) -> None:
-    """ValueError unless they are finite and of shape [n, channels, size, size]."""
-    expected = (channels, size, size)
-    if images.ndim != 4 or images.shape[1:] != expected:
+def refuse_other_images(images: Tensor, channels: int, size: int, depth: int | None = None) -> None:
+    """ValueError unless they are finite and of shape [n, channels, size, size], of patches [n, channels, depth, size, size]."""
+    expected = (channels, size, size) if depth is None else (channels, depth, size, size)
+    if images.shape[1:] != expected:
         raise ValueError(f"expected images of shape [n, {expected}], got {tuple(images.shape)}")
     if not torch.isfinite(images).all():
         raise ValueError("the images have values that are not finite")

@@ -44,6 +44,7 @@ _SHOWN_SUSPECTS: Final = 48
 _SHOWN_FILES: Final = 500
 _BINS: Final = 32
 _SMALL: Final = 96
+_OF_PATCHES: Final = 5  # axes of images
 _LARGE: Final = 220
 _COPY: Final = re.compile("is the same (?:picture|image) as ")
 """How the intakes begin the reason for a copy; the rest of the reason names the first one."""
@@ -90,9 +91,15 @@ def write_inspection(
 
 def look(dataset: Dataset, folder: Path, progress: Progress | None = None) -> Findings:
     """Near copies among the prepared pictures, and text in the files as they are."""
-    near = None if len(dataset) > MOST else tuple(near_copies(dataset.images.numpy()))
+    near = None if len(dataset) > MOST else tuple(near_copies(_flat(dataset)))
     near = near and tuple(pair for pair in near if dataset.files[pair.first] != dataset.files[pair.second])
     return Findings(near, _text_in(dataset, folder, progress))
+
+
+def _flat(dataset: Dataset) -> np.ndarray:
+    """Float32 [n, channels, size, size]: the pictures; of patches of volumes the slice in the middle."""
+    pixels: np.ndarray = dataset.images.numpy()
+    return pixels if pixels.ndim < _OF_PATCHES else pixels[:, :, pixels.shape[2] // 2]
 
 
 def _text_in(dataset: Dataset, folder: Path, progress: Progress | None) -> dict[int, list[Box]] | None:
@@ -166,7 +173,7 @@ def _classes(data: Dataset) -> str:
         count, patients = int(shown.sum()), len({data.patients[place] for place in np.flatnonzero(shown)})
         rows.append((name, float(count), f"{count} of {patients} patient{'' if patients == 1 else 's'}"))
     what = (
-        "Images or slices in which a class is drawn, and whose they are"
+        "Images, slices, windows or patches in which a class is drawn, and whose they are"
         if data.masked
         else "Images, and whose they are; an image may be in several lines, or in none"
         if data.several
@@ -176,7 +183,8 @@ def _classes(data: Dataset) -> str:
 
 
 def _pictures(data: Dataset) -> str:
-    """Some of each class, of as many different patients as there are; of a volume the slice where most is drawn."""
+    """Some of each class, of as many different patients as there are; of a volume the slice (of its patches the one) where
+    most is drawn."""
     groups, where = list(zip(data.classes, _shows(data), strict=True)), _where(data)
     if data.masked:
         groups = [("", _fullest(data))]
@@ -226,7 +234,11 @@ def _spread(places: list[int], patients: Sequence[str]) -> list[int]:
 
 def _thumb(data: Dataset, place: int, where: Sequence[str]) -> str:
     mask = data.labels[place].numpy() if data.masked else None
-    shown = picture(data.images[place].numpy(), _SMALL, mask=mask)
+    image = data.images[place].numpy()
+    if mask is not None and data.images.ndim == _OF_PATCHES:
+        slices = int((mask > 0).sum(axis=(1, 2)).argmax())
+        image, mask = image[:, slices], mask[slices]
+    shown = picture(image, _SMALL, mask=mask)
     return f'<figure class="thumb" title="{esc(where[place])}">{shown}<figcaption>{place + 1}</figcaption></figure>'
 
 
@@ -307,7 +319,7 @@ def _seen(data: Dataset, folder: Path, place: int) -> str:
     try:
         return picture(decode(folder / data.files[place]).values, _LARGE)
     except DataError:
-        return picture(data.images[place].numpy(), _LARGE)
+        return picture(_flat(data)[place], _LARGE)
 
 
 def _text(data: Dataset, folder: Path, text: dict[int, list[Box]] | None) -> str:

@@ -23,15 +23,16 @@ from primum.study import Augmentation
 
 
 class Augmenter:
-    """The changes that a study names, for pictures of `size` pixels a side; `masked`: whether labels are masks."""
+    """The changes that a study names, for pictures of `sides` pixels (rows, columns; of patches slices, rows, columns);
+    `masked`: whether labels are masks. A patch is turned, bent and moved along all its axes, and flipped as its slices."""
 
-    def __init__(self, settings: Augmentation, size: int, masked: bool, stream: Stream) -> None:
+    def __init__(self, settings: Augmentation, sides: tuple[int, ...], masked: bool, stream: Stream) -> None:
         self._keys = ("image", "mask") if masked else ("image",)
         self._masked, self._stream = masked, stream
-        self._change = _compose(settings, size, self._keys)
+        self._change = _compose(settings, sides, self._keys)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Float32 [n, channels, size, size] and labels [n, ...], changed; the same shapes and dtypes."""
+        """Float32 [n, channels, *sides] and labels [n, ...], changed; the same shapes and dtypes."""
         if not len(images):
             return images, labels
         self._change.set_random_state(seed=int(self._stream.uint32()))
@@ -74,34 +75,36 @@ def _plain(value: Any) -> Tensor:
     return plain
 
 
-def _compose(settings: Augmentation, size: int, keys: tuple[str, ...]) -> Any:
+def _compose(settings: Augmentation, sides: tuple[int, ...], keys: tuple[str, ...]) -> Any:
     m: Any = import_module("monai.transforms")  # seconds to import: only where a study asks for it
     modes, edges = ("bilinear", "nearest")[: len(keys)], ("border", "zeros")[: len(keys)]
     moved = {"keys": keys, "prob": settings.share, "mode": modes, "padding_mode": edges}
     own = {"keys": "image", "prob": settings.share}
     steps: list[Any] = []
+    axes = len(sides)
+    turns = axes * (axes - 1) // 2  # a picture turns about a point, a patch about three axes
     if settings.rotation or settings.scale or settings.shear or settings.shift:
         steps.append(
             m.RandAffined(
-                rotate_range=math.radians(settings.rotation),
-                scale_range=(settings.scale, settings.scale),
-                shear_range=(settings.shear, settings.shear),
-                translate_range=(settings.shift * size, settings.shift * size),
+                rotate_range=(math.radians(settings.rotation),) * turns,
+                scale_range=(settings.scale,) * axes,
+                shear_range=(settings.shear,) * (2 * turns),
+                translate_range=tuple(settings.shift * side for side in sides),
                 **moved,
             )
         )
-    for axis, name in ((1, "horizontal"), (0, "vertical")):
+    for axis, name in ((axes - 1, "horizontal"), (axes - 2, "vertical")):
         if settings.flip in (name, "both"):
             steps.append(m.RandFlipd(keys, prob=0.5, spatial_axis=axis))
     if settings.elastic:
-        spacing = (max(2, size // 4),) * 2
+        spacing = tuple(max(2, side // 4) for side in sides)
         steps.append(m.Rand2DElasticd(spacing=spacing, magnitude_range=(0, settings.elastic), **moved))
     if settings.grid:
         limits = (-settings.grid, settings.grid)
         steps.append(m.RandGridDistortiond(num_cells=4, distort_limit=limits, **moved))
     if settings.blur:
         width = (0.1, settings.blur)
-        steps.append(m.RandGaussianSmoothd(sigma_x=width, sigma_y=width, **own))
+        steps.append(m.RandGaussianSmoothd(sigma_x=width, sigma_y=width, sigma_z=width, **own))
     if settings.gamma:
         steps.append(m.RandAdjustContrastd(gamma=(1 - settings.gamma, 1 + settings.gamma), **own))
     if settings.contrast:
@@ -109,6 +112,6 @@ def _compose(settings: Augmentation, size: int, keys: tuple[str, ...]) -> Any:
     if settings.noise:
         steps.append(m.RandGaussianNoised(std=settings.noise, **own))
     if settings.cutout:
-        hole = (max(1, round(settings.cutout * size)),) * 2
+        hole = tuple(max(1, round(settings.cutout * side)) for side in sides)
         steps.append(m.RandCoarseDropoutd(holes=1, spatial_size=hole, fill_value=0.0, **own))
     return m.Compose(steps)

@@ -1,5 +1,6 @@
 """One hospital's part in a round of training: whatever is learned, the same way from a sample to integers."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,7 @@ from primum.tasks.plan import Plan
 
 _AT_ONCE: Final = 1 << 21  # values of a linear layer's inputs that are clipped at a time: about a cache
 _ROWS: Final = 32  # pictures at a time through a network
+_VOXELS: Final = 1 << 19  # of patches at a time: what a network keeps of a voxel is some hundred numbers
 
 Integers = npt.NDArray[np.int32]
 
@@ -27,8 +29,8 @@ Integers = npt.NDArray[np.int32]
 class Cohort:
     """Some patients' images as the learned module sees them: `features` float32 [n, *shape], pseudonyms [n].
 
-    `labels`: int64 [n], of several classes 0 or 1 [n, classes]; or masks uint8 [n, size, size]. `grids`: of windows which
-    picture each was cut from, as in `imaging.Dataset`; a look at them is at the pictures.
+    `labels`: int64 [n], of several classes 0 or 1 [n, classes]; or masks uint8 [n, (depth,) size, size]. `grids`: of
+    windows which picture, of patches which volume each was cut from, as in `imaging.Dataset`; a look is at the wholes.
     """
 
     features: Tensor = field(repr=False)
@@ -61,7 +63,8 @@ class Learner:
         self._copies = asked.copies if asked else 1
         self._mixup = asked if asked and asked.mixup else None
         self._unit = training.images_a_patient * self._copies * (2 if self._mixup else 1)
-        self._augmenter = Augmenter(asked, plan.front_end.size, cohort.labels.ndim > 2, self._stream) if asked else None
+        sides, masked = plan.front_end.shape[1:], cohort.labels.ndim > 2
+        self._augmenter = Augmenter(asked, sides, masked, self._stream) if asked else None
         self.clipping = Automatic() if training.clipping == "automatic" else Flat()
         self._clipper = Clipper(
             self.module,
@@ -145,4 +148,5 @@ def _filled(part: Tensor, rows: int) -> Tensor:
 def _rows(plan: Plan) -> int:
     if plan.learned.kind == "linear" and len(plan.front_end.shape) == 1:
         return max(16, _AT_ONCE // plan.front_end.dimension)
-    return _ROWS * plan.study.training.images_a_patient
+    voxels = _VOXELS // math.prod(plan.front_end.shape) if plan.study.images.fit == "patches" else _ROWS
+    return max(1, min(_ROWS, voxels)) * plan.study.training.images_a_patient

@@ -3,6 +3,7 @@
 And what a study asks before it begins, with the same noise (survey.py).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -22,6 +23,8 @@ from primum.tasks.segmentation import Segmentation, masks_of
 from primum.tasks.windows import whole_pictures
 
 _ROWS: Final = 64
+_OF_PATCHES: Final = 5  # axes
+_VOXELS: Final = 1 << 20
 
 Integers = npt.NDArray[np.int32]
 Cells = npt.NDArray[np.int64]
@@ -74,6 +77,7 @@ def masks_seen(module: nn.Module, cohort: Cohort) -> tuple[Sequence[Tensor], Seq
 
 
 def outputs_of(module: nn.Module, features: Tensor) -> Tensor:
-    """What the learned module gives, some pictures at a time; no gradient is kept."""
+    """What the learned module gives, some pictures or patches at a time; no gradient is kept."""
+    rows = _ROWS if features.ndim < _OF_PATCHES else max(1, _VOXELS // math.prod(features.shape[1:]))
     with torch.no_grad():
-        return torch.cat([module(features[start : start + _ROWS]) for start in range(0, len(features), _ROWS)])
+        return torch.cat([module(features[start : start + rows]) for start in range(0, len(features), rows)])

@@ -82,14 +82,16 @@ class Plan:
         if isinstance(model, PixelModel):
             return PixelFeaturesCard(size=size, channels=channels, scales=model.scales, places=model.places)
         if isinstance(model, PIXEL_MODELS):
-            windows = self.study.images.fit == "windows"
+            images = self.study.images
+            as_one = images.fit in ("windows", "patches")
             mean, deviation = self._pixels_of_all
             return PixelsCard(
                 size=size,
                 channels=channels,
-                deviations=DEVIATIONS if windows else None,
+                deviations=DEVIATIONS if as_one else None,
                 mean=mean,
                 deviation=deviation,
+                depth=images.patch_depth,
             )
         return ScatteringCard(size=size, channels=channels, scales=model.scales, angles=model.angles)
 

@@ -34,7 +34,7 @@ _GAMMA: Final = 2
 
 Cells = npt.NDArray[np.int64]
 Masks = Tensor | Sequence[Tensor]
-"""Uint8 [n, size, size], or n masks [rows, columns], each of its own size."""
+"""Uint8 [n, size, size], or n masks [rows, columns], of volumes [slices, rows, columns], each of its own size."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Segmentation:
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Of each picture, [n]: the mean cross entropy or focal loss of its pixels, 1 - soft Dice, or the sum of both.
 
-        Outputs [n, classes, size, size] (or [n, 1, ...] for two), target uint8 [n, size, size].
+        Outputs [n, classes, *shape] (or [n, 1, ...] for two), target uint8 [n, *shape]; a shape of two axes or three.
         """
         logits, masks = logits_of(outputs), target.long()
         if self.kind == "dice":
@@ -138,7 +138,7 @@ def _t(patients: int) -> float:
 
 
 def masks_of(outputs: Tensor) -> Tensor:
-    """The most probable class of each pixel, uint8 [n, size, size]."""
+    """The most probable class of each pixel or voxel, uint8 [n, *shape]."""
     return logits_of(outputs).argmax(1).to(torch.uint8)
 
 

@@ -38,10 +38,11 @@ class Piece:
     spacing: Spacing
 
     def of(self, masks: Masks) -> Mask:
-        """[slices, rows, columns] of a volume, [rows, columns] of an image."""
-        if len(self.spacing) == 3:
+        """[slices, rows, columns] of a volume, whose masks are of its slices or one of the whole; [rows, columns] of an image."""
+        first = masks[self.images[0]]
+        if first.ndim < len(self.spacing):
             return np.stack([masks[image] for image in self.images])
-        return masks[self.images[0]]
+        return first
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Pieces:
 
 
 def pieces_of(count: int, files: Sequence[str] = (), spacing: Sequence[Spacing] = ()) -> Pieces:
-    """How `count` masks are measured. `spacing`: as in `imaging.Dataset`; three numbers: a slice of the volume in `files`.
+    """How `count` masks are measured. `spacing`: as in `imaging.Dataset`; three numbers: the volume in `files`, or a slice of it.
 
     Where one image does not say its mm, all are measured in pixels, image by image: means of both would be neither.
     """
@@ -97,8 +98,8 @@ def surface_figures(
 ) -> OfClass:
     """Surface distance and HD95 of class `kind`: over all surfaces of a patient, then the mean over patients.
 
-    `found`, `truth`: n masks, uint8 [rows, columns]; `patients`: which images each has. A piece in which neither mask
-    has the class has no surface, and counts neither way.
+    `found`, `truth`: n masks, uint8 [rows, columns], of whole volumes [slices, rows, columns]; `patients`: which images
+    each has. A piece in which neither mask has the class has no surface, and counts neither way.
     """
     owner = {image: place for place, images in enumerate(patients) for image in images}
     ways: dict[int, list[tuple[Distances, Distances]]] = {}

@@ -1,4 +1,5 @@
-"""What a model says of windows, blended into masks of whole pictures: for figures, and for a mask in clear."""
+"""What a model says of windows, or patches, blended into masks of whole pictures, or volumes: for figures, and for a mask
+in clear."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,18 +7,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from primum.imaging.cover import Cover, covers_of
 from primum.imaging.dataset import Dataset
-from primum.imaging.windows import Cover, covers_of
 from primum.models.linear import logits_of
 
 Outputs = Callable[[Tensor], Tensor]
-"""Images [n, channels, size, size] in [0, 1] -> what the model gives, [n, outputs, size, size]."""
+"""Images [n, channels, *shape] in [0, 1] -> what the model gives, [n, outputs, *shape]."""
 
 
 @dataclass(frozen=True)
 class Wholes:
-    """Whole pictures, or slices: what was found and what is true, uint8 [rows, columns] each, and as in `Dataset` whose
-    each is, its file and its millimetres."""
+    """Whole pictures, slices or volumes: what was found and what is true, uint8 [rows, columns] or [slices, rows, columns]
+    each, and as in `Dataset` whose each is, its file and its millimetres."""
 
     found: list[Tensor] = field(repr=False)
     truth: list[Tensor] = field(repr=False)
@@ -27,7 +28,7 @@ class Wholes:
 
 
 def whole_masks(data: Dataset, outputs: Outputs) -> Wholes:
-    """Masks of the pictures and slices that the windows of `data` were cut from, at the resolution of the windows.
+    """Masks of what the windows or patches of `data` were cut from, at their resolution.
 
     Picture by picture: what is held is the logits of one. DataError where windows of a picture are missing.
     """
@@ -39,9 +40,9 @@ def whole_masks(data: Dataset, outputs: Outputs) -> Wholes:
 
 
 def blended_mask(outputs: Tensor, cover: Cover) -> Tensor:
-    """The most probable class of each pixel by the blended logits, uint8 [rows, columns].
+    """The most probable class of each pixel by the blended logits, uint8 [*cover.grid].
 
-    `outputs`: [windows, outputs, size, size], one output for two classes.
+    `outputs`: [windows, outputs, *cover.window], one output for two classes.
     """
     logits = logits_of(outputs).movedim(1, -1).numpy()
     return torch.from_numpy(cover.blended(logits).argmax(-1)).to(torch.uint8)
@@ -50,13 +51,13 @@ def blended_mask(outputs: Tensor, cover: Cover) -> Tensor:
 def whole_pictures(
     outputs: Callable[[slice], Tensor], masks: Tensor, grids: Sequence[tuple[int, ...]]
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Of each picture its first window, what is found in it and what is true, uint8 [rows, columns]: each pixel once.
+    """Of each picture, or volume, its first window, what is found in it and what is true, uint8 [*grid]: each pixel once.
 
-    `outputs`: what the model gives for some windows; `masks`: uint8 [windows, size, size]; `grids` as in `Dataset`.
-    DataError where windows of a picture are missing.
+    `outputs`: what the model gives for some windows, or patches; `masks`: uint8 [windows, *window]; `grids` as in
+    `Dataset`. DataError where windows of a picture are missing.
     """
     first = 0
-    for cover in covers_of(grids, masks.shape[-1]):
+    for cover in covers_of(grids, tuple(masks.shape[1:])):
         windows = slice(first, first + len(cover))
         yield first, blended_mask(outputs(windows), cover), torch.from_numpy(cover.joined(masks[windows].numpy()))
         first = windows.stop

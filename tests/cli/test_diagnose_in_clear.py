@@ -1,0 +1,50 @@
+"""`primum diagnose --model`: in clear, where model and image are; of pictures, and of volumes in 3D."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from tests.diagnosis.conftest import make_model
+from tests.imaging.samples import png
+from tests.tasks.test_patches import CUT, asked, balls
+
+from primum.cli.diagnose import command
+from primum.imaging import read_image
+from primum.imaging.prepare import Preparation
+from primum.models.card import Card, save_model
+from primum.tasks.plan import Plan
+
+
+def test_a_picture_has_the_probabilities_of_its_model(tmp_path: Path) -> None:
+    model, image = make_model(tmp_path / "run"), png(tmp_path / "p.png", "a picture")
+    ended = CliRunner().invoke(command, [str(image), "--model", str(tmp_path / "run"), "--json"])
+    (told,) = json.loads(ended.output)
+    pixels = read_image(image, Preparation.from_card(model.card.preparation)).pixels
+    expected = model.probabilities(torch.from_numpy(pixels)[None])[0].tolist()
+    assert list(told["probabilities"].values()) == pytest.approx(expected) and told["bytes"] == 0
+    assert told["diagnosis"] == ("NORMAL", "PNEUMONIA")[expected[1] > expected[0]]
+
+
+def test_a_volume_has_its_mask_and_neither_way_goes_with_the_other(tmp_path: Path) -> None:
+    plan = Plan(asked(model={"kind": "u-net", "widths": (2, 2)}))
+    module = plan.module()
+    card = Card(
+        task="segmentation", classes=plan.study.study.classes, front_end=plan.front_end_card, learned=plan.learned,
+        preparation=CUT.to_card(), privacy={}, trained={},
+    )  # fmt: skip
+    save_model(tmp_path / "run", module.state_dict(), card)
+    volume, out = balls(tmp_path / "data", 1) / "images" / "p0.nii.gz", tmp_path / "results"
+    asked_for = [str(volume), "--model", str(tmp_path / "run")]
+    ended = CliRunner().invoke(command, [*asked_for, "--out", str(out)])
+    assert ended.exit_code == 0 and "in clear" in ended.output
+    assert sorted(path.name for path in out.iterdir()) == ["p0.mask.nii.gz", "p0.overlay.png"]
+    for wrong, words in (
+        (["--deployment", "public.json"], "or --model"),
+        (["--carry", "x"], "with them --out and --json"),
+    ):
+        ended = CliRunner().invoke(command, [*asked_for, *wrong])
+        assert ended.exit_code == 2 and words in ended.output
+    ended = CliRunner().invoke(command, [str(volume)])
+    assert ended.exit_code == 2 and "Give --deployment, or --model" in ended.output
