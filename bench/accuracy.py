@@ -42,9 +42,9 @@ from primum.imaging import PatientSource, Preparation, read_folder
 from primum.imaging.dataset import Dataset, assert_disjoint
 from primum.imaging.medmnist import read_medmnist
 from primum.imaging.patient import CHEST_XRAY_PATIENT
-from primum.model_kinds import MultiScaleModel
 from primum.models.linear import LinearHead, logits_of
 from primum.study import About, Aggregation, Hospitals, Images, Privacy, Study, Training
+from primum.study.kinds import MultiScaleModel
 from primum.tasks import metrics, simulation
 from primum.tasks.plan import Plan, resolve
 

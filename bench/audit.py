@@ -49,10 +49,10 @@ from primum.dp import account
 from primum.dp.account import Steps
 from primum.imaging.dataset import Dataset
 from primum.imaging.medmnist import read_medmnist
-from primum.model_kinds import Model
 from primum.models.scattering import FrontEnd
 from primum.rng import Stream
 from primum.study import About, Hospitals, Images, Privacy, Study, Training
+from primum.study.kinds import Model
 from primum.tasks import simulation
 from primum.tasks.learner import Learner
 from primum.tasks.plan import Plan, resolve

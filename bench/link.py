@@ -30,9 +30,9 @@ from primum.federation.node import NodeState
 from primum.federation.runs import FINISHED, Run
 from primum.federation.scientist import Scientist
 from primum.imaging.phantom import PHANTOM_PATIENT, draw
-from primum.model_kinds import ResidualModel
 from primum.ports import free_port
 from primum.study import About, Deadlines, Hospitals, Images, Study, Training
+from primum.study.kinds import ResidualModel
 from primum.tasks.plan import Plan
 
 NODES = 3

@@ -10,10 +10,10 @@ import torch
 from primum.attacks import Canaries
 from primum.clipping import Clipper
 from primum.dp import Budget, account
-from primum.model_kinds import Model
 from primum.models.linear import LinearHead
 from primum.rng import Stream
 from primum.study import About, Hospitals, Images, Privacy, Study, Training
+from primum.study.kinds import Model
 from primum.tasks.classification import loss
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.plan import Plan

@@ -19,10 +19,10 @@ from primum.federation.node import NodeState, ResidentNode
 from primum.federation.rounds import Rounds
 from primum.federation.runs import Run
 from primum.keys.identity import Identity, list_fingerprint
-from primum.model_kinds import Model
 from primum.rng import Stream
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.study import About, Aggregation, Deadlines, Hospitals, Images, Privacy, Study, Training, sign_study
+from primum.study.kinds import Model
 
 CLASSES = ("clear", "shadow")
 PATTERN = r"^(p\d+)_"

@@ -6,8 +6,8 @@ from tests.federation.playing import make_study
 from primum.errors import InputError
 from primum.federation.explain import vector_bytes
 from primum.federation.link_cost import REACHED, cost_on_link, parse_rate
-from primum.model_kinds import ResidualModel
 from primum.study import Study
+from primum.study.kinds import ResidualModel
 from primum.tasks.plan import Plan
 
 MEMBERS = [bytes([place]) * 32 for place in (1, 2, 3)]

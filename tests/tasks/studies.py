@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from primum.model_kinds import Model
 from primum.study import About, Aggregation, Hospitals, Images, Privacy, Study, Training
+from primum.study.kinds import Model
 
 MEMBERS = tuple(f"{place:064x}" for place in range(1, 5))
 

@@ -23,7 +23,7 @@ ALLOWANCE: Final = 1 << 26
 """Bytes of units' gradients that one layer may keep until the factors are known."""
 _HOPELESS: Final = 12.0  # a way with so many times the arithmetic of the best is not tried
 _REPEATS: Final = 3
-_FAR: Final = 2.0
+_FAR: Final = 4.0  # times as long as another way: more than a cold start makes of it
 
 _chosen: dict[tuple[object, ...], str] = {}
 

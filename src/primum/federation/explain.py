@@ -5,9 +5,9 @@ from typing import Any, Final
 from primum.dp import account
 from primum.federation.probe import longer
 from primum.kernels import packing
-from primum.model_kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
 from primum.secagg.setup import Setup
 from primum.study import Hospitals, Statistics, Study
+from primum.study.kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
 from primum.tasks.plan import Plan, resolve
 
 _STAND_IN: Final = tuple(f"{place:064x}" for place in range(1, 4))

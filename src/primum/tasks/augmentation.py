@@ -5,7 +5,7 @@ by the nearest pixel. Each image of a round is changed by itself, with numbers t
 gradient still depends on that example alone and privacy costs the same. With `copies` an image is drawn once and seen
 in so many ways, whose mean gradient is clipped once (Tramèr and Boneh 2021; De et al., "Unlocking high-accuracy
 differentially private image classification through scale", 2022, section 4.4). Mixup makes an example's gradient depend
-on another patient: it is for studies without privacy only (study.py refuses it).
+on another patient: it is for studies without privacy only (study/rules.py refuses it).
 """
 
 import math

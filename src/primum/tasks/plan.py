@@ -16,7 +16,6 @@ from primum.dp.mechanism import Mechanism
 from primum.dp.sampling import public_maximum
 from primum.errors import StudyError
 from primum.imaging.windows import DEVIATIONS
-from primum.model_kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
 from primum.models.answers import outputs_for
 from primum.models.feature_map import (
     BackboneCard,
@@ -31,6 +30,7 @@ from primum.models.feature_map import (
 from primum.models.learned import Learned, Linear, Weights, first_weights, settings_of, weight_count
 from primum.secagg.setup import Setup
 from primum.study import Loss, Study
+from primum.study.kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
 from primum.tasks.classification import Classification
 from primum.tasks.narrow import Narrow
 from primum.tasks.ordered import Ordered

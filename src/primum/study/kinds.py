@@ -1,6 +1,6 @@
 """The kinds of models that a study can name, each with its settings; what they are stands in models/."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -133,21 +133,6 @@ def _kind_of(model: Any) -> Any:
     return model.get("kind", "scattering-linear") if isinstance(model, dict) else getattr(model, "kind", None)
 
 
-KINDS: dict[str, type[BaseModel]] = {
-    "scattering-linear": Model,
-    "multiscale-linear": MultiScaleModel,
-    "random-linear": RandomModel,
-    "backbone-linear": BackboneModel,
-    "small-network": SmallNetworkModel,
-    "residual-network": ResidualModel,
-    "vgg": VggModel,
-    "squeeze-network": SqueezeModel,
-    "mobile-network": MobileModel,
-    "pixel-linear": PixelModel,
-    "u-net": UNetModel,
-    "mo-net": MoNetModel,
-    "seg-resnet": SegResNetModel,
-}
 AnyModel = Annotated[
     Annotated[Model, Tag("scattering-linear")]
     | Annotated[MultiScaleModel, Tag("multiscale-linear")]
@@ -164,3 +149,6 @@ AnyModel = Annotated[
     | Annotated[SegResNetModel, Tag("seg-resnet")],
     Discriminator(_kind_of),
 ]
+KINDS: dict[str, type[BaseModel]] = {
+    tag.tag: settings for settings, tag in (get_args(one) for one in get_args(get_args(AnyModel)[0]))
+}

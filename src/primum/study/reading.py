@@ -1,0 +1,69 @@
+"""Settings in TOML: read, checked, and explained where they are wrong. Unknown keys are errors."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from primum.errors import StudyError
+from primum.study.kinds import KINDS
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read_text(path: Path) -> str:
+    """The text of a settings file; StudyError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise StudyError(f"{path} is not a text file.", "Give the path of a TOML file.") from None
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
+
+
+def parse_toml(kind: type[Settings], text: str, source: str) -> Settings:
+    """The TOML in `text` as `kind`; StudyError naming `source` and the line or key."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{source} is not valid TOML: {error}.", "Mend that line.") from None
+    return parse_settings(kind, data, source)
+
+
+def parse_settings(kind: type[Settings], data: dict[str, Any], source: str) -> Settings:
+    """`data` as `kind`; StudyError naming `source` and the key; an unknown key is an error with the nearest one."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(*_explain(kind, error, source)) from None
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tuple[str, str]:
+    first = error.errors()[0]
+    places = [str(part) for part in first["loc"]]
+    path = [place for place in places if place not in KINDS]
+    key = ".".join(path)
+    if first["type"] == "union_tag_invalid":
+        return f"{source}: {key}.kind = {first['ctx']['tag']!r} is unknown.", f"Known here: {', '.join(KINDS)}."
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(kind, places[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+        hint = f"Did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"Known here: {', '.join(known)}."
+        return f"{source}: unknown key {key}.", hint
+    if first["type"] == "missing":
+        return f"{source}: {key} is missing.", "Add it; `primum new study` writes a commented example."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{source}: {key + ': ' if key else ''}{message}.", "Mend that value."
+
+
+def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        if part in KINDS:
+            kind = KINDS[part]
+            continue
+        annotation: Any = kind.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        kind = next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), kind)
+    return list(kind.model_fields)
