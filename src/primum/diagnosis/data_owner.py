@@ -9,7 +9,6 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -277,19 +276,20 @@ def _diagnoses(
     if logits.shape[-1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
     if path.masks:
-        masks = logits.argmax(-1).astype(np.uint8)
-        drawn = [
-            Diagnosis(path.classes, areas(mask, len(path.classes)), (), first + place, seconds, size, model, mask)
-            for place, mask in enumerate(masks)
-        ]
-        if not path.windows:
-            return drawn
-        return [replace(one, window=z.astype(np.float32)) for one, z in zip(drawn, logits, strict=True)]
-    told = [
-        Diagnosis(path.classes, tuple(map(float, p)), tuple(map(float, z)), first + place, seconds, size, model)
+        return [
+            Diagnosis(
+                path.classes, areas(mask, len(path.classes)), (), first + place, seconds, size, model, mask,
+                window=z.astype(np.float32) if path.windows else None,
+            )
+            for place, (mask, z) in enumerate(zip(logits.argmax(-1).astype(np.uint8), logits, strict=True))
+        ]  # fmt: skip
+    return [
+        Diagnosis(
+            path.classes, tuple(map(float, p)), tuple(map(float, z)), first + place, seconds, size, model,
+            labels=path.labels,
+        )
         for place, (p, z) in enumerate(zip(path.probabilities(logits), logits, strict=True))
-    ]
-    return [replace(one, labels=path.labels) for one in told]
+    ]  # fmt: skip
 
 
 def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permit: Permit | None = None) -> None:

@@ -95,12 +95,7 @@ def joined(diagnoses: Sequence[Diagnosis], parts: Sequence[Part]) -> list[Diagno
 def _blended(windows: Sequence[Diagnosis], part: Part, cover: Cover) -> npt.NDArray[np.uint8]:
     """The most probable class by the blended logits: [rows, columns], or [slices, rows, columns], also of patches. Blank windows are last."""
     logits = iter([one.window for one in windows if one.window is not None])
-    masks = np.stack(
-        [
-            cover.blended(np.stack([next(logits) for _ in range(len(cover))])).argmax(-1).astype(np.uint8)
-            for _ in range(part.slices or 1)
-        ]
-    )
+    masks = np.stack([cover.mask(np.stack([next(logits) for _ in range(len(cover))])) for _ in range(part.slices or 1)])
     return masks if part.slices else masks[0]
 
 

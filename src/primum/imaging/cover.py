@@ -74,6 +74,11 @@ class Cover:
         blended: Values = self._inside(whole / total)
         return blended
 
+    def mask(self, logits: Values) -> Mask:
+        """Uint8 [*grid]: the most probable class by the blended logits [windows, *window, classes]."""
+        classes: Mask = self.blended(logits).argmax(-1).astype(np.uint8)
+        return classes
+
     @property
     def _starts(self) -> tuple[Sides, ...]:
         return tuple(_starts(side, size) for side, size in zip(self.grid, self.window, strict=True))
@@ -103,11 +108,6 @@ def window_weights(window: Sides) -> Pixels:
     along = [np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / (_NARROW * size)) ** 2) for size in window]
     weights: Pixels = np.maximum(reduce(np.multiply.outer, along), LEAST_WEIGHT).astype(np.float32)[..., None]
     return weights
-
-
-def votes(masks: Mask, classes: int) -> Pixels:
-    """Float32 [windows, *window, classes]: 1 for the class of each pixel. For `Cover.blended`, where logits are gone."""
-    return np.eye(classes, dtype=np.float32)[masks]
 
 
 def covers_of(grids: Sequence[Sides], window: Sides) -> list[Cover]:

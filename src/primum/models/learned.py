@@ -181,9 +181,12 @@ Learned = Annotated[
 ]
 
 
+_LEARNED: TypeAdapter[Any] = TypeAdapter(Learned)
+
+
 def settings_of(values: dict[str, Any]) -> Learned:
     """The settings that `values` name by their `kind`; a study calls them as a card does."""
-    found: Learned = TypeAdapter(Learned).validate_python(values)
+    found: Learned = _LEARNED.validate_python(values)
     return found
 
 

@@ -45,7 +45,7 @@ def blended_mask(outputs: Tensor, cover: Cover) -> Tensor:
     `outputs`: [windows, outputs, *cover.window], one output for two classes.
     """
     logits = logits_of(outputs).movedim(1, -1).numpy()
-    return torch.from_numpy(cover.blended(logits).argmax(-1)).to(torch.uint8)
+    return torch.from_numpy(cover.mask(logits))
 
 
 def whole_pictures(
