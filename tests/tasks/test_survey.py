@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from tests.tasks.studies import study
 
 from primum.clipping import Clipper
+from primum.errors import StudyError
 from primum.models.learned import first_weights
 from primum.models.pixels import Pixels
 from primum.rng import Stream
-from primum.study import Statistics, Study, StudyError
+from primum.study import Statistics, Study
 from primum.tasks import simulation
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.plan import Plan, resolve

@@ -20,12 +20,12 @@ from typing import Final
 import dp_accounting
 from absl import logging as absl_logging
 from dp_accounting.pld import privacy_loss_distribution
-from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
 from primum.dp.centred import VALUE_DISTANCE
+from primum.dp.losses import one_step
 from primum.dp.mechanism import SUM_DISTANCE
 from primum.errors import InputError, StudyError
 
@@ -82,13 +82,8 @@ def epsilon(steps: Steps, delta: float, replace: bool = False, interval: float |
         return math.inf
     if steps.q >= 1:
         return gaussian_epsilon((2 if replace else 1) * math.sqrt(steps.count) / steps.sigma, delta)
-    relation = dp_accounting.NeighboringRelation
-    accountant = PLDAccountant(
-        relation.REPLACE_ONE if replace else relation.ADD_OR_REMOVE_ONE,
-        value_discretization_interval=interval or _INTERVAL,
-    )
-    accountant.compose(event(steps))
-    return float(accountant.get_epsilon(delta))
+    one = one_step(steps.q, steps.sigma, replace, interval or _INTERVAL)
+    return float(one.self_compose(steps.count).get_epsilon_for_delta(delta))
 
 
 def gaussian_epsilon(shift: float, delta: float) -> float:
