@@ -39,9 +39,11 @@ def _slow_rows(images: torch.Tensor, front_end: MultiScale) -> np.ndarray:
         if front_end.views == "shift":
             wide = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
             views = [np.roll(wide, move, (1, 2))[:, 1:-1, 1:-1] for move in ((1, 0), (-1, 0), (0, 1), (0, -1))]
-        if front_end.views == "zoom":
+        if front_end.views in ("zoom", "mirror"):
             zooms = ((0.9, 0.9), (1.1, 1.1), (0.92, 1.08), (1.08, 0.92))
             views = [np.stack([_stretched(grey, *zoom) for grey in image]) for zoom in zooms]
+        if front_end.views == "mirror":
+            views += [view[:, :, ::-1] for view in views]
         rows = []
         for view in views:
             parts = []
@@ -55,7 +57,7 @@ def _slow_rows(images: torch.Tensor, front_end: MultiScale) -> np.ndarray:
     return np.array(out)
 
 
-@pytest.mark.parametrize("views", ["one", "shift", "zoom"])
+@pytest.mark.parametrize("views", ["one", "shift", "zoom", "mirror"])
 def test_features_are_those_of_the_slow_twin(views: str) -> None:
     """Whole covariance, whole eigenbasis, float64."""
     front_end = MultiScale(16, scales=(1, 2), angles=2, views=views)  # type: ignore[arg-type]
@@ -145,7 +147,12 @@ def test_colour_pictures_and_the_dimension() -> None:
     assert front_end.dimension == sum(FrontEnd(16, scale, 2, 3).dimension for scale in (1, 2))
 
 
-@pytest.mark.parametrize("views", ["one", "shift", "zoom"])
+def test_in_a_mirror_left_and_right_say_the_same() -> None:
+    front_end, images = MultiScale(16, scales=(1, 2), angles=2, views="mirror"), _images(3, 16)
+    assert torch.allclose(front_end.features(images), front_end.features(images.flip(-1)), atol=2e-6)
+
+
+@pytest.mark.parametrize("views", ["one", "shift", "zoom", "mirror"])
 def test_no_images_give_no_rows(views: str) -> None:
     front_end = MultiScale(16, scales=(1, 2), angles=2, views=views)  # type: ignore[arg-type]
     assert front_end.features(torch.zeros(0, 1, 16, 16)).shape == (0, SMALL.dimension)

@@ -89,7 +89,12 @@ def model_in_words(study: Study) -> str:
         return f"fixed features of each pixel at {model.scales} scales and {model.places} x {model.places} places"
     if isinstance(model, MultiScaleModel):
         scales = ", ".join(map(str, model.scales))
-        seen = {"one": "", "shift": ", averaged over small shifts", "zoom": ", averaged over small zooms"}[model.views]
+        seen = {
+            "one": "",
+            "shift": ", averaged over small shifts",
+            "zoom": ", averaged over small zooms",
+            "mirror": ", averaged over small zooms and their mirror images",
+        }[model.views]
         return f"fixed scattering transforms of {scales} scales{seen}"
     if isinstance(model, RandomModel):
         return f"{model.filters} fixed random filters of {model.patch} x {model.patch} pixels"

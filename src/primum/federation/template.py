@@ -98,8 +98,8 @@ _MODEL: Final[dict[Task, str]] = {
     "classification": """\
 kind = "scattering-linear"   # a fixed wavelet transform and one learned layer: good at a small epsilon
                        # "multiscale-linear": several at once, better at every epsilon, three times the bytes
-                       # (scales = [1, 2, 3]; views = "zoom" or "shift"). "random-linear": filters, patch, pools;
-                       # "backbone-linear": backbone, weights. docs/how-to/small-epsilon.md says when which helps.
+                       # (scales = [1, 2, 3]; views = "zoom", "mirror" or "shift"). "random-linear": filters, patch,
+                       # pools; "backbone-linear": backbone, weights. docs/how-to/small-epsilon.md: when which helps.
                        # "small-network", "residual-network", "vgg", "squeeze-network", "mobile-network" (widths)
                        # learn all by themselves, from many images: docs/reference/studies.md
 scales = 3                   # J; features shrink by 4 with each

@@ -5,8 +5,10 @@ Under differential privacy a linear model's noise grows with the length of the f
 what all pictures share is length without meaning. So, for each picture,
 
 1. the scatterings of `scales`, each as in `scattering.py`, the channels' means counted `_MEANS` times, each of length 1;
-2. averaged over `views`: the picture alone ("one"); moved by one pixel up, down, left and right ("shift"); or a tenth
-   larger and smaller, wider and taller ("zoom"), for pictures whose crop and aspect differ from camera to camera;
+2. averaged over `views`: the picture alone ("one"); moved by one pixel up, down, left and right ("shift"); a tenth
+   larger and smaller, wider and taller ("zoom"), for pictures whose crop and aspect differ from camera to camera; or
+   these four and what they are in a mirror ("mirror"), where left and right say the same: whatever noise the weights got
+   that tells the two sides apart then changes nothing;
 3. less the mean of the same features of noise pictures, and multiplied by (1 + C/t)^(-1/4), C their covariance and t its
    mean eigenvalue: directions in which any picture varies much count less (a partial whitening, power -1/2 of the
    features' deviations);
@@ -36,7 +38,7 @@ from primum.errors import ModelError
 from primum.models.scattering import FrontEnd
 from primum.rng import Stream
 
-Views = Literal["one", "shift", "zoom"]
+Views = Literal["one", "shift", "zoom", "mirror"]
 
 _MEANS: Final = 3.0  # weight of a channel's mean against its standardised places
 _PICTURES: Final = 400  # of noise, at most
@@ -123,6 +125,8 @@ class MultiScale:
         if self.views == "one" or images.ndim != 4 or not len(images):  # the parts say what is wrong, if anything
             return self._together(images)
         moved = _shifted(images) if self.views == "shift" else _zoomed(images)
+        if self.views == "mirror":
+            moved += [view.flip(-1) for view in moved]
         total = torch.zeros(len(images), self.dimension)
         for view in moved:
             total += self._together(view)

@@ -25,7 +25,7 @@ class MultiScaleModel(Section):
     kind: Literal["multiscale-linear"]
     scales: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(min_length=1, max_length=5)] = (1, 2, 3)
     angles: Annotated[int, Field(ge=2, le=16)] = 8
-    views: Literal["one", "shift", "zoom"] = "zoom"
+    views: Literal["one", "shift", "zoom", "mirror"] = "zoom"
 
 
 class RandomModel(Section):
