@@ -51,7 +51,7 @@ def test_one_patient_moves_the_sums_by_at_most_the_norm(
         truth = truth[:, None, None].expand(count, 8, 8).to(torch.uint8)
     sheet = Sheet(3 * asked, kind == "several", channels)
     moved = sheet.sums(truth, images, ["a patient"] * count)
-    assert moved.shape == (sheet.dimension,) and (moved >= 0).all() and (moved <= 1).all()
+    assert moved.shape == (sheet.dimension,) and (np.abs(moved) <= 1).all()
     assert np.linalg.norm(moved) <= sheet.norm + 1e-9
     other = sheet.sums(truth, images, [f"patient {place}" for place in range(count)])
     assert other[0] == count and (kind != "one" or not asked or abs(other[1:4].sum() - count) < 1e-9)
@@ -87,7 +87,7 @@ def test_weights_are_bounded_whatever_noise_does(counts: list[float], noise: flo
 
 def test_what_is_noise_weighs_nothing_and_is_refused_beforehand() -> None:
     few = Sheet(2, False, 1).read(np.array([20.0, 19.0, 1.0, 18.0, -5.0]), noise=2.1)
-    assert few.too_few and few.class_weights("balanced") == (1, 1) == few.presence_weights("root")
+    assert few.too_few and few.vague and few.class_weights("balanced") == (1, 1) == few.presence_weights("root")
     assert (few.mean, few.deviation) == ((0.5,), (0.25,))
     known = Sheet(2, False, 1).read(np.array([22.0, 19.0, 1.0, 18.0, -5.0]), noise=2.1)
     assert not known.too_few and known.class_weights("balanced") == pytest.approx((4.2 / 19, 1))
@@ -97,6 +97,19 @@ def test_what_is_noise_weighs_nothing_and_is_refused_beforehand() -> None:
         StudyError, match=r"asks about 18 evaluation patients, with noise of \d+\.\d: that tells nothing"
     ):
         Plan(asked).check()
+
+
+def test_pixels_that_noise_hides_are_the_usual_ones_though_counts_are_known() -> None:
+    exact = np.array([100.0, 80.0, 20.0, 14.0, 14.0])  # of u: mean 0.14, square 0.14, so a deviation of 0.173 of pixels
+    for noise, vague in ((0.0, False), (3.0, False), (9.0, True)):
+        survey = Sheet(2, False, 1).read(exact, noise)
+        assert not survey.too_few and survey.vague is vague
+        assert survey.deviation == pytest.approx((0.25 if vague else 0.1735,), abs=1e-3)
+
+
+def test_shares_of_pixels_are_no_patients() -> None:
+    drawn = Sheet(3, False, 0, masks=True).read(np.array([10.0, 9.7, 0.2, 0.1]), 0.0)
+    assert drawn.class_weights("balanced") == pytest.approx((0.05, 0.5, 1))
 
 
 @pytest.mark.parametrize("totals", [np.zeros(4), np.full(3, np.nan), np.zeros((3, 1))])
@@ -127,7 +140,7 @@ def test_nothing_is_weighed_or_standardised_before_it_is_known() -> None:
     images = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(2))
     assert plan.counting is None and plan.mean_counting == 1
     assert torch.equal(plan.front_end.features(images), images)
-    known = plan.surveyed(np.array([10.0, 8.0, 2.0, 4.0, 2.0]))
+    known = plan.surveyed(np.array([10.0, 8.0, 2.0, -2.0, 2.0]))  # u: mean -0.2, square 0.2
     assert known.counting == pytest.approx((0.25, 1)) and known.mean_counting == pytest.approx(0.4)
     assert torch.allclose(known.front_end.features(images), (images - 0.4) / 0.2, atol=1e-5)
     assert known.front_end_card.feature_map() == Pixels(16, 1, None, (0.4,), (0.2,))

@@ -132,7 +132,7 @@ def statistics_figures(plan: Plan) -> dict[str, Any] | None:
     if survey is None or statistics is None:
         return None
     figures: dict[str, Any] = {"patients": round(survey.patients, 1), "noise": round(survey.noise, 3)}
-    figures |= {"too_few": True} if survey.too_few else {}
+    figures |= {name: True for name in ("too_few", "shares", "vague") if getattr(survey, name)}
     if statistics.class_weights != "equal":
         known = {name: round(count, 1) for name, count in zip(plan.study.study.classes, survey.classes, strict=True)}
         weights = plan.class_weights or ()
@@ -159,7 +159,7 @@ def survey_in_words(study: Study) -> str:
     statistics = study.statistics or Statistics()
     asked = ["how many have each class"] * (statistics.class_weights != "equal")
     asked += ["how bright pictures are"] * (statistics.pixels == "hospitals")
-    whom = "those patients" if study.privacy else "all patients"
+    whom = "those patients" if study.privacy else "all patients that learn"
     return f"before the first, one sum over {whom} says {' and '.join(asked)}"
 
 
@@ -213,10 +213,22 @@ def _privacy(plan: Plan) -> list[str]:
     )
     if training.rounds == 0:
         return [f"Nothing is trained; epsilon per {privacy.unit} at delta {privacy.delta:g}:", looks]
+    asked = _survey(plan)
     shown = sorted({1, max(1, training.rounds // 4), max(1, training.rounds // 2), training.rounds})
     curve = ", ".join(f"{plan.epsilon_after(count):.2f} after {count}" for count in shown)
     return [
         f"{training.rounds} rounds, {steps_in_words(plan.study)}; noise multiplier {privacy.noise_multiplier:.2f}.",
         f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {curve}.",
         looks,
+        *asked,
     ]
+
+
+def _survey(plan: Plan) -> list[str]:
+    privacy, sheet = plan.study.privacy, plan.sheet
+    if privacy is None or sheet is None:
+        return []
+    asked = privacy.patients * privacy.evaluation_share / (1 - privacy.evaluation_share)
+    noise = plan.surveying.restored_sigma(plan.hospitals)
+    words = survey_in_words(plan.study).replace("those patients", f"about {asked:.0f} of those patients")
+    return [f"One of these looks is a survey: {words}; each number has noise of {noise:.1f}."]

@@ -191,6 +191,8 @@ class Statistics(_Open):
     patients: float | None = None
     noise: float | None = None
     too_few: bool = False
+    shares: bool = False
+    vague: bool = False
     classes: dict[str, float] = {}
     weighing: str | None = None
     class_weights: dict[str, float] = {}

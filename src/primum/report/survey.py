@@ -28,9 +28,10 @@ def _classes(found: Statistics) -> str:
     if not found.classes:
         return ""
     weights = found.class_weights
-    rows = [(esc(name), f"{count:.1f}", number(weights.get(name))) for name, count in found.classes.items()]
+    rows = [(esc(name), f"{count:.2f}", number(weights.get(name))) for name, count in found.classes.items()]
     how = f"<p>A class counts {_WEIGHED.get(found.weighing or '', '')}, at most 20 times as much as another.</p>"
-    return table(("Class", "Patients", "Counts"), rows) + how
+    unit = "Shares of a patient's pixels, added up" if found.shares else "Patients"
+    return table(("Class", unit, "Counts"), rows) + how
 
 
 def _pixels(found: Statistics) -> str:
@@ -39,4 +40,8 @@ def _pixels(found: Statistics) -> str:
     each = zip(found.mean, found.deviation, strict=True)
     rows = [(str(place), f"{mean:.4f}", f"{deviation:.4f}") for place, (mean, deviation) in enumerate(each, 1)]
     words = "<p>All pictures are standardised by these, of pixels from 0 (black) to 1 (white).</p>"
-    return table(("Channel", "Mean of all hospitals", "Deviation"), rows) + words
+    if found.vague:
+        words = (
+            "<p><b>The noise hid how bright pictures are:</b> these are usual numbers, not those of the hospitals.</p>"
+        )
+    return table(("Channel", "Mean", "Deviation"), rows) + words

@@ -138,7 +138,7 @@ class Plan:
             return None
         classes = len(about.classes) if known.class_weights != "equal" else 0
         channels = self.study.images.channels if known.pixels == "hospitals" else 0
-        return Sheet(classes, about.labels == "several", channels)
+        return Sheet(classes, about.labels == "several", channels, about.task == "segmentation")
 
     @cached_property
     def surveying(self) -> Mechanism:

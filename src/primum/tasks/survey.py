@@ -6,11 +6,12 @@ Of each patient a hospital adds up
 |---|---|---|
 | patients | 1 | 1 |
 | classes | K | the mean over the patient's images of 1 at the image's class (of several: 1 at each); of masks the share of pixels |
-| pixels | 2 a channel | the mean over the patient's images of a picture's mean pixel and of its mean squared pixel, in [0, 1] |
+| pixels | 2 a channel | the mean over the patient's images of a picture's mean of u and of u^2, u = 2 (pixel - 1/2) in [-1, 1] |
 
 so one patient moves the vector by at most C = sqrt(1 + K' + 2 channels), K' = 1, or K where an image may have several
 classes; a part that nobody asks for is left out. Where the noise is more than a tenth of the patients that were asked,
-nothing can be read from the sum: all classes then count alike, and pixels are taken to be what is usual. A study with privacy asks its evaluation patients, who are a random
+nothing can be read from the sum: all classes then count alike, and pixels are taken to be what is usual. So they are
+where the noise may move their deviation by more than a quarter. A study with privacy asks its evaluation patients, who are a random
 share of all: it is one look more at them, with the noise of a look, and costs those who train nothing.
 """
 
@@ -36,21 +37,26 @@ SPREAD: Final = 20.0
 TOO_NOISY: Final = 0.1
 """Noise over patients above which a survey tells nothing."""
 _LEAST_DEVIATION: Final = 0.05  # of pixels in [0, 1]: pictures are never told to be flat
+TOO_VAGUE: Final = 0.25
+"""Share of itself by which noise may move the deviation of the pixels (one standard deviation)."""
 _USUAL: Final = (0.5, 0.25)  # mean and deviation of pixels
 _ROWS: Final = 256
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What came out. `patients`: how many were asked (noisy); `classes`: how many have each, or shares of pixels added up;
-    `mean`, `deviation`: of the pixels of a channel. What was not asked is empty. `noise`: the standard deviation of
-    `patients` and of each of `classes`."""
+    """What came out. `patients`: how many were asked (noisy); `classes`: how many have each; where `shares`, of masks, the
+    patients' shares of pixels added up. `mean`, `deviation`: of the pixels of a channel, `vague` where they are the usual
+    ones, because noise hid them. What was not asked is empty. `noise`: the standard deviation of `patients` and of each of
+    `classes`."""
 
     patients: float
     classes: tuple[float, ...]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     noise: float
+    shares: bool = False
+    vague: bool = False
 
     @property
     def too_few(self) -> bool:
@@ -62,7 +68,8 @@ class Survey:
         """How many have each class, never fewer than one, nor than the noise would show; all alike where that is all."""
         if self.too_few:
             return (1.0,) * len(self.classes)
-        return tuple(max(1.0, 2 * self.noise, count) for count in self.classes)
+        least = max(self.patients / 1e6 if self.shares else 1.0, 2 * self.noise)
+        return tuple(max(least, count) for count in self.classes)
 
     def class_weights(self, how: Weighing) -> tuple[float, ...]:
         """How much each class counts beside the most counted one, in (0, 1]; 1 / `SPREAD` at least."""
@@ -88,11 +95,12 @@ class Survey:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Which questions are asked. `classes`, `channels`: 0 where they are not."""
+    """Which questions are asked. `classes`, `channels`: 0 where they are not. `masks`: a class is a share of pixels."""
 
     classes: int
     several: bool
     channels: int
+    masks: bool = False
 
     @property
     def dimension(self) -> int:
@@ -136,13 +144,16 @@ class Sheet:
         if totals.shape != (self.dimension,) or not np.isfinite(totals).all():
             raise ValueError(f"{self.dimension} numbers are needed")
         asked = max(1.0, float(totals[0]))
-        classes, pixels = totals[1 : 1 + self.classes], totals[1 + self.classes :] / asked
-        mean, deviation = (np.full(self.channels, value) for value in _USUAL)
-        if noise <= TOO_NOISY * asked:
-            mean = np.clip(pixels[: self.channels], 0, 1)
-            variance = np.maximum(pixels[self.channels :] - mean**2, _LEAST_DEVIATION**2)
-            deviation = np.minimum(np.sqrt(variance), 1)
-        return Survey(asked, _numbers(classes), _numbers(mean), _numbers(deviation), noise)
+        classes, pixels = _numbers(totals[1 : 1 + self.classes]), totals[1 + self.classes :] / asked
+        mean, square = pixels[: self.channels], pixels[self.channels :]
+        variance = np.maximum((square - mean**2) / 4, _LEAST_DEVIATION**2)
+        error = noise / asked / 4 * np.sqrt(1 + 4 * mean**2) / (2 * variance)  # of the deviation, relative
+        vague = noise > TOO_NOISY * asked or bool((error > TOO_VAGUE).any())
+        middle, spread = np.clip(0.5 + mean / 2, 0, 1), np.minimum(np.sqrt(variance), 0.5)
+        if vague:
+            middle, spread = (np.full(self.channels, value) for value in _USUAL)
+        vague = vague and self.channels > 0
+        return Survey(asked, classes, _numbers(middle), _numbers(spread), noise, self.masks, vague)
 
 
 def _inverse(count: float, how: Weighing) -> float:
@@ -154,9 +165,9 @@ def _numbers(values: Reals) -> tuple[float, ...]:
 
 
 def _brightness(pixels: Tensor) -> Reals:
-    """Of one patient: mean pixel and mean squared pixel of each channel, means over the images."""
+    """Of one patient: the mean of u and of u^2 of each channel, means over the images."""
     sums = torch.zeros(2, pixels.shape[1], dtype=torch.float64)
     for start in range(0, len(pixels), _ROWS):
-        part = pixels[start : start + _ROWS].double().flatten(2)
+        part = 2 * pixels[start : start + _ROWS].double().flatten(2) - 1
         sums += torch.stack([part.mean(2), part.square().mean(2)]).sum(1)
     return np.asarray(sums.flatten() / len(pixels))
