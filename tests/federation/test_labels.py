@@ -80,7 +80,7 @@ def test_several_classes_from_folder_to_report(three: World, tmp_path: Path) -> 
     lines = [json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
     assert any(sum(line["probability"]) > 1.5 for line in lines) and lines[3]["label"] == [1, 1, 1]
     look = summary["hospitals_private"]
-    assert isinstance(look, dict) and np.array(look["counts"]).shape == (3, 2, 8)
+    assert isinstance(look, dict) and np.array(look["counts"]).shape == (3, 2, 64)
     assert np.array(look["counts"]).sum((1, 2)).tolist() == [np.array(look["counts"])[0].sum()] * 3
     assert "AUC, mean over classes" in html and html.count("ROC curve for") == 2 * len(SIDES)
     assert "Confusion matrix" not in html

@@ -72,6 +72,10 @@ def test_without_privacy_sums_are_exact_and_reach_card_and_report(three: World, 
     card = load_model(run.folder).card.front_end
     assert isinstance(card, PixelsCard) and card.mean == tuple(told["mean"])
     assert all(check.holds is not False for check in verify_run(run.folder))
+    altered = json.loads((run.folder / "summary.json").read_text())
+    altered["statistics"]["classes"]["shadow"] += 1
+    (run.folder / "summary.json").write_text(json.dumps(altered))
+    assert [check.name for check in verify_run(run.folder) if check.holds is False] == ["Looks"]
     assert "all hospitals" in page(read_run(run.folder))
     orders = [order for _, order in world.wires.of(RoundOrder)]
     assert [order.what for order in orders[:3]] == [SURVEY] * 3 and not orders[0].survey

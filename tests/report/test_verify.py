@@ -39,7 +39,8 @@ def test_everything_holds_for_a_run_as_it_is(trained: Path) -> None:
         "Ledger": True,
         "Rounds": True,
         "Model": True,
-        "Evaluation": None,
+        "Looks": True,
+        "Looked at": None,
         "Figures": True,
     }
 
@@ -93,6 +94,23 @@ CHANGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     ),
     "other weights": ("Model", other_weights),
     "a card with other classes": ("Model", edit("card.json", lambda card: {**card, "classes": ["a", "b"]})),
+    "a smaller epsilon of those who are looked at": (
+        "Looks",
+        edit("summary.json", lambda data: put(data, "privacy", "evaluation_epsilon", 0.1)),
+    ),
+    "a better look": ("Looks", edit_lines("looks.jsonl", lambda lines: [put(lines[0], "figures", "auc", 0.999)])),
+    "a better look in the report": (
+        "Looks",
+        edit("summary.json", lambda data: put(data, "hospitals_private", "auc", 0.999)),
+    ),
+    "a look with less noise": (
+        "Looks",
+        edit_lines("looks.jsonl", lambda lines: [put(lines[0], "figures", "noise", 0.1)]),
+    ),
+    "less noise for a look in the ledger": (
+        "Ledger",
+        edit_lines("ledger.jsonl", lambda lines: [*lines[:-1], {**lines[-1], "sigma": 99.0}]),
+    ),
     "a better figure": ("Figures", edit("summary.json", lambda data: put(data, "test", "auc", 0.999))),
 }
 

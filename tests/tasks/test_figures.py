@@ -5,7 +5,15 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from primum.rng import Stream
-from primum.tasks.figures import binary_figures, confusion_figures, ordered_figures, several_figures, weighted_kappa
+from primum.tasks.figures import (
+    binary_figures,
+    confusion_figures,
+    mean_figures,
+    ordered_figures,
+    several_figures,
+    weighted_kappa,
+)
+from primum.tasks.metrics import called_figures
 
 BINS = 8
 NEGATIVE = np.array([0.45, 0.25, 0.12, 0.08, 0.05, 0.03, 0.02, 0.0])
@@ -179,3 +187,28 @@ def test_the_interval_of_a_mean_over_classes_that_go_together_covers() -> None:
         figures = several_figures(counts, 0.3, "abc")
         covered += figures["auc_low"] <= binned_auc(NEGATIVE, POSITIVE) <= figures["auc_high"]
     assert 0.92 < covered / runs < 0.99
+
+
+def test_what_a_table_tells_beside_the_area() -> None:
+    """20 ill of whom 15 are called so, 80 well of whom 72 are: by hand, and against the figures of single images."""
+    counts = np.zeros((2, 8))
+    counts[0, 1], counts[0, 6], counts[1, 6], counts[1, 2] = 72, 8, 15, 5
+    told = binary_figures(counts, 0.0)
+    assert (told["sensitivity"], told["specificity"]) == (0.75, 0.9)
+    labels = np.repeat([0, 0, 1, 1], [72, 8, 15, 5])
+    called = np.repeat([0, 1, 1, 0], [72, 8, 15, 5])
+    single = called_figures(labels, called, 2)
+    assert told["f1"] == pytest.approx(single["f1"], abs=1e-4) and told["mcc"] == pytest.approx(single["mcc"], abs=1e-4)
+    chances = np.repeat([1.5 / 8, 6.5 / 8, 6.5 / 8, 2.5 / 8], [72, 8, 15, 5])
+    off = abs(0 - 72 * 1.5 / 8) + abs(15 - 23 * 6.5 / 8) + abs(5 - 5 * 2.5 / 8)
+    assert told["calibration_error"] == pytest.approx(off / 100, abs=1e-4) and len(chances) == 100
+    noisy = binary_figures(counts, 2.0)
+    assert "calibration_error" not in noisy
+    assert noisy["sensitivity_high"] - noisy["sensitivity_low"] > told["sensitivity_high"] - told["sensitivity_low"]
+
+
+def test_a_mean_of_bins_knows_how_wide_they_are() -> None:
+    counts = np.zeros(16)
+    counts[0] = 10
+    told = mean_figures(counts, 0.0, "dice")
+    assert told["dice_low"] == 0 < told["dice"] < told["dice_high"] == pytest.approx(1 / 16, abs=1e-4)

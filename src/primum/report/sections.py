@@ -172,8 +172,9 @@ def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]
         rows.append(("F1, MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
     elif test.f1 is not None:
         rows.append(("F1, mean over classes", f"{test.f1:.3f}"))
-    if test.calibration_error is not None and test.brier is not None:
-        rows.append(("Calibration", f"expected error {test.calibration_error:.3f}, Brier score {test.brier:.3f}"))
+    if test.calibration_error is not None:
+        brier = f", Brier score {test.brier:.3f}" if test.brier is not None else ""
+        rows.append(("Calibration", f"expected error {test.calibration_error:.3f}{brier}"))
     return rows
 
 
@@ -219,11 +220,12 @@ def _chances(predictions: tuple[Prediction, ...]) -> np.ndarray:
 
 def _private(run: Run) -> str:
     figures = run.summary.hospitals_private
-    head = "<h3>On the hospitals' held-back patients, with privacy</h3>"
+    whose = "held-back patients, with privacy" if run.private else "patients, as exact sums over all of them"
+    head, noise = f"<h3>On the hospitals' {whose}</h3>", ", noise included" if run.private else ""
     if figures is None:
         return head + absent("No private evaluation was asked for, or none was made.")
     if figures.too_few:
-        words = figures.text or "too few patients for this epsilon"
+        words = (run.private and figures.text) or f"too few patients{' for this epsilon' if run.private else ''}"
         return (
             head
             + f"<p><b>{esc(words[:1].upper() + words[1:])}:</b> the interval would be wider than ±0.1, so no figure is shown.</p>"
@@ -231,15 +233,17 @@ def _private(run: Run) -> str:
     rows = []
     if figures.dice is not None:
         told = between(figures.dice_low, figures.dice_high)
-        rows.append(("Dice", f"{figures.dice:.3f} &nbsp; {told}, noise included"))
+        rows.append(("Dice", f"{figures.dice:.3f} &nbsp; {told}{noise}"))
     mean = ", mean over classes" if run.labels == "several" else ""
     if figures.auc is not None:
         told = between(figures.auc_low, figures.auc_high)
-        rows.append((f"AUC{mean}", f"{figures.auc:.3f} &nbsp; {told}, noise included"))
+        rows.append((f"AUC{mean}", f"{figures.auc:.3f} &nbsp; {told}{noise}"))
     rows += of_grades(figures)
     if figures.accuracy is not None:
         low, high = (None if x is None else 100 * x for x in (figures.accuracy_low, figures.accuracy_high))
         rows.append((f"Accuracy{mean}", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
+    if run.labels != "several":
+        rows += _of_classes(figures, run.classes)
     if figures.text:
         rows.append(("Note", esc(figures.text)))
     if not rows:
@@ -277,6 +281,9 @@ def privacy(run: Run) -> str:
     ]
     absent_figures = {"For a patient with two images": spent.epsilon_two_images, **_side_figures(spent)}
     rows = [row for row in rows if row[0] not in absent_figures or absent_figures[row[0]] is not None]
+    if spent.epsilon is None:
+        nothing = "<p><b>No guarantee.</b> The study promised no privacy: hospitals sent sums only, and a sum can tell a lot.</p>"
+        return section("Privacy spent", nothing)
     words = (
         "<p>Whatever anybody computes from the released model, the chance of any outcome changes by a factor of at most "
         f"e<sup>ε</sup>{_factor(spent.epsilon)} when one {esc(spent.unit or 'patient')} of one hospital is added or "

@@ -1,6 +1,7 @@
 """What a run's folder claims, computed again: signature, epsilon, ledger, rounds, model, figures."""
 
 import json
+import math
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,16 +13,18 @@ import numpy as np
 from primum import wire
 from primum.dp import account
 from primum.errors import InputError, PrimumError
+from primum.federation.explain import statistics_figures
 from primum.federation.looks import SURVEYS, Looks
 from primum.federation.runs import Run as RunFolder
 from primum.keys.identity import fingerprint, verify
 from primum.models.card import load_model
-from primum.report.run import LEDGER, METRICS, PREDICTIONS, Figures, Run, read_run
+from primum.report.run import LEDGER, METRICS, PREDICTIONS, SUMMARY, Figures, Record, Run, read_run
 from primum.study import PURPOSE, SignedStudy, Study
 from primum.tasks import metrics
 from primum.tasks.plan import Plan
 
 _CLOSE: Final = 2e-3  # of an epsilon that was rounded to four digits
+_OF_ROUNDED: Final = 0.02  # of figures from counts that were rounded
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,50 @@ def _epsilon(opened: _Folder) -> Iterator[tuple[bool, str]]:
     yield again <= second + _CLOSE, f"a second accountant, by Renyi divergence, allows {second:.4f}"
 
 
+def _looks(opened: _Folder) -> Iterator[tuple[bool, str]]:
+    """The hospitals' figures again from their tables of counts, and what the survey found again from its sums."""
+    told, plan = json.loads((opened.path / SUMMARY).read_text()), opened.plan
+    lines = [line for line in Looks(RunFolder(opened.path), opened.study).lines if "figures" in line]
+    for line in lines:
+        figures = line["figures"]
+        if "counts" not in figures:
+            continue
+        again = plan.task.figures(np.array(figures["counts"], np.float64), figures["noise"])
+        yield _same(again, figures), f"look after round {line['round']}: its figures are those of its table of counts"
+        least = plan.evaluation.restored_sigma(plan.setup.least_included)
+        yield (
+            figures["noise"] >= least * (1 - 1e-3),
+            "its noise is at least that of so many hospitals as the study needs",
+        )
+    if lines and told.get("hospitals_private", {}).get("counts"):
+        last = lines[-1]["figures"]
+        yield told["hospitals_private"] == last, f"the report's figures are those of the last of {len(lines)} look(s)"
+    if plan.sheet is not None:
+        same = told.get("statistics") == json.loads(json.dumps(statistics_figures(plan)))
+        yield same, "what patients are like is what the survey's sums say"
+    spent = opened.run.summary.privacy
+    if spent is not None and spent.evaluation_epsilon is not None and plan.looks:
+        cost = account.epsilon(plan.evaluation_steps(plan.looks), plan.accounted_delta)
+        close = abs(cost - spent.evaluation_epsilon) <= _CLOSE
+        yield close, f"epsilon of evaluation patients is {cost:.4f} for {plan.looks} look(s)"
+
+
+def _same(again: Record, told: Record) -> bool:
+    """Counts were rounded to a tenth of a patient when they were written."""
+    return all(
+        abs(again.get(name, math.inf) - value) <= _OF_ROUNDED
+        for name, value in told.items()
+        if isinstance(value, float) and name != "noise"
+    )
+
+
 def _ledger(opened: _Folder) -> Iterator[tuple[bool, str]]:
     if opened.study.privacy is None or LEDGER in opened.run.missing:
         return
+    looks = [line for line in opened.run.ledger if line.get("population") == "evaluation"]
+    sigma = opened.plan.evaluation.accounted_multiplier
+    fits = all(line["q"] == 1 and abs(line["sigma"] - sigma) <= 1e-9 * sigma for line in looks)
+    yield fits and len(looks) <= opened.plan.looks, f"{len(looks)} looks, each with the noise of the study"
     lines = [line for line in opened.run.ledger if line.get("population") == "training"]
     yield len(lines) == len(opened.run.rounds), f"{len(lines)} lines for {len(opened.run.rounds)} rounds"
     one = opened.plan.training_steps(1) if lines else None
@@ -180,6 +224,7 @@ _CHECKS: Final = (
     ("Ledger", _ledger),
     ("Rounds", _rounds),
     ("Model", _model),
-    ("Evaluation", _digest),
+    ("Looks", _looks),
+    ("Looked at", _digest),
     ("Figures", _figures),
 )

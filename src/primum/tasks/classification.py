@@ -13,6 +13,7 @@ from primum.models.linear import logits_of
 from primum.tasks.figures import binary_figures, confusion_figures
 
 BINS: Final = 8  # of a score; more carry more noise than resolution at a few hundred patients
+FINE: Final = 64  # where there is no noise
 
 Cells = npt.NDArray[np.int64]
 
@@ -24,14 +25,15 @@ def loss(outputs: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Classification:
-    """One of so many classes for each image."""
+    """One of so many classes for each image. `bins`: of a score, in a look."""
 
     classes: int
+    bins: int = BINS
 
     @property
     def table(self) -> tuple[int, int]:
         """Rows and columns of a look: true classes, by bins of the score for two classes, by predicted ones for more."""
-        return self.classes, BINS if self.classes == 2 else self.classes
+        return self.classes, self.bins if self.classes == 2 else self.classes
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of each example, [n]."""
@@ -47,7 +49,7 @@ class Classification:
         rows = labels.numpy()[[images[0] for images in patients]]
         if self.classes > 2:
             return rows, means.argmax(1)
-        return rows, np.clip((means[:, 1] * BINS).astype(np.int64), 0, BINS - 1)
+        return rows, np.clip((means[:, 1] * self.bins).astype(np.int64), 0, self.bins - 1)
 
     def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:
         """AUC and accuracy, or accuracy alone, with intervals; counts [rows, columns] with noise of that deviation."""

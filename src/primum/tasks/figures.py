@@ -35,7 +35,36 @@ def binary_figures(counts: Counts, noise: float) -> dict[str, Any]:
     found = _of_two(counts, noise)
     if found is None:
         return _nothing()
-    return _told(*found) | _verdict(counts, noise)
+    return _told(*found) | _called(counts, noise) | _verdict(counts, noise)
+
+
+def _called(counts: Counts, noise: float) -> dict[str, Any]:
+    """Sensitivity and specificity at probability 1/2 with their intervals, F1 (mean of both classes) and Matthews'
+    correlation coefficient; without noise also how far probabilities are off, over the bins of the score."""
+    half = counts.shape[1] // 2
+    table = np.stack([counts[:, :half].sum(1), counts[:, half:].sum(1)], axis=1)  # true by called
+    told: dict[str, Any] = {}
+    for name, kind in (("sensitivity", 1), ("specificity", 0)):
+        share = _accuracy(float(table[kind, kind]), float(table[kind].sum()), half, 2 * half, noise)
+        told |= _figure(name, share.value, share.variance)
+    told |= _of_table(table)
+    if not noise:
+        centres = (np.arange(counts.shape[1]) + 0.5) / counts.shape[1]
+        off = np.abs(counts[1] - counts.sum(0) * centres)
+        told["calibration_error"] = round(float(off.sum() / counts.sum()), 4)
+    return told
+
+
+def _of_table(table: Counts) -> dict[str, float]:
+    """F1, the mean over classes, and Matthews' correlation coefficient (Gorodkin 2004) of counts [true, called]."""
+    table = np.maximum(table, 0)
+    right, true, said, total = np.diag(table), table.sum(1), table.sum(0), float(table.sum())
+    seen = true + said > 0
+    if not seen.any():
+        return {}
+    told = {"f1": round(float((2 * right[seen] / (true + said)[seen]).mean()), 4)}
+    spread = math.sqrt(max(0.0, total**2 - float(said @ said)) * max(0.0, total**2 - float(true @ true)))
+    return told | {"mcc": round((float(right.sum()) * total - float(true @ said)) / spread if spread else 0.0, 4)}
 
 
 def _of_two(counts: Counts, noise: float) -> tuple[_Estimate, _Estimate] | None:
@@ -93,7 +122,7 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     accuracy = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
     figures = _figure("accuracy", accuracy.value, accuracy.variance)
     half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
-    return figures | _verdict(counts, noise) | _too_few(half)
+    return figures | _of_table(counts) | _verdict(counts, noise) | _too_few(half)
 
 
 def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
@@ -148,7 +177,10 @@ def mean_figures(counts: Counts, noise: float, name: str) -> dict[str, Any]:
     mean = min(1.0, max(0.0, float(counts @ centres) / total))
     spread = max(0.0, float(counts @ (centres - mean) ** 2) / total)
     variance = spread / total + noise**2 * float(((centres - mean) ** 2).sum()) / total**2
-    return _figure(name, mean, variance) | _verdict(counts[None], noise) | _too_few(_half_width(variance))
+    half_bin = 0.5 / len(counts)  # nobody knows where in its bin a patient is
+    return (
+        _figure(name, mean, variance, wider=half_bin) | _verdict(counts[None], noise) | _too_few(_half_width(variance))
+    )
 
 
 def _noise_variance(centred: Counts, negatives: Counts, positives: Counts, noise: float) -> float:
@@ -180,8 +212,10 @@ def _half_width(variance: float) -> float:
     return _Z * math.sqrt(max(variance, 0.0))
 
 
-def _figure(name: str, value: float, variance: float, bounds: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
-    half, (least, most) = _half_width(variance), bounds
+def _figure(
+    name: str, value: float, variance: float, bounds: tuple[float, float] = (0.0, 1.0), wider: float = 0.0
+) -> dict[str, Any]:
+    half, (least, most) = _half_width(variance) + wider, bounds
     return {
         name: round(value, 4),
         f"{name}_low": round(max(least, value - half), 4),

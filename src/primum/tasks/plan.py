@@ -31,6 +31,7 @@ from primum.models.learned import Learned, Linear, Weights, first_weights, setti
 from primum.secagg.setup import Setup
 from primum.study import Loss, Study
 from primum.study.kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
+from primum.tasks import classification, segmentation
 from primum.tasks.classification import Classification
 from primum.tasks.narrow import Narrow
 from primum.tasks.ordered import Ordered
@@ -163,12 +164,18 @@ class Plan:
     def task(self) -> Classification | Several | Ordered | Segmentation:
         """What is asked of an image."""
         about, survey, how = self.study.study, self.survey, self._weighing
+        private = self.study.privacy is not None
+        bins = [] if private else [classification.FINE]  # more bins carry more noise
         if about.task == "segmentation":
             kind: Loss = self.study.training.loss or "dice-cross-entropy"
-            return Segmentation(len(about.classes), kind, survey.pixel_weights(how) if survey and how else None)
+            weights = survey.pixel_weights(how) if survey and how else None
+            return Segmentation(len(about.classes), kind, weights, *([] if private else [segmentation.FINE]))
         if about.labels == "several":
-            return Several(about.classes, survey.presence_weights(how) if survey and how else None)
-        return Ordered(len(about.classes)) if about.labels == "ordered" else Classification(len(about.classes))
+            presence = survey.presence_weights(how) if survey and how else None
+            return Several(about.classes, presence, *bins)
+        if about.labels == "ordered":
+            return Ordered(len(about.classes))
+        return Classification(len(about.classes), *bins)
 
     def module(self) -> nn.Module:
         """A new module to learn, whatever its weights; ModelError where the settings do not fit each other."""

@@ -29,6 +29,7 @@ from primum.tasks.figures import mean_figures
 from primum.tasks.surface import pieces_of, surface_figures
 
 BINS: Final = 16  # of a patient's Dice
+FINE: Final = 256  # where there is no noise
 _SMOOTH: Final = 1.0  # pixels
 _GAMMA: Final = 2
 
@@ -44,11 +45,12 @@ class Segmentation:
     classes: int
     kind: Loss = "dice-cross-entropy"
     weights: tuple[float, ...] | None = None
+    bins: int = BINS
 
     @property
     def table(self) -> tuple[int, int]:
         """Of a look: one row, bins of a patient's Dice."""
-        return 1, BINS
+        return 1, self.bins
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Of each picture, [n]: the mean cross entropy or focal loss of its pixels, 1 - soft Dice, or the sum of both.
@@ -79,7 +81,7 @@ class Segmentation:
     def cells(self, found: Masks, truth: Masks, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
         """Row 0 and the bin of each patient's mean Dice; `found`, `truth`: a mask of each image."""
         means = dice(found, truth, self.classes, patients).mean(axis=1)
-        columns = np.clip((means * BINS).astype(np.int64), 0, BINS - 1)
+        columns = np.clip((means * self.bins).astype(np.int64), 0, self.bins - 1)
         return np.zeros(len(patients), np.int64), columns
 
     def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:

@@ -24,11 +24,12 @@ class Several:
 
     names: tuple[str, ...]
     presence: tuple[float, ...] | None = None
+    bins: int = BINS
 
     @property
     def table(self) -> tuple[int, int, int]:
         """Of a look: a table for each class, without and with it, by bins of its probability."""
-        return len(self.names), 2, BINS
+        return len(self.names), 2, self.bins
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Binary cross entropy of each class, its mean over classes of each example, [n]; both [n, classes]."""
@@ -42,7 +43,7 @@ class Several:
         probabilities, truth = probabilities_of(outputs, "several").double().numpy(), labels.numpy()
         means = np.array([probabilities[images].mean(0) for images in patients])
         rows = np.array([truth[images].max(0) for images in patients])
-        return rows, np.clip((means * BINS).astype(np.int64), 0, BINS - 1)
+        return rows, np.clip((means * self.bins).astype(np.int64), 0, self.bins - 1)
 
     def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:
         """Mean AUC and accuracy with intervals, and those of each class; counts [classes, 2, bins], noise as for all."""
