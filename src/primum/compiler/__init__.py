@@ -14,6 +14,7 @@ anything is sent. Read first: `graph.py` (the float model), then `lower.py` (eac
 | from_onnx.py, onnx_operators.py, onnx_ml_operators.py | ONNX files and operators, scikit-learn's among them |
 | onnx_heads.py | how a file takes an image (channels last, a row of pixels), which of its outputs is the answer |
 | simplify.py | folding and reordering, exact in real numbers |
+| equalise.py | the channels of a layer near one magnitude: the same function, exactly |
 | curves.py | sigmoid, tanh, erf, SiLU and GELU as splines with a stated error |
 | evaluate.py, ranges.py | the model in clear; how large its values get |
 | original.py, onnx_twins.py | what was read against the module or the file itself |

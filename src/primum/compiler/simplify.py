@@ -108,7 +108,7 @@ def fold_affine_forward(graph: Graph) -> Graph:
         assert isinstance(before, Affine) and isinstance(node, Convolution)
         if before.shift.any() and any(node.padding):
             continue
-        scale, shift = _by_group(before.scale, node), _by_group(before.shift, node)
+        scale, shift = by_group(before.scale, node), by_group(before.shift, node)
         bias = node.bias + (node.weight * shift[:, :, None, None]).sum((1, 2, 3))
         changes |= {
             before.name: None,
@@ -118,7 +118,7 @@ def fold_affine_forward(graph: Graph) -> Graph:
     return _replaced(graph, changes, aliases)
 
 
-def _by_group(values: Array, node: Convolution) -> Array:
+def by_group(values: Array, node: Convolution) -> Array:
     """One number for each input channel as [outputs, channels / groups]: what every output sees."""
     outputs = node.weight.shape[0]
     return np.repeat(values.reshape(node.groups, -1), outputs // node.groups, axis=0)
