@@ -70,6 +70,9 @@ MODULES = {
     "transposed": lambda: nn.Sequential(
         conv(3, 6), nn.ReLU(), nn.ConvTranspose2d(6, 4, 3, 2, 1, 1, groups=2), nn.ReLU(), conv(4, 2)
     ),
+    "axes in another order": lambda: Written(
+        lambda p, x: p[1](p[0](x).permute(0, 2, 3, 1).relu().transpose(1, 2).flatten(1)), conv(3, 2), nn.Linear(288, 3)
+    ),
     "leaky and parametric": lambda: nn.Sequential(conv(3, 6), nn.LeakyReLU(0.1), conv(6, 4), nn.PReLU(4), conv(4, 2)),
     "clip": lambda: nn.Sequential(conv(3, 6), nn.Hardtanh(-0.3, 0.2), conv(6, 4)),
     "hard swish and sigmoid": lambda: nn.Sequential(

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from tests.compiler.agreement import images_for, onnx_model, weights_like
 from torch import nn
@@ -108,3 +110,58 @@ def test_calibration_without_images_of_the_right_shape_is_refused(shape):
     module = nn.Sequential(nn.Flatten(), nn.Linear(50, 3))
     with pytest.raises(InputError, match="images for calibration"):
         compile_module(module, SHAPE, Wish(images=np.zeros(shape)))
+
+
+def _one(operator, weight=None, **attributes):
+    """One pool or transposed convolution."""
+    names = ["image"] if weight is None else ["image", "w"]
+    node = helper.make_node(operator, names, ["answer"], **attributes)
+    return onnx_model([node], (2, 6, 7), {} if weight is None else {"w": weight})
+
+
+K = weights_like((2, 3, 3, 2))
+POOL = {"kernel_shape": [3, 2], "strides": [2, 2]}
+SAID_OTHERWISE = {
+    "one side": [_one("MaxPool", **POOL, pads=pads) for pads in ([1, 0, 0, 1], [0, 0, 1, 1])],
+    "rounded up": [_one("AveragePool", **POOL, ceil_mode=1, pads=[1, 1, 1, 1], count_include_pad=c) for c in (0, 1)],
+    "same": [_one("AveragePool", **POOL, auto_pad=mode) for mode in ("SAME_UPPER", "SAME_LOWER")],
+    "transposed": [_one("ConvTranspose", K, strides=[2, 2], pads=pads) for pads in ([0, 1, 1, 0], [1, 0, 0, 1])],
+    "of a size": [_one("ConvTranspose", K, strides=[2, 2], auto_pad=a, output_shape=[12, 14]) for a in ("SAME_UPPER", "SAME_LOWER")],
+    "in groups": [_one("ConvTranspose", k[:, :1], strides=[2, 2], group=2) for k in (K, K * 1.01)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", SAID_OTHERWISE.values(), ids=SAID_OTHERWISE.keys())
+def test_pools_and_transposed_convolutions_are_compared_however_they_pad(pair):
+    images = images_for((2, 6, 7)) - 0.5
+    for at, model in enumerate(pair):
+        graph = graph_of_bytes(model.SerializeToString())
+        require_file_says(graph, model, images)
+        with pytest.raises(ModelError, match="is not the model"):
+            require_file_says(graph, pair[1 - at], images)
+
+
+pads = st.tuples(*[st.integers(0, 1)] * 4)
+sizes = st.tuples(st.integers(2, 3), st.integers(2, 3))
+
+
+@settings(max_examples=40)
+@given(
+    operator=st.sampled_from(["MaxPool", "AveragePool", "ConvTranspose"]),
+    kernel=sizes,
+    stride=sizes,
+    pads=pads,
+    auto=st.sampled_from(["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
+    ceil=st.integers(0, 1),
+    counted=st.integers(0, 1),
+)
+def test_the_reader_and_the_twin_understand_the_same(operator, kernel, stride, pads, auto, ceil, counted):
+    more = {"pads": pads} if auto == "NOTSET" else {"auto_pad": auto}
+    more |= {"ceil_mode": ceil if auto == "NOTSET" else 0} if "Pool" in operator else {}
+    more |= {"count_include_pad": counted} if operator == "AveragePool" else {}
+    assume(
+        operator != "ConvTranspose" or "SAME" not in auto or all(k >= s for k, s in zip(kernel, stride, strict=True))
+    )
+    weight = weights_like((2, 3, *kernel)) if operator == "ConvTranspose" else None
+    model = _one(operator, weight, kernel_shape=kernel, strides=stride, **more)
+    require_file_says(graph_of_bytes(model.SerializeToString()), model, images_for((2, 6, 7)) - 0.5)

@@ -50,7 +50,9 @@ def resized(b, x, draw):
 
 def moved(b, x, draw):
     channels, height, width = b.shapes[x.name]
-    way = draw(st.integers(0, 2))
+    way = draw(st.integers(0, 3))
+    if way == 3:
+        return b.permute(x, (0, *draw(st.permutations([1, 2, 3]))))
     if way == 0:
         return b.pad(x, draw(st.tuples(*[st.integers(-1, 2)] * 4)))
     if way == 1:

@@ -33,6 +33,7 @@ from primum.mpc.program import (
     Sign,
     Slice,
     SumPool,
+    Transpose,
     sources,
 )
 from primum.ring import Ring
@@ -157,6 +158,12 @@ def _(step: Add, program: Program, weights: Ring, *values: Whole) -> Whole:
 @expected.register
 def _(step: Scale, program: Program, weights: Ring, value: Whole) -> Whole:
     return value * np.array([signed_64(factor) for factor in step.factors])
+
+
+@expected.register
+def _(step: Transpose, program: Program, weights: Ring, value: Whole) -> Whole:
+    one, two, three = (axis + 1 for axis in step.axes)
+    return np.einsum(value, [0, 1, 2, 3], [0, one, two, three])
 
 
 @expected.register(Flatten)

@@ -29,6 +29,7 @@ from primum.mpc.program import (
     Sign,
     Slice,
     SumPool,
+    Transpose,
     Wire,
     weight_size,
 )
@@ -59,6 +60,7 @@ def everything(bits: int = 40) -> Program:
         Wire("both", (2, 2, 4), bits, 11, 17),
         Wire("turned", (4, 1, 4), bits, 11, 17),
         Wire("turned^", (4, 1, 4), bits, 11, 17),
+        Wire("across", (4, 4, 1), bits, 11, 17),
         Wire("flat", (1, 1, 16), bits, 11, 17),
         Wire("z", (1, 1, 3), bits, 15, 24),
     )
@@ -83,7 +85,8 @@ def everything(bits: int = 40) -> Program:
         Concatenate("concatenate", ("part", "part"), "both", 2),
         Reshape("reshape", "both", "turned"),
         Open("open turned", "turned", "turned^"),
-        Flatten("flatten", "turned^", "flat"),
+        Transpose("transpose", "turned^", "across", (2, 0, 1)),
+        Flatten("flatten", "across", "flat"),
         Convolution("linear", "flat", "z", 4, (1, 1)),
     )
     return program_of(bits, wires, steps, 8)
@@ -202,11 +205,16 @@ class Chain:
 
     def move(self) -> None:
         high, wide, channels = self.last.shape
-        match self.draw(st.sampled_from(["flatten", "reshape", "concatenate", "slice", "pad", "repeat", "resize"])):
+        match self.draw(
+            st.sampled_from(["flatten", "reshape", "transpose", "concatenate", "slice", "pad", "repeat", "resize"])
+        ):
             case "flatten":
                 self.put(Flatten, shape=(1, 1, high * wide * channels), keeps=True)
             case "reshape":
                 self.put(Reshape, shape=(wide, channels, high), keeps=True)
+            case "transpose":
+                axes = self.draw(st.permutations(range(3)))
+                self.put(Transpose, tuple(axes), shape=tuple(self.last.shape[axis] for axis in axes), keeps=True)
             case "concatenate":
                 axis = self.draw(st.integers(0, 2))
                 shape = tuple(size * (1 + (place == axis)) for place, size in enumerate(self.last.shape))

@@ -35,6 +35,7 @@ from primum.mpc.program import (
     Sign,
     Slice,
     SumPool,
+    Transpose,
     Wire,
     weight_size,
 )
@@ -96,7 +97,7 @@ def test_the_table_of_costs_is_the_one_in_the_docstring() -> None:
 
 def test_local_operations_cost_nothing() -> None:
     program = everything()
-    local = (Add, Concatenate, Cut, Flatten, Interpolate, Pad, Repeat, Reshape, Scale, Slice, SumPool)
+    local = (Add, Concatenate, Cut, Flatten, Interpolate, Pad, Repeat, Reshape, Scale, Slice, SumPool, Transpose)
     for step in program.operations:
         found = step_cost(Wires(program), step, 3)
         assert (found.rounds == found.sent_each_way == found.dealt_to_b == 0) == isinstance(step, local)
@@ -173,6 +174,9 @@ STEPS: dict[str, tuple[type[Operation], dict[str, Any]]] = {
     "no repetition": (Repeat, {"times": (0, 1)}),
     "repetition backwards": (Repeat, {"times": (-2, -1)}),
     "weights of another fraction": (Interpolate, {"fraction": 3}),
+    "an axis twice": (Transpose, {"axes": (2, 0, 0)}),
+    "an axis that is not there": (Transpose, {"axes": (3, 0, 1)}),
+    "axes in another order": (Transpose, {"axes": (0, 1, 2)}),
     "a flat wire of another size": (Flatten, {"source": "x"}),
 }
 WIRES: dict[str, tuple[str, dict[str, Any]]] = {

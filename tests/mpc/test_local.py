@@ -28,6 +28,7 @@ from primum.mpc.program import (
     Shape,
     Slice,
     SumPool,
+    Transpose,
     Wire,
 )
 from primum.ring import mask, to_signed
@@ -41,6 +42,7 @@ LINEAR: dict[str, tuple[Operation, Shape, int]] = {
     "sum of padding alone": (SumPool("k", "s", "y", (1, 1), (1, 1), (2, 0, 0, 2)), (5, 6, 2), 0),
     "flatten": (Flatten("k", "s", "y"), (1, 1, 24), 0),
     "reshape": (Reshape("k", "s", "y"), (2, 6, 2), 0),
+    "transpose": (Transpose("k", "s", "y", (2, 0, 1)), (2, 3, 4), 0),
     "side by side": (Concatenate("k", ("s", "s"), "y", 0), (6, 4, 2), 0),
     "side by side in width": (Concatenate("k", ("s", "s", "s"), "y", 1), (3, 12, 2), 0),
     "one alone": (Concatenate("k", ("s",), "y", 2), SHAPE, 0),

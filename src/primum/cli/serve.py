@@ -19,6 +19,7 @@ from primum.logs import Form, kept
 @click.option("--link", default="", help="With --init: where the other server reaches you.  [default: the next port]")
 @click.option("--state", type=click.Path(path_type=Path), help="Keys and used numbers.  [default: ~/.primum/server]")
 @click.option("--threads", default=0, help="Threads for products.  [default: as many as there are cores]")
+@click.option("--device", default="cpu", show_default=True, help="Where products are computed: cpu, cuda, cuda:1.")
 @click.option("--listen", default="", help="HOST:PORT to listen on for data owners, where it is not the card's.")
 @click.option("--listen-link", default="", help="The same for the other server.")
 @click.option(
@@ -42,6 +43,7 @@ def command(
     link: str,
     state: Path | None,
     threads: int,
+    device: str,
     listen: str,
     listen_link: str,
     metrics: str | None,
@@ -87,6 +89,7 @@ def command(
                 listen_link=listen_link,
                 ahead=ahead,
                 threads=threads,
+                device=device,
                 metrics=named,
                 ready=sayer(as_json, _now),
                 say=say,

@@ -11,11 +11,13 @@ anything is sent. Read first: `graph.py` (the float model), then `lower.py` (eac
 | graph.py | nodes, values and shapes of a float model |
 | builder.py, windows.py, refusal.py | what both readers write a graph with; what is refused, all at once |
 | from_torch.py, torch_operators.py | modules through torch.export, and ATen's operators |
-| from_onnx.py, onnx_operators.py | ONNX files and operators |
+| from_onnx.py, onnx_operators.py, onnx_ml_operators.py | ONNX files and operators, scikit-learn's among them |
+| onnx_heads.py | how a file takes an image (channels last, a row of pixels), which of its outputs is the answer |
 | simplify.py | folding and reordering, exact in real numbers |
+| equalise.py | the channels of a layer near one magnitude: the same function, exactly |
 | curves.py | sigmoid, tanh, erf, SiLU and GELU as splines with a stated error |
 | evaluate.py, ranges.py | the model in clear; how large its values get |
-| original.py | what was read against the module or the file itself |
+| original.py, onnx_twins.py | what was read against the module or the file itself |
 | precision.py | where the binary point of every value stands |
 | emitter.py, lower.py | from nodes to ring operations |
 | linear.py | the program of a fixed feature map and a linear layer, its precision proven |

@@ -30,6 +30,7 @@ from primum.compiler.graph import (
     Node,
     Pad,
     Pair,
+    Permute,
     Rectify,
     Repeat,
     Reshape,
@@ -88,7 +89,23 @@ class Builder:
         last = next((node for node in reversed(self.nodes) if node.name == source.name), None)
         if isinstance(last, Curve) and last.kind == "sigmoid" and ending == "none":
             return Graph(self.input.name, self.shape, tuple(self.nodes), last.sources[0], "sigmoid")
+        z = self._two_sided(last) if ending == "none" else None
+        if z is not None:
+            halves = np.array([-0.5, 0.5]).reshape(2, 1, 1, 1)
+            self.add(Convolution(f"{source.name}~logits", (z,), halves, np.zeros(2)))
+            return Graph(self.input.name, self.shape, tuple(self.nodes), f"{source.name}~logits", "softmax")
         return Graph(self.input.name, self.shape, tuple(self.nodes), source.name, ending)
+
+    def _two_sided(self, last: Node | None) -> str | None:
+        """z where `last` is (1 - p, p) with p = sigmoid(z) of one number: the softmax of (-z/2, z/2)."""
+        by_name = {node.name: node for node in self.nodes}
+        if not isinstance(last, Concatenate) or self.shapes[last.name] != (2, 1, 1) or len(last.sources) != 2:
+            return None
+        other, curve = (by_name.get(name) for name in last.sources)
+        if not isinstance(curve, Curve) or curve.kind != "sigmoid" or not isinstance(other, Affine):
+            return None
+        turned = other.sources == (curve.name,) and (*other.scale, *other.shift) == (-1.0, 1.0)
+        return curve.sources[0] if turned else None
 
     def name(self) -> str:
         """A name that no value has yet, after the layer that is being read."""
@@ -183,9 +200,7 @@ class Builder:
     def linear(self, x: Symbol, weight: Value, bias: Value | None) -> Symbol:
         """weight [outputs, inputs] on a vector [1, inputs]."""
         flat, offset = _weights(weight, bias)
-        if len(x.shape) == 4 and x.shape[2:] != (1, 1):
-            raise Unsupported(f"a linear layer on a value of shape {list(x.shape)}; flatten it first")
-        if prod(x.shape) != flat.shape[1]:
+        if prod(x.shape) != flat.shape[1] or x.shape[-1] != flat.shape[1]:
             raise Unsupported(f"a linear layer on a value of shape {list(x.shape)}; flatten it first")
         if offset.shape not in ((1,), (flat.shape[0],), (1, 1), (1, flat.shape[0])):
             raise Unsupported(f"a bias of shape {list(offset.shape)} on {flat.shape[0]} outputs")
@@ -203,6 +218,13 @@ class Builder:
         if one is not None and two is not None:
             by_channel = (_own(np.broadcast_to(one, (channels,))), _own(np.broadcast_to(two, (channels,))))
             return self.add(Affine(self.name(), (x.name,), *by_channel), x.shape)
+        axis = _only_axis((scale, shift), x.shape)
+        if axis and len(x.shape) == 4:  # channels last: by channel once they are first
+            order = (0, axis, *(at for at in range(1, 4) if at != axis))
+            turned = self.affine(
+                self.permute(x, order), *(_turned(part, order) for part in (np.asarray(scale), np.asarray(shift)))
+            )
+            return self.permute(turned, _inverse(order))
         return self._elementwise(x, scale, shift)
 
     def public_affine(self, x: Symbol, scale: float, shift: float) -> Symbol:
@@ -285,7 +307,16 @@ class Builder:
             return pooled
         return self.scaled(pooled, (prod(kernel) / sizes).reshape(1, *(1,) * (len(x.shape) - 3), *sizes.shape[2:]))
 
-    def mean(self, x: Symbol, keep: bool) -> Symbol:
+    def mean(self, x: Symbol, axes: tuple[int, ...], keep: bool) -> Symbol:
+        """The mean over two axes of an image, or the one of a sequence, whichever they are."""
+        rank = len(x.shape)
+        left = tuple(at for at in range(rank) if at not in axes)
+        if rank < 3 or len(left) != 2 or 0 in axes:
+            raise Unsupported("a mean over something else than height and width")
+        pooled = self._mean(self.permute(x, (*left, *sorted(axes))), keep)
+        return self.permute(pooled, _inverse((*left, *sorted(axes)))) if keep else pooled
+
+    def _mean(self, x: Symbol, keep: bool) -> Symbol:
         """The mean over height and width."""
         _, height, width = self.shapes[x.name]
         pooled = self.add(AveragePool(self.name(), (x.name,), (height, width), (1, 1)))
@@ -358,6 +389,17 @@ class Builder:
             x = self.add(Slice(self.name(), (x.name,), start, (self.shapes[x.name][0], *stop)))
         around = (max(top, 0), max(bottom, 0), max(left, 0), max(right, 0))
         return self._ranked(Pad(self.name(), (x.name,), around), x) if any(around) else x
+
+    def permute(self, x: Symbol, order: tuple[int, ...]) -> Symbol:
+        """The axes of the file in another order; the batch stays where it is."""
+        shape = tuple(x.shape[axis] for axis in order)
+        long = [axis for axis in order if x.shape[axis] != 1]
+        if long == sorted(long):
+            return self.reshape(x, shape)
+        if x.name in self.endings or order[0] != 0 or len(shape) not in (3, 4):
+            raise Unsupported(f"a transposition of {list(x.shape)} by {list(order)}")
+        axes = (2, 1, 0) if len(shape) == 3 else _three([axis - 1 for axis in order[1:]])
+        return self.add(Permute(self.name(), (x.name,), axes), shape)
 
     def reshape(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
         """The same numbers in the same order."""
@@ -448,6 +490,25 @@ def _by_channel(part: Array, shape: tuple[int, ...]) -> Array | None:
     if any(length != 1 for at, length in enumerate(full) if at != 1):
         return None
     return np.asarray(part, np.float64).reshape(-1)
+
+
+def _only_axis(parts: tuple[Value, Value], shape: tuple[int, ...]) -> int:
+    """The one axis along which constants differ, which broadcast against `shape`; 0 where there are none or several."""
+    found = set[int]()
+    for part in parts:
+        full = () if isinstance(part, Symbol) else (1,) * (len(shape) - part.ndim) + part.shape
+        found |= {at for at, length in enumerate(full) if length != 1}
+    return found.pop() if len(found) == 1 else 0
+
+
+def _turned(part: Array, order: tuple[int, ...]) -> Array:
+    """A constant that broadcasts, with its axes in another order."""
+    return part.reshape((1,) * (len(order) - part.ndim) + part.shape).transpose(order)
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The order that undoes `order`."""
+    return tuple(order.index(axis) for axis in range(len(order)))
 
 
 def _axis(rank: int, at: int) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from primum.compiler.emitter import Unfit
+from primum.compiler.equalise import equalised
 from primum.compiler.evaluate import batches, evaluate, measure
 from primum.compiler.from_onnx import graph_of_onnx, model_of_bytes
 from primum.compiler.from_torch import graph_of_module
@@ -128,8 +129,8 @@ def compile_graph(graph: Graph, wish: Wish = PLAIN_WISH) -> Compiled:
     """Compile a graph in the smallest ring in which it fits and agrees; compares with no module and no file."""
     if wish.only_class and graph.shapes[graph.output][0] < 2:
         raise ModelError("the model has one output: no class is larger.", "Ask for its logit, or train it with two.")
-    small = simplify(with_winner(graph) if wish.only_class else graph)
     images = _images(graph, wish)
+    small = equalised(simplify(with_winner(graph) if wish.only_class else graph), images)
     logits, ranges = measure(small, images, _compared(small))
     ranges = bounds(small) if wish.bounded else ranges
     require_finite(ranges)

@@ -25,13 +25,14 @@ from primum.mpc.program import (
     Program,
     Repeat,
     Reshape,
+    Transpose,
     Wire,
     sources,
 )
 
 ANSWER_FRACTION: Final = 16
 MOST_CUT_BITS: Final = 32
-KEPT_FORM: Final = (Pad, Repeat, Reshape, Flatten, Concatenate)
+KEPT_FORM: Final = (Pad, Repeat, Reshape, Flatten, Transpose, Concatenate)
 
 
 class Unfit(ModelError):
@@ -188,6 +189,8 @@ def moved_to(step: Operation, parts: tuple[str, ...], target: str) -> Operation:
         return Pad(target, parts[0], target, step.padding, step.gaps)
     if isinstance(step, Repeat):
         return Repeat(target, parts[0], target, step.times)
+    if isinstance(step, Transpose):
+        return Transpose(target, parts[0], target, step.axes)
     assert isinstance(step, Reshape | Flatten)
     return type(step)(target, parts[0], target)
 

@@ -26,6 +26,7 @@ from primum.compiler.graph import (
     Multiply,
     Node,
     Pad,
+    Permute,
     Rectify,
     Repeat,
     Reshape,
@@ -185,6 +186,11 @@ def _(node: Pad, values: list[Tensor]) -> Tensor:
 @apply.register
 def _(node: Reshape, values: list[Tensor]) -> Tensor:
     return values[0].reshape(len(values[0]), *node.shape)
+
+
+@apply.register
+def _(node: Permute, values: list[Tensor]) -> Tensor:
+    return values[0].permute(0, *(axis + 1 for axis in node.axes)).contiguous()
 
 
 @apply.register

@@ -1,4 +1,4 @@
-"""An ONNX file to a graph: opset 13 to the newest that the installed onnx knows, one file, no code.
+"""An ONNX file to a graph: opset 13 to the newest that the installed onnx knows, one file, no code, from any exporter.
 
 The file is data: protobuf, parsed by onnx, checked, with weights inside it (external data is refused, there is no
 pickle). What follows from the weights and from shapes alone is computed here, by onnx's own reference implementation,
@@ -19,6 +19,8 @@ from onnx.reference import ReferenceEvaluator
 
 from primum.compiler.builder import Builder, Symbol, Unsupported
 from primum.compiler.graph import Graph, Shape
+from primum.compiler.onnx_heads import Entry, entry_of, with_scores
+from primum.compiler.onnx_ml_operators import DOMAIN
 from primum.compiler.onnx_operators import RULES, Public
 from primum.compiler.refusal import Refusals
 from primum.errors import ModelError
@@ -59,8 +61,8 @@ def graph_of_onnx(path: Path, shape: Shape | None = None) -> Graph:
 
 
 def model_of_bytes(data: bytes) -> ModelProto:
-    """The model in an ONNX file, checked, its functions written out. Raises ModelError."""
-    return _checked(_parsed(data))
+    """The model in an ONNX file, checked, its functions written out, its answer alone. Raises ModelError."""
+    return with_scores(_checked(_parsed(data)))
 
 
 def graph_of_bytes(data: bytes, shape: Shape | None = None) -> Graph:
@@ -68,14 +70,10 @@ def graph_of_bytes(data: bytes, shape: Shape | None = None) -> Graph:
     model = model_of_bytes(data)
     opset = _opset(model)
     constants = {one.name: _array(one) for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in constants]
-    if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise ModelError(
-            f"the model has {len(inputs)} inputs and {len(model.graph.output)} outputs.",
-            "It must take one image and return one tensor.",
-        )
-    builder = Builder(inputs[0].name, _input_shape(inputs[0], shape))
-    reader = Reader(builder, opset, constants, _shapes(model, builder.input))
+    entry = entry_of(input_of(model), shape)
+    builder = Builder(entry.name, entry.shape)
+    reader = Reader(builder, opset, constants, _shapes(model, entry))
+    reader.known[entry.name] = entry.symbol(builder)
     with np.errstate(all="ignore"):  # numbers that are not finite are refused by layer
         for node in model.graph.node:
             reader.read(node)
@@ -86,6 +84,19 @@ def graph_of_bytes(data: bytes, shape: Shape | None = None) -> Graph:
     if not isinstance(output, Symbol):
         raise ModelError("the answer of this model does not depend on the image.", "Export it again.")
     return builder.finish(output)
+
+
+def input_of(model: ModelProto) -> onnx.ValueInfoProto:
+    """The one input that is no weight; ModelError unless the model takes one image and returns one tensor."""
+    weights = {one.name for one in model.graph.initializer}
+    inputs = [one for one in model.graph.input if one.name not in weights]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise ModelError(
+            f"the model has {len(inputs)} inputs and {len(model.graph.output)} outputs.",
+            "It must take one image and return one tensor.",
+        )
+    taken: onnx.ValueInfoProto = inputs[0]
+    return taken
 
 
 def _parsed(data: bytes) -> ModelProto:
@@ -153,24 +164,7 @@ def _opset(model: ModelProto) -> int:
     return opset
 
 
-def _input_shape(value: onnx.ValueInfoProto, shape: Shape | None) -> Shape:
-    """[channels, height, width] of the input, from the file and from what the user said."""
-    sizes = [one.dim_value for one in value.type.tensor_type.shape.dim]
-    if len(sizes) != 4 or sizes[0] > 1:
-        raise ModelError(
-            f"the model takes a tensor of shape {sizes}.", "It must take images [1 or any, channels, height, width]."
-        )
-    wanted = shape or (0, 0, 0)
-    merged = [known or said for known, said in zip(sizes[1:], wanted, strict=True)]
-    if min(merged) < 1 or any(said not in (0, size) for said, size in zip(wanted, merged, strict=True)):
-        raise ModelError(
-            f"the model takes images of {sizes[1:]} (0: any), the shape given is {shape}.",
-            "Give channels, height and width that fit.",
-        )
-    return (merged[0], merged[1], merged[2])
-
-
-def _shapes(model: ModelProto, image: Symbol) -> dict[str, tuple[int, ...]]:
+def _shapes(model: ModelProto, entry: Entry) -> dict[str, tuple[int, ...]]:
     """Shapes that onnx infers: only used to go on behind an operator that is refused.
 
     Without the values of shapes: onnx computes these by doubling lists without a bound, which fills memory.
@@ -178,8 +172,8 @@ def _shapes(model: ModelProto, image: Symbol) -> dict[str, tuple[int, ...]]:
     fixed = ModelProto()
     fixed.CopyFrom(model)
     for one in fixed.graph.input:
-        if one.name == image.name:
-            for axis, size in zip(one.type.tensor_type.shape.dim, image.shape, strict=True):
+        if one.name == entry.name:
+            for axis, size in zip(one.type.tensor_type.shape.dim, entry.sizes, strict=True):
                 axis.dim_value = size
     try:
         known = shape_inference.infer_shapes(fixed).graph.value_info
@@ -197,6 +191,7 @@ class Reader:
         self.builder, self.opset, self.shapes = builder, opset, shapes
         self.known: dict[str, Any] = {builder.input.name: builder.input, "": None, **constants}
         self.refused = Refusals()
+        self.shapeless = set[str]()
         self.folded = 0.0
 
     def read(self, node: NodeProto) -> None:
@@ -208,12 +203,21 @@ class Reader:
                 arguments.pop()
             made = self._made(node, arguments)
         except Unsupported as reason:
-            self.refused.add(node.op_type, self.builder.place, str(reason))
-            made = [self.builder.stand_in(self.shapes.get(name, (1, 1))) for name in node.output]
+            made = self._refused(node, str(reason))
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            self.refused.add(node.op_type, self.builder.place, f"not understood: {error}")
-            made = [self.builder.stand_in(self.shapes.get(name, (1, 1))) for name in node.output]
-        self.known.update({name: value for name, value in zip(node.output, made, strict=False) if name})
+            made = self._refused(node, f"not understood: {error}")
+        self.known.update(
+            {name: value for name, value in zip(node.output, made, strict=False) if name and value is not None}
+        )
+
+    def _refused(self, node: NodeProto, reason: str) -> list[Symbol]:
+        """Note it, unless an operator that has a rule only stumbled over the unknown shape behind another refusal."""
+        known = node.op_type in RULES and any(name in self.shapeless for name in node.input)
+        if not known:
+            self.refused.add(node.op_type, self.builder.place, reason)
+        shapes = [self.shapes.get(name, ()) for name in node.output]
+        self.shapeless.update(name for name, shape in zip(node.output, shapes, strict=True) if not prod(shape or (0,)))
+        return [self.builder.stand_in(shape or (1, 1)) for shape in shapes]
 
     def _value(self, name: str) -> Any:
         if name not in self.known:
@@ -221,7 +225,7 @@ class Reader:
         return self.known[name]
 
     def _made(self, node: NodeProto, arguments: list[Any]) -> list[Any]:
-        if node.domain not in STANDARD:
+        if node.domain not in (*STANDARD, DOMAIN):
             raise Unsupported(f"an operator of the domain {node.domain}")
         attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
         if node.op_type == "Constant":

@@ -157,6 +157,13 @@ class Reshape(Node):
 
 
 @dataclass(frozen=True)
+class Permute(Node):
+    """The axes in another order: axis i of the result is axis `axes`[i] of the source."""
+
+    axes: Shape
+
+
+@dataclass(frozen=True)
 class Repeat(Node):
     """Nearest upsampling by whole numbers."""
 
@@ -263,6 +270,12 @@ def _(node: Pad, shapes: list[Shape]) -> Shape:
 @shape_of.register
 def _(node: Reshape, shapes: list[Shape]) -> Shape:
     return node.shape
+
+
+@shape_of.register
+def _(node: Permute, shapes: list[Shape]) -> Shape:
+    one, two, three = (shapes[0][axis] for axis in node.axes)
+    return (one, two, three)
 
 
 @shape_of.register

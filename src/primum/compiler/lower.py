@@ -34,6 +34,7 @@ from primum.mpc.program import (
     Sign,
     Slice,
     SumPool,
+    Transpose,
     Wire,
 )
 from primum.ring import Ring
@@ -325,6 +326,14 @@ def _(node: floating.Reshape, e: Emitter) -> Wire:
     kind = Flatten if node.shape[1:] == (1, 1) else Reshape
     target = e.result(node.name, wire.fraction)
     return e.emit(kind(target.name, wire.name, target.name))
+
+
+@rule.register
+def _(node: floating.Permute, e: Emitter) -> Wire:
+    wire = e.full(node.sources[0])
+    target = e.result(node.name, wire.fraction)
+    one, two, three = (_AXES[node.axes[place]] for place in (1, 2, 0))
+    return e.emit(Transpose(target.name, wire.name, target.name, (one, two, three)))
 
 
 @rule.register

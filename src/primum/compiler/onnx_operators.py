@@ -99,12 +99,29 @@ def _required(value: Any) -> Value:
 
 @rule("ConvTranspose")
 def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Symbol:
-    if a.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in a:
-        raise Unsupported("a transposed convolution that is given its output's shape")
     stride, dilation = _axes(x, a.get("strides"), 1), _axes(x, a.get("dilations"), 1)
-    edges = _padding(x, a, (1, 1), stride)
     extra = _axes(x, a.get("output_padding"), 0)
+    edges = _cut_off(x, a, weight, (stride, dilation, extra))
     return b.transposed(x, _required(weight), _float(bias), stride, edges, extra, dilation, a.get("group", 1))
+
+
+def _cut_off(x: Symbol, a: Attributes, weight: Any, window: tuple[Pair, Pair, Pair]) -> Edges:
+    """What a transposed convolution leaves out: given as padding, or by the shape that it shall have."""
+    mode = a.get("auto_pad", b"NOTSET").decode()
+    if mode == "VALID" or (mode == "NOTSET" and "output_shape" not in a):
+        return _padding(x, a, (1, 1), window[0])
+    if len(x.shape) != 4 or np.ndim(weight) != 4:
+        raise Unsupported("a transposed convolution in one dimension that is given its output's shape")
+    sizes, kernel = x.shape[2:], weight.shape[2:]
+    wanted = a.get("output_shape", [size * step for size, step in zip(sizes, window[0], strict=True)])
+    edges = list[int]()
+    for size, length, side, step, by, more in zip(sizes, wanted, kernel, *window, strict=True):
+        total = step * (size - 1) + more + (side - 1) * by + 1 - length
+        first = total // 2 if mode == "SAME_UPPER" else total - total // 2
+        edges += [first, total - first]
+    if min(edges) < 0:
+        raise Unsupported("a transposed convolution whose output is larger than its windows reach")
+    return (edges[0], edges[1], edges[2], edges[3])
 
 
 @rule("Gemm")
@@ -214,7 +231,7 @@ def _window(x: Symbol, a: Attributes) -> tuple[Pair, Pair, Pair]:
 
 @rule("GlobalAveragePool")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
-    return b.mean(x, True)
+    return b.mean(x, tuple(range(2, len(x.shape))), True)
 
 
 @rule("GlobalMaxPool")
@@ -226,9 +243,9 @@ def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
 @rule("ReduceMean")
 def _(b: Builder, a: Attributes, x: Symbol, axes: Any = None) -> Symbol:
     chosen = a.get("axes") if axes is None else _whole(axes)
-    if chosen is None or {one % len(x.shape) for one in chosen} != set(range(2, len(x.shape))) or len(x.shape) < 3:
+    if chosen is None:
         raise Unsupported("a mean over something else than height and width")
-    return b.mean(x, bool(a.get("keepdims", 1)))
+    return b.mean(x, tuple({one % len(x.shape) for one in chosen}), bool(a.get("keepdims", 1)))
 
 
 @rule("Add")
@@ -320,10 +337,22 @@ def _(b: Builder, a: Attributes, x: Symbol, pads: Any, filling: Any = None, axes
     along = list(range(rank)) if axes is None else [axis % rank for axis in _whole(axes)]
     before, after = dict(zip(along, widths, strict=False)), dict(zip(along, widths[len(along) :], strict=True))
     moved = {axis for axis in along if before[axis] or after[axis]}
-    if a.get("mode", b"constant") != b"constant" or moved - set(range(2, rank)):
-        raise Unsupported("padding by reflection or repetition, or of channels")
-    tall = rank - 2 if rank == 4 else -1
-    edges = (before.get(tall, 0), after.get(tall, 0), before.get(rank - 1, 0), after.get(rank - 1, 0))
+    if moved == {1, 2} and rank == 4:  # height and width of an image whose channels are last
+        back = {2: before.get(1, 0), 3: before.get(2, 0)}, {2: after.get(1, 0), 3: after.get(2, 0)}
+        turned = _padded(b, b.permute(x, (0, 3, 1, 2)), *back, a, filling)
+        return b.permute(turned, (0, 2, 3, 1))
+    if moved - set(range(2, rank)):
+        raise Unsupported("padding of channels")
+    return _padded(b, x, before, after, a, filling)
+
+
+def _padded(
+    b: Builder, x: Symbol, before: dict[int, int], after: dict[int, int], a: Attributes, filling: Any
+) -> Symbol:
+    if a.get("mode", b"constant") != b"constant":
+        raise Unsupported("padding by reflection or repetition")
+    last, tall = len(x.shape) - 1, len(x.shape) - 2 if len(x.shape) == 4 else -1
+    edges = (before.get(tall, 0), after.get(tall, 0), before.get(last, 0), after.get(last, 0))
     return b.pad(x, edges, _number(filling))
 
 
@@ -361,11 +390,10 @@ def _(b: Builder, a: Attributes, x: Symbol, axes: Any) -> Symbol:
 
 @rule("Transpose")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
-    order = a.get("perm", list(range(len(x.shape)))[::-1])
-    long = [axis for axis in order if x.shape[axis] != 1]
-    if long != sorted(long):
-        raise Unsupported("a transposition")
-    return b.reshape(x, tuple(x.shape[axis] for axis in order))
+    order = a.get("perm", range(len(x.shape))[::-1])
+    if sorted(order) != list(range(len(x.shape))):
+        raise Unsupported("a transposition of axes that are not there")
+    return b.permute(x, tuple(order))
 
 
 @rule("Identity")
@@ -382,7 +410,8 @@ def _(b: Builder, a: Attributes, x: Symbol, ratio: Any = None, training: Any = N
 
 @rule("Cast")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
-    if a.get("to", 1) not in (1, 10, 11, 16):
+    whole = b.endings.get(x.name, (x, "none"))[1] == "argmax" and a.get("to") in (6, 7)
+    if a.get("to", 1) not in (1, 10, 11, 16) and not whole:
         raise Unsupported("a cast to something else than floating point")
     return x
 

@@ -1,8 +1,8 @@
 """What was read against what it was read from: a mistake of a reader is found here, before anything is deployed.
 
-PyTorch runs a module, onnx's reference implementation runs a file, and the graph must say the same. Where onnx itself
-is wrong or has nothing (transposed convolutions; pools with padding that differs between sides, or that is rounded
-up), or where a file is so large that the slow reference would take minutes, a file is not compared.
+PyTorch runs a module, onnx's reference implementation runs a file (pools and transposed convolutions: `onnx_twins.py`),
+and the graph must say the same. Where a file is so large that the slow reference would take minutes, or has something
+that the reference has not, it is not compared.
 """
 
 from math import prod
@@ -16,7 +16,10 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from primum.compiler.evaluate import evaluate
-from primum.compiler.graph import Array, AveragePool, Graph, MaxPool
+from primum.compiler.from_onnx import input_of
+from primum.compiler.graph import Array, Graph
+from primum.compiler.onnx_heads import entry_of
+from primum.compiler.onnx_twins import TWINS
 from primum.errors import ModelError
 
 ALLOWED: Final = 1e-4
@@ -24,9 +27,7 @@ ALLOWED_HALF: Final = 0.03
 """For 16-bit floats."""
 MOST_BYTES: Final = 200_000_000
 MOST_ELEMENTS: Final = 1 << 26
-MOST_POOLED: Final = 1 << 19
 LEAST_PROBABILITY: Final = 1e-30
-_POOLS: Final = ("MaxPool", "AveragePool")
 
 
 def require_module_says(graph: Graph, module: nn.Module, images: npt.NDArray[np.floating]) -> None:
@@ -56,13 +57,14 @@ def require_file_says(graph: Graph, model: onnx.ModelProto, images: npt.NDArray[
     """ModelError unless `graph` says what onnx's reference implementation says of `model`, on the first image."""
     if not _comparable(graph, model):
         return
-    weights = {one.name for one in model.graph.initializer}
-    (given,) = (one for one in model.graph.input if one.name not in weights)
+    given = input_of(model)
+    entry = entry_of(given, graph.shape)
     number = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
     few = images[:1]
     try:
         with np.errstate(all="ignore"):
-            answers: Any = ReferenceEvaluator(model).run(None, {given.name: few.astype(number)})
+            reference = ReferenceEvaluator(model, new_ops=list(TWINS))
+            answers: Any = reference.run(None, {given.name: entry.arranged(few).astype(number)})
     except Exception:  # an operator, or a use of one, that the reference has not got
         return
     _require_same(graph, few, np.asarray(answers[0], np.float64), _allowed(number.itemsize))
@@ -73,24 +75,10 @@ def _allowed(size: int) -> float:
 
 
 def _comparable(graph: Graph, model: onnx.ModelProto) -> bool:
-    """Whether onnx's reference implementation is right here, and quick."""
+    """Whether onnx's reference implementation is quick here."""
     if sum(len(one.raw_data) + 8 * len(one.float_data) for one in model.graph.initializer) > MOST_BYTES:
         return False
-    shapes = graph.shapes
-    pooled = sum(prod(shapes[node.name]) for node in graph.nodes if isinstance(node, MaxPool | AveragePool))
-    if sum(map(prod, shapes.values())) > MOST_ELEMENTS or pooled > MOST_POOLED:
-        return False
-    return not any(node.op_type == "ConvTranspose" or _doubtful(node) for node in model.graph.node)
-
-
-def _doubtful(node: onnx.NodeProto) -> bool:
-    """A pool whose padding onnx's reference implementation gets wrong."""
-    if node.op_type not in _POOLS:
-        return False
-    a = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-    pads = list(a.get("pads", ()))
-    begins, ends = pads[: len(pads) // 2], pads[len(pads) // 2 :]
-    return bool(begins != ends or a.get("ceil_mode", 0) or a.get("auto_pad", b"NOTSET") != b"NOTSET")
+    return sum(map(prod, graph.shapes.values())) <= MOST_ELEMENTS
 
 
 def _require_same(graph: Graph, images: npt.NDArray[np.floating], said: Array, allowed: float) -> None:

@@ -25,6 +25,7 @@ from primum.compiler.graph import (
     MaxPool,
     Node,
     Pad,
+    Permute,
     Rectify,
     Repeat,
     Reshape,
@@ -91,7 +92,7 @@ def _settled(graph: Graph, magnitude: dict[str, int]) -> dict[str, int]:
     readers = graph.readers
     for node in graph.nodes:
         alone = isinstance(node, SumPool) and readers[node.sources[0]] == 1
-        if alone or isinstance(node, Concatenate | Slice | Pad | Reshape | Repeat):
+        if alone or isinstance(node, Concatenate | Slice | Pad | Reshape | Permute | Repeat):
             for source in node.sources:
                 roots[root(source)] = root(node.name)
     least: dict[str, int] = {}
@@ -136,7 +137,7 @@ def _most(graph: Graph, magnitude: dict[str, int], bits: int) -> dict[str, int]:
 
 def _passed(reader: Node) -> Callable[[int, int], int]:
     """What a reader that may have `after` bits leaves to its source, that may have `own`."""
-    if isinstance(reader, Sum | Concatenate | Slice | Pad | Reshape | Repeat | SumPool):
+    if isinstance(reader, Sum | Concatenate | Slice | Pad | Reshape | Permute | Repeat | SumPool):
         return lambda after, own: after
     size = prod(reader.kernel) if isinstance(reader, AveragePool) else 0
     if size and not size & (size - 1):

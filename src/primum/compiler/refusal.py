@@ -5,6 +5,8 @@ from typing import Final
 from primum.errors import ModelError
 
 NORMS: Final = "a norm over the image itself needs a square root of a secret; use a norm-free model or batch norm"
+TREES: Final = "trees compare a secret at every node; use a linear model, an MLP or a network"
+SUPPORT: Final = "a kernel needs an exponential of a secret; use LinearSVC or LogisticRegression"
 ATTENTION: Final = "attention needs an exponential of a secret"
 REASONS: Final = {
     **dict.fromkeys(
@@ -20,9 +22,12 @@ REASONS: Final = {
             "InstanceNormalization",
             "RMSNormalization",
             "LpNormalization",
+            "Normalizer",
         ],
         NORMS,
     ),
+    **dict.fromkeys(("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"), TREES),
+    **dict.fromkeys(("SVMClassifier", "SVMRegressor"), SUPPORT),
     **dict.fromkeys(("scaled_dot_product_attention", "Attention", "MultiHeadAttention"), ATTENTION),
 }
 MOST_PLACES: Final = 3

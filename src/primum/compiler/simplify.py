@@ -27,6 +27,7 @@ from primum.compiler.graph import (
     Multiply,
     Node,
     Pad,
+    Permute,
     Rectify,
     Repeat,
     Reshape,
@@ -107,7 +108,7 @@ def fold_affine_forward(graph: Graph) -> Graph:
         assert isinstance(before, Affine) and isinstance(node, Convolution)
         if before.shift.any() and any(node.padding):
             continue
-        scale, shift = _by_group(before.scale, node), _by_group(before.shift, node)
+        scale, shift = by_group(before.scale, node), by_group(before.shift, node)
         bias = node.bias + (node.weight * shift[:, :, None, None]).sum((1, 2, 3))
         changes |= {
             before.name: None,
@@ -117,7 +118,7 @@ def fold_affine_forward(graph: Graph) -> Graph:
     return _replaced(graph, changes, aliases)
 
 
-def _by_group(values: Array, node: Convolution) -> Array:
+def by_group(values: Array, node: Convolution) -> Array:
     """One number for each input channel as [outputs, channels / groups]: what every output sees."""
     outputs = node.weight.shape[0]
     return np.repeat(values.reshape(node.groups, -1), outputs // node.groups, axis=0)
@@ -217,6 +218,40 @@ def same_reshape(graph: Graph) -> Graph:
     return _replaced(graph, changes, aliases)
 
 
+def permute_once(graph: Graph) -> Graph:
+    """A permutation of a permutation is one; one that keeps the order of all axes longer than 1 is a reshape."""
+    shapes, by_name = graph.shapes, {node.name: node for node in graph.nodes}
+    changes: dict[str, Node | None] = {}
+    for node in graph.nodes:
+        before = by_name.get(node.sources[0])
+        if not isinstance(node, Permute):
+            continue
+        long = [axis for axis in node.axes if shapes[node.sources[0]][axis] != 1]
+        if long == sorted(long):
+            changes[node.name] = Reshape(node.name, node.sources, shapes[node.name])
+        elif isinstance(before, Permute):
+            one, two, three = (before.axes[axis] for axis in node.axes)
+            changes[node.name] = Permute(node.name, before.sources, (one, two, three))
+    return _replaced(graph, changes, {})
+
+
+def multiply_once(graph: Graph) -> Graph:
+    """A linear layer of a linear layer is one, where that has not many more weights: scikit-learn's PCA and what reads it."""
+    changes: dict[str, Node | None] = {}
+    aliases: dict[str, str] = {}
+    for before, node in _pairs(graph, Convolution, Convolution):
+        assert isinstance(before, Convolution) and isinstance(node, Convolution)
+        first, second = before.weight, node.weight
+        if any(before.padding) or graph.shapes[before.sources[0]] != first.shape[1:] or second[0].size != len(first):
+            continue
+        weight = np.tensordot(second[:, :, 0, 0], first, 1)
+        if weight.size <= 2 * (first.size + second.size):
+            bias = second[:, :, 0, 0] @ before.bias + node.bias
+            changes |= {before.name: None, node.name: replace(before, name=node.name, weight=weight, bias=bias)}
+            aliases[before.name] = before.sources[0]
+    return _replaced(graph, changes, aliases)
+
+
 def divide_later(graph: Graph) -> Graph:
     """1/n of an average into the weights of the layers that alone read it."""
     by_reader = readers_of(graph)
@@ -236,7 +271,7 @@ def _linear_readers(name: str, by_reader: dict[str, list[Node]], output: str) ->
     found: list[Convolution] = []
     for node in by_reader.get(name, []):
         behind = [node] if isinstance(node, Convolution) else None
-        if isinstance(node, Reshape):
+        if isinstance(node, Reshape | Permute):
             behind = _linear_readers(node.name, by_reader, output)
         if not behind:
             return []
@@ -341,7 +376,7 @@ def never_negative(graph: Graph) -> set[str]:
             positive = node.low >= 0.0
         elif isinstance(node, Sum) and min(node.factors) < 0:
             positive = False
-        elif isinstance(node, Window | Concatenate | Slice | Reshape | Repeat | Interpolate | Sum | Pad):
+        elif isinstance(node, Window | Concatenate | Slice | Reshape | Permute | Repeat | Interpolate | Sum | Pad):
             positive = found.issuperset(node.sources)
         else:
             positive = isinstance(node, Rectify)
@@ -361,7 +396,9 @@ def readers_of(graph: Graph) -> dict[str, list[Node]]:
 
 PASSES: Final[tuple[Pass, ...]] = (
     without_dead,
+    permute_once,
     same_reshape,
+    multiply_once,
     fold_affine_twice,
     fold_affine_back,
     fold_affine_forward,

@@ -37,6 +37,7 @@ from primum.mpc.program import (
     Sign,
     Slice,
     SumPool,
+    Transpose,
     Wire,
     sources,
     weight_shape,
@@ -228,6 +229,11 @@ def _(step: Reshape, run: Simulation) -> Whole:
     height, width, channels = run.wire(step.target).shape
     outermost = run.source(step).transpose(0, 3, 1, 2).reshape(-1, channels, height, width)
     return outermost.transpose(0, 2, 3, 1)
+
+
+@compute.register
+def _(step: Transpose, run: Simulation) -> Whole:
+    return run.source(step).transpose(0, *(axis + 1 for axis in step.axes))
 
 
 @compute.register

@@ -218,10 +218,7 @@ def _adaptive(b: Builder, x: Symbol, size: Any) -> Pair:
 
 @rule("mean")
 def _(b: Builder, x: Symbol, axes: Any = None, keep: bool = False, dtype: Any = None) -> Symbol:
-    rank = len(x.shape)
-    if rank < 3 or {axis % rank for axis in axes or ()} != set(range(2, rank)):
-        raise Unsupported("a mean over something else than height and width")
-    return b.mean(x, keep)
+    return b.mean(x, tuple({axis % len(x.shape) for axis in axes or ()}), keep)
 
 
 @rule("add")
@@ -352,6 +349,18 @@ def _(b: Builder, x: Symbol, axes: Any = None) -> Symbol:
     rank = len(x.shape)
     chosen = range(1, rank) if axes is None else [axes % rank] if isinstance(axes, int) else [a % rank for a in axes]
     return b.reshape(x, tuple(length for at, length in enumerate(x.shape) if at not in chosen or length != 1))
+
+
+@rule("permute")
+def _(b: Builder, x: Symbol, order: Any) -> Symbol:
+    return b.permute(x, tuple(axis % len(x.shape) for axis in order))
+
+
+@rule("transpose")
+def _(b: Builder, x: Symbol, one: int, two: int) -> Symbol:
+    order = list(range(len(x.shape)))
+    order[one], order[two] = order[two], order[one]
+    return b.permute(x, tuple(order))
 
 
 @rule("dropout", "alias", "clone", "contiguous", "detach", "to", "_to_copy", "feature_dropout", "lift_fresh_copy")

@@ -1,8 +1,13 @@
 """Where windows lie: the padding that a file means, and how much of a window lies inside the image."""
 
+from typing import Final
+
 import numpy as np
 
 from primum.compiler.graph import Array, Convolution, Edges, MaxPool, Node, Pad, Pair, Shape, Window, steps
+
+FARTHEST: Final = 1 << 26
+"""A stride or dilation beyond all sizes, which PyTorch would not take either."""
 
 
 def transposed_edges(kernel: Pair, padding: Edges, extra: Pair, dilation: Pair) -> Edges:
@@ -39,14 +44,14 @@ def _covered(size: int, kernel: int, stride: int, before: int, after: int, count
 
 
 def possible(node: Node) -> bool:
-    """Whether strides and dilations are at least 1, padding is not negative, and each maximum sees the image."""
+    """Whether strides and dilations are at least 1 and no overflow, padding is not negative, each maximum sees the image."""
     if isinstance(node, Pad):
         return min(*node.edges, *node.gaps) >= 0
     if not isinstance(node, Window | Convolution):
         return True
     steps_of = (*node.stride, *(node.dilation if isinstance(node, Convolution) else node.kernel))
     top, bottom, left, right = node.padding
-    if min(*steps_of, 1) < 1 or min(node.padding) < 0:
+    if min(steps_of) < 1 or max(steps_of) > FARTHEST or min(node.padding) < 0:
         return False
     return not isinstance(node, MaxPool) or (max(top, bottom) < node.kernel[0] and max(left, right) < node.kernel[1])
 

@@ -70,6 +70,8 @@ class Servers:
                 data = await _bounded(response, peer, self._limit)
         except httpx.HTTPError as error:
             raise _why(error, peer) from None
+        if response.status_code == 503 and response.headers.get("content-type") != "application/json":
+            raise Unavailable(f"{peer} has too many visitors.", "Ask again in a moment.")  # not said by Primum
         if response.status_code != 200:
             problem = from_json(data, Problem, peer, self._limit)
             raise error_from(problem.code, problem.message, problem.hint, peer)

@@ -53,6 +53,7 @@ def run_server(
     listen_link: str = "",
     ahead: int = 0,
     threads: int = 0,
+    device: str = "cpu",
     metrics: Path | None = None,
     ready: Say = print,
     say: Say = lambda line: None,
@@ -61,12 +62,14 @@ def run_server(
 
     `state`: this server's folder. `listen`, `listen_link`: HOST:PORT to bind where they differ from the card's.
     `ahead`: for how many further images B keeps material on its disk, beside the one that is ready in memory.
-    `threads`: for products; 0 is as many as this process may use. `metrics`: a file for what this server counts, else
+    `threads`: for products; 0 is as many as this process may use. `device`: where these are computed, cpu, cuda or
+    cuda:N; all else stays on the processor. `metrics`: a file for what this server counts, else
     metrics.prom in the folder.
     `ready` gets one line, `READY A|B HOST:PORT FINGERPRINT`, once requests are taken; `say` gets what happens, in words.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     use_cores(threads)
+    _use_card(device)
     keys = load_keys(state)
     with locked(state):
         content = open_role_file(file, keys, ("A", "B"))
@@ -77,6 +80,24 @@ def run_server(
         if process.role == "B":
             sockets.append(bind(listen_link or card.link))
         asyncio.run(_serve(process, sockets, ready))
+
+
+def _use_card(name: str) -> None:
+    """Products on the graphics card `name`, for as long as this process lives; `cpu`: on the processor.
+
+    Without the lock by which nodes take turns: the weights stay on the card, and where A and B share one, A, holding
+    it, would wait for B for ever. InputError where there is no such card, MachineError where it counts wrongly.
+    """
+    if name == "cpu":
+        return
+    from primum.accelerator import Accelerator  # after `use_cores`: it imports torch
+    from primum.kernels.device import use_device
+
+    try:
+        use_device(Accelerator.named(name).device)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise MachineError(f"{name} cannot multiply limbs: {reason}.", "Start the server with --device cpu.") from None
 
 
 async def _serve(process: "ServerProcess", sockets: list[socket.socket], ready: Say) -> None:

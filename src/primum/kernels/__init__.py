@@ -15,7 +15,7 @@ Read first: `compiled.py`; importing this package does not import numba.
 | accumulate.py | several rows added to one |
 | alias.py | integers from alias tables and random words, for noise |
 | words.py | values of 1 to 64 bits in a string of bytes, for ring elements |
-| limbs.py | convolutions in Z_2^l as int8 matrix products |
+| limbs.py, device.py | convolutions in Z_2^l as int8 matrix products; the same on a graphics card |
 | comparison.py | a sign from an opened value and one-time tables; constant time in what is secret |
 | selection.py | cutting a product; choosing by a public bit between shares |
 | reference.py | the twins |

@@ -10,12 +10,13 @@ arithmetic is used where it fails.
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from primum.kernels.compiled import compiled
+from primum.kernels.device import convolve_on, moved
 
 Ring = npt.NDArray[np.uint64]
 Limbs = npt.NDArray[np.int8]
@@ -48,6 +49,8 @@ class Weights:
     limbs: Limbs = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.int8), repr=False)
     ring: Ring = field(default_factory=lambda: np.empty((0, 0, 0), np.uint64), repr=False)
     lines: Ring = field(default_factory=lambda: np.empty((0, 0), np.uint64), repr=False)
+    card: Any = field(default=None, repr=False)
+    """The limbs on the device that `device.use_device` chose, if it did."""
 
     @property
     def groups(self) -> int:
@@ -77,7 +80,7 @@ def prepare(weight: Ring, groups: int, bits: int, *, vector: bool = False) -> We
     limbs = np.empty((groups, each, count, terms), np.int8)
     for group in range(groups):
         _cut_reversed(np.ascontiguousarray(grouped[group].T), limbs[group])
-    return Weights((height, width), bits, limbs)
+    return Weights((height, width), bits, limbs, card=moved(limbs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,9 @@ def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
         return out
     limbs = np.empty((limb_count(weights.bits), *padded.shape), np.int8)
     _cut(padded.reshape(-1), limbs.reshape(len(limbs), -1))
+    if weights.card is not None:
+        convolve_on(limbs, weights.card, place, (high, wide), MOST_TERMS, out.reshape(-1, outputs))
+        return out
     each, part = outputs // groups, channels // groups
     for group in range(groups):
         rows = out.reshape(-1, outputs)[:, group * each : (group + 1) * each]

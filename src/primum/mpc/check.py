@@ -50,6 +50,7 @@ from primum.mpc.program import (
     Sign,
     Slice,
     SumPool,
+    Transpose,
     Wire,
     sources,
     weight_size,
@@ -59,6 +60,7 @@ from primum.mpc.rule import RULES, Parts, Wires
 LARGEST_WIRE = 1 << 26
 LARGEST_WEIGHTS = 1 << 28
 MOST_OPERATIONS = 1 << 12
+MOVING = Flatten | Reshape | Transpose | Concatenate | Slice | Pad | Repeat
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _check_step(program: Program, step: Operation, wires: Wires, known: set[str]
     if any(count > LARGEST_WIRE for count, _ in RULES[type(step)].sent(step, wires)):
         raise _wrong(where, "it compares too many pairs")
     known.add(step.target)
-    linear = isinstance(step, Flatten | Reshape | Concatenate | Slice | Pad | Repeat | Interpolate | SumPool | Scale)
+    linear = isinstance(step, MOVING | Interpolate | SumPool | Scale)
     if isinstance(step, Open) or (linear and opened.issuperset(names)):
         opened.add(step.target)
 
@@ -251,10 +253,19 @@ def _shape(step: Operation, read: list[Wire], target: Shape) -> Shape | None:
             return 1, 1, read[0].size
         case Reshape():
             return target if math.prod(target) == read[0].size else None
+        case Transpose():
+            return _turned(step, first)
         case Scale():
             return first if len(step.factors) == first[2] else None
         case _:
             return first
+
+
+def _turned(step: Transpose, shape: Shape) -> Shape | None:
+    if sorted(step.axes) != [0, 1, 2]:
+        return None
+    one, two, three = (shape[axis] for axis in step.axes)
+    return one, two, three
 
 
 def _wrong(where: str, what: str) -> ModelError:

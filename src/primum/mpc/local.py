@@ -23,6 +23,7 @@ from primum.mpc.program import (
     Shape,
     Slice,
     SumPool,
+    Transpose,
     sources,
 )
 from primum.mpc.rule import Dealing, Exchange, Rule, Serving, Value, Wires, rule
@@ -119,6 +120,12 @@ class _Flatten(_Linear[Flatten]):
 class _Reshape(_Linear[Reshape]):
     def apply(self, step: Reshape, wires: Wires, values: list[Elements]) -> Elements:
         return _reshaped(values[0], wires[step.target].shape)
+
+
+@rule(Transpose)
+class _Transpose(_Linear[Transpose]):
+    def apply(self, step: Transpose, wires: Wires, values: list[Elements]) -> Elements:
+        return np.ascontiguousarray(values[0].transpose(0, *(axis + 1 for axis in step.axes)))
 
 
 def _reshaped(values: Elements, shape: Shape) -> Elements:

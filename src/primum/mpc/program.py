@@ -178,6 +178,15 @@ class Reshape(Message, frozen=True):
     target: str
 
 
+class Transpose(Message, frozen=True):
+    """The axes of [h, w, c] in another order: the target's axis i is the source's axis `axes`[i]. Local."""
+
+    name: str
+    source: str
+    target: str
+    axes: Shape
+
+
 class Concatenate(Message, frozen=True):
     """Sources side by side along `axis` (0 height, 1 width, 2 channels); all shared or all opened. Local."""
 
@@ -243,6 +252,7 @@ Operation = (
     | SumPool
     | Flatten
     | Reshape
+    | Transpose
     | Concatenate
     | Slice
     | Pad
