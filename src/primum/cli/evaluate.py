@@ -35,7 +35,8 @@ def command(model: Path, study_file: Path | None, epsilon: float | None, state: 
     study = as_surveyed(Study.read(study_file or model / "study.toml"), model)
     weights = finished_weights(model, study)
     scientist = Scientist.at(state)
-    run = scientist.submit(study_of(study, weights, epsilon), weights)
+    looked = study_of(study, weights, epsilon)
+    run = scientist.submit(looked, weights)
     if not as_json:
         click.echo(f"Run {run}")
     last: list[str] = []
@@ -53,6 +54,8 @@ def command(model: Path, study_file: Path | None, epsilon: float | None, state: 
         print_json({"run": run, "figures": figures, "report": str(report)})
         return
     click.echo(in_words(figures))
+    if looked.looks_at_learners:
+        click.echo("Of all patients, also those on whom it may have been trained: such figures are too good.")
     click.echo(f"Report: {report}")
 
 

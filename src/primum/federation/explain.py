@@ -148,6 +148,8 @@ def rounds_in_words(study: Study) -> str:
     share, looks = study.evaluation_share, study.looks
     often = "once" if looks == 1 else f"{looks} times"
     looked = f"{share:.0%} of the patients, on whom nothing is trained, are looked at {often} at most"
+    if study.looks_at_learners:
+        looked = f"all patients, also those on whom it may have been trained, are looked at {often} at most"
     if study.training.rounds == 0:
         return f"none: a finished model is validated; {looked}"
     parts = [f"{study.training.rounds}, {steps_in_words(study)}"] + [looked] * bool(looks)

@@ -60,6 +60,10 @@ weighting = "equal"    # "images", with local_steps above 1 and without privacy:
 # class_weights = "balanced"  # rare classes count more; "root": half as much
 # pixels = "hospitals"        # for networks: pictures are standardised by the mean and deviation of all hospitals' pixels
 
+# Without privacy: hold patients back, for exact figures over all hospitals.
+# [evaluation]
+# share = 0.15
+
 # Leave the whole section out for a study without privacy (hospitals must allow it in their policy).
 [privacy]
 unit = "patient"       # or "image"

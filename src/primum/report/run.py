@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -256,6 +257,13 @@ class Run:
     def private(self) -> bool:
         """Whether the run kept any differential privacy."""
         return self.summary.privacy is not None and finite(self.summary.privacy.epsilon)
+
+    @property
+    def looks_at_learners(self) -> bool:
+        """Whether the figures are of patients on whom the model may have been trained."""
+        study = tomllib.loads(self.study or "")
+        held_back = "privacy" in study or study.get("evaluation", {}).get("share", 1.0) < 1
+        return study.get("training", {}).get("rounds") == 0 and not held_back
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -66,6 +66,11 @@ class Study(Section):
             return 0.0
         return self.evaluation.share or (1.0 if self.training.rounds == 0 else 0.15)
 
+    @property
+    def looks_at_learners(self) -> bool:
+        """Whether patients are looked at on whom the finished model may have been trained: nobody says who was not."""
+        return self.training.rounds == 0 and self.privacy is None and self.evaluation_share >= 1
+
     def text(self) -> str:
         """The canonical TOML: every setting, in order."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
