@@ -66,7 +66,6 @@ def command(
     from primum.federation.node import NodeState, ResidentNode, check_folder
     from primum.federation.node_settings import remember
     from primum.federation.records import wait_briefly
-    from primum.imaging import Preparation
     from primum.watch import Watched, as_text, watching
 
     wait_briefly()
@@ -83,7 +82,7 @@ def command(
         node = ResidentNode(opened, join, data, say)
         with bar("reading") as report:
             node.images.progress = report
-            intake = node.images.intake(Preparation())
+            intake = node.images.look()
         node.images.progress = None
         if as_json:
             print_json({"offer": summary(intake)})

@@ -45,6 +45,7 @@ from primum.imaging import (
     PatientSource,
     Preparation,
     holds_masks,
+    look,
     reader_of,
     split_patients,
 )
@@ -157,6 +158,10 @@ class Images:
                 cores=usable_cores(),
             )
         return self._read[preparation, classes, labels]
+
+    def look(self) -> Intake:
+        """What the folder offers before a study asks: in grey, or in colour where it holds that (imaging/look.py)."""
+        return look(self.intake)
 
     def cohorts(self, plan: Plan, share: float) -> Cohorts:
         """Features of the study's training and evaluation patients."""

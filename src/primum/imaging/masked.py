@@ -26,7 +26,7 @@ from primum.imaging.folder import (
     require_patients,
     set_aside,
 )
-from primum.imaging.image import Picture, Pixels, Problem
+from primum.imaging.image import Picture, Pixels, Problem, naming
 from primum.imaging.listing import ignored_by_name, walk
 from primum.imaging.manifest import Record
 from primum.imaging.mask_picture import as_classes, class_numbers, class_places, is_picture, read_mask_picture
@@ -121,7 +121,8 @@ def read_masked_folder(
         if nameless and not reads:
             raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
         reads = drop_copies(reads, lambda read: read.case.image, "image", problems)
-        _require_reads(folder, reads, problems, fewest)
+        with naming(problems):
+            _require_reads(folder, reads, problems, fewest)
         names = names or _numbered(reads)
         records = (*(read.record() for read in reads), *set_aside(problems, seen, _masks(cases)))
         notices = _notices(opened, reads, names, preparation)
