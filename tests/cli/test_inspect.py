@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from click.testing import CliRunner
+from PIL import Image as Pillow
 from tests.command import run_command
 from tests.imaging.samples import WHEEL, png, two_classes
 from tests.imaging.test_patches import hospital
@@ -79,3 +80,36 @@ def test_patches_of_a_study_are_counted_and_shown(tmp_path: Path) -> None:
     assert page.read_text().count('class="thumb"') == 6  # of each volume the patch where most is drawn
     ended = CliRunner().invoke(command, [*arguments, "--size", "32"])
     assert ended.exit_code == 2 and "--study says size and channels" in ended.output
+
+
+def test_a_folder_that_is_refused_says_which_files_were_set_aside_and_why(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "data", 2)
+    (folder / "A" / "a77_0.png").write_text("no picture")
+    masks = tmp_path / "masks"
+    for number in range(4):
+        png(masks / "images" / f"p{number}_0.png")
+        png(masks / "masks" / f"p{number}_0.png")
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "labels.csv").write_text("file,label\nx.png,A\n")
+    asked = ["--patient", r"^([a-z]+\d+)_"]
+    ends = "at least 5 patients are needed", "can be used", "holds no images with a class"
+    for where, file, end in zip(
+        (folder, masks, tmp_path / "unknown"), ("A/a77_0.png", "p3_0.png", "x.png"), ends, strict=True
+    ):
+        ended = CliRunner().invoke(command, [str(where), *asked])
+        assert "set aside" in ended.stdout and file in ended.stdout
+        assert isinstance(ended.exception, DataError) and end in ended.exception.message
+        told = json.loads(CliRunner().invoke(command, [str(where), *asked, "--json"]).stdout)
+        assert file in told["problems"][-1]["file"] and told["problems"][-1]["reason"]
+    ended = CliRunner().invoke(command, [str(two_classes(tmp_path / "one")), "--patient", "^.(0)"])
+    assert "12 x its patient is in two classes" in ended.stdout and ended.exit_code
+
+
+def test_colour_is_looked_at_in_colour_unless_grey_is_asked(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "data")
+    with Pillow.open(folder / "A" / "a00_0.png") as grey:
+        blank = Pillow.new("L", grey.size)
+        Pillow.merge("RGB", (grey, blank, grey)).save(folder / "A" / "a00_0.png")
+    asked = [str(folder), "--patient", r"(\w+)_", "--json"]
+    for more, images in (([], 12), (["--channels", "1"], 11)):
+        assert json.loads(CliRunner().invoke(command, [*asked, *more]).stdout)["images"] == images

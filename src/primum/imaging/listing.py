@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from primum.errors import DataError
-from primum.imaging.image import Problem
+from primum.imaging.image import Problem, naming
 from primum.imaging.labels_csv import LABELS, Labelled, Listed, classes_of, read_labels
 from primum.imaging.labels_dicom import attribute_in, labelled_by
 from primum.imaging.labels_json import LABELS_JSON
@@ -57,7 +57,8 @@ def list_folder(folder: Path, classes: tuple[str, ...] | None = None, labels: La
         )
     else:
         listing = _from_folders(folder, top, classes, labels or "one")
-    _check_classes(folder, listing)
+    with naming(listing.problems):
+        _check_classes(folder, listing)
     return replace(listing, notices=(*listing.notices, *ignored_by_name(folder)))
 
 
