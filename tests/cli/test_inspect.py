@@ -5,15 +5,18 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from PIL import Image as Pillow
 from tests.command import run_command
+from tests.federation.playing import make_study
 from tests.imaging.samples import WHEEL, png, two_classes
 from tests.imaging.test_patches import hospital
 from tests.tasks.test_patches import asked
 
 from primum.cli.inspect import command
-from primum.errors import DataError
+from primum.errors import DataError, OtherClasses
+from primum.study.kinds import KINDS
 
 
 def _inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -72,14 +75,16 @@ def test_images_with_several_classes_are_counted_in_each(tmp_path: Path) -> None
 
 def test_patches_of_a_study_are_counted_and_shown(tmp_path: Path) -> None:
     folder, study, page = hospital(tmp_path / "data"), tmp_path / "study.toml", tmp_path / "page.html"
-    study.write_text(asked(images={"spacing": (3.0, 2.0, 1.5)}).text())
+    wanted = asked(images={"spacing": (3.0, 2.0, 1.5)})
+    about = wanted.study.model_copy(update={"classes": ("background", "class 1", "class 2")})
+    study.write_text(wanted.model_copy(update={"study": about}).text())
     arguments = [str(folder), "--patient", r"^(p\d+)", "--study", str(study)]
     ended = CliRunner().invoke(command, [*arguments, "--json", "--html", str(page)])
     told = json.loads(ended.output)
     assert told["notices"] == [f"6 volumes cut into {told['images']} patches of 8 x 16 x 16 voxels"]
     assert page.read_text().count('class="thumb"') == 6  # of each volume the patch where most is drawn
     ended = CliRunner().invoke(command, [*arguments, "--size", "32"])
-    assert ended.exit_code == 2 and "--study says size and channels" in ended.output
+    assert ended.exit_code == 2 and "--study says size, channels and labels" in ended.output
 
 
 def test_a_folder_that_is_refused_says_which_files_were_set_aside_and_why(tmp_path: Path) -> None:
@@ -113,3 +118,26 @@ def test_colour_is_looked_at_in_colour_unless_grey_is_asked(tmp_path: Path) -> N
     asked = [str(folder), "--patient", r"(\w+)_", "--json"]
     for more, images in (([], 12), (["--channels", "1"], 11)):
         assert json.loads(CliRunner().invoke(command, [*asked, *more]).stdout)["images"] == images
+
+
+@pytest.mark.parametrize(
+    ("classes", "task", "words"),
+    [
+        (("cat", "dog"), "classification", "has no folder for class cat and none for class dog"),
+        (("A", "B"), "segmentation", "holds images without masks"),
+        (("A", "B"), "classification", ""),
+    ],
+)
+def test_a_study_of_other_classes_or_another_task_is_refused(
+    tmp_path: Path, classes: tuple[str, str], task: str, words: str
+) -> None:
+    study = make_study([b"\1" * 32], private=False)
+    about = study.study.model_copy(update={"classes": classes, "task": task})
+    model = {"model": KINDS["u-net"].model_validate({"kind": "u-net"})} if task == "segmentation" else {}
+    (tmp_path / "study.toml").write_text(study.model_copy(update={"study": about, **model}).text())
+    folder = two_classes(tmp_path / "data")
+    ended = CliRunner().invoke(command, [str(folder), "--patient", r"(\w+)_", "--study", str(tmp_path / "study.toml")])
+    if words:
+        assert isinstance(ended.exception, OtherClasses) and words in ended.exception.message
+    else:
+        assert ended.exit_code == 0, ended.output

@@ -11,6 +11,7 @@ from primum import errors
 from primum.cli import VERBS
 from primum.cli.pages import FOLDER, commands, index, page
 from primum.federation.aggregation import Halted
+from primum.imaging import FolderError
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = [pair for verb in VERBS for pair in commands(verb)]
@@ -35,7 +36,7 @@ def test_no_page_is_of_a_verb_that_is_gone() -> None:
 def test_each_class_of_errors_is_explained_with_its_code() -> None:
     text = (ROOT / "docs/reference/exit-codes.md").read_text()
     classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.PrimumError)]
-    for kind in (*classes, Halted):
+    for kind in (*classes, FolderError, Halted):
         assert f"| {kind.exit_code} | `{kind.__name__}` |" in text
 
 

@@ -16,7 +16,17 @@ from rich.text import Text
 
 from primum.cli import options
 from primum.cli.progress import bar
-from primum.imaging import FolderError, Intake, PatientSource, Preparation, Problem, holds_masks, look, reader_of
+from primum.imaging import (
+    FolderError,
+    Intake,
+    PatientSource,
+    Preparation,
+    Problem,
+    holds_masks,
+    look,
+    reader_of,
+    require_task,
+)
 from primum.imaging.archive import Unpacked, unpacked
 from primum.study import Labels, Study
 
@@ -31,7 +41,9 @@ from primum.study import Labels, Study
 @click.option("--size", default=64, show_default=True, help="Pixels a side at which images are compared.")
 @click.option("--channels", type=int, help="1 for grey, 3 for colour.  [default: 3 if something is in colour, else 1]")
 @click.option(
-    "--study", type=click.Path(path_type=Path), help="Prepare images as this study does; instead of size and channels."
+    "--study",
+    type=click.Path(path_type=Path),
+    help="Look as a node does for this study: with its classes, labels, size and channels.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
@@ -55,9 +67,10 @@ def command(
     dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
     """
     with unpacked(folder) as opened:
-        read = partial(_read, opened, PatientSource(pattern, single), labels, as_json)
+        asked = _asked(study)
+        read = partial(_read, opened, PatientSource(pattern, single), labels, asked, as_json)
         with showing_set_aside(as_json):
-            intake = read(_preparation(study)) if study else _looked(read, size, channels)
+            intake = read(Preparation(**asked.images.model_dump())) if asked else _looked(read, size, channels)
         if as_json:
             print(json.dumps(summary(intake), ensure_ascii=False))
         else:
@@ -66,11 +79,13 @@ def command(
             _write_page(intake, opened.folder, page, folder.resolve().name, quiet=as_json)
 
 
-def _preparation(study: Path) -> Preparation:
-    context = click.get_current_context()
-    if any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ("size", "channels")):
-        raise click.UsageError("--study says size and channels: leave these out.")
-    return Preparation(**Study.read(study).images.model_dump())
+def _asked(study: Path | None) -> Study | None:
+    if study is None:
+        return None
+    context, said = click.get_current_context(), ("size", "channels", "labels")
+    if any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in said):
+        raise click.UsageError("--study says size, channels and labels: leave these out.")
+    return Study.read(study)
 
 
 def _looked(read: Callable[[Preparation], Intake], size: int, channels: int | None) -> Intake:
@@ -80,13 +95,21 @@ def _looked(read: Callable[[Preparation], Intake], size: int, channels: int | No
 
 
 def _read(
-    opened: Unpacked, patients: PatientSource, labels: Labels | None, quiet: bool, preparation: Preparation
+    opened: Unpacked,
+    patients: PatientSource,
+    labels: Labels | None,
+    asked: Study | None,
+    quiet: bool,
+    preparation: Preparation,
 ) -> Intake:
     """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
-    read = reader_of(masked=holds_masks(opened.folder), labels=labels)
+    if asked is not None:
+        require_task(opened.folder, asked.study.task)
+    read = reader_of(masked=holds_masks(opened.folder), labels=asked.study.labels if asked else labels)
     with bar("reading", quiet=quiet) as report:
         intake = read(
             opened.folder,
+            asked.study.classes if asked else None,
             preparation=preparation,
             patients=patients,
             pseudonym_key=os.urandom(32),

@@ -26,7 +26,7 @@ from primum.imaging.dataset import Dataset, assert_disjoint
 from primum.imaging.folder import FEWEST_PATIENTS, Intake, read_folder
 from primum.imaging.image import FolderError, Image, Picture, Problem, Provenance
 from primum.imaging.look import look
-from primum.imaging.masked import read_masked_folder, reader_of
+from primum.imaging.masked import read_masked_folder, reader_of, require_task
 from primum.imaging.medmnist import read_medmnist
 from primum.imaging.patient import CHEST_XRAY_PATIENT, PatientSource, pseudonym
 from primum.imaging.prepare import Preparation, read_image
@@ -62,5 +62,6 @@ __all__ = [
     "read_slices",
     "read_volume",
     "reader_of",
+    "require_task",
     "split_patients",
 ]
