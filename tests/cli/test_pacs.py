@@ -86,6 +86,7 @@ def test_help_fits_on_a_page(verb: list[str]) -> None:
     ("words", "said"),
     [
         (["receive", "--address", "0.0.0.0"], "everybody could send"),
+        (["receive", "--port", "99999"], "--port"),
         (["receive", "--blank", "1,2,3"], "top,left,bottom,right"),
         (["receive", "--certificate", "x.pem"], "--certificate and --key"),
         (["pull", "pacs"], "no URL"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from tests.command import run_command
 
 from primum import errors
@@ -64,3 +65,15 @@ def test_json_is_one_line_and_nothing_else(arguments: tuple[str, ...], tmp_path:
     assert done.returncode == 0, done
     [line] = done.stdout.splitlines()
     assert isinstance(json.loads(line), dict)
+
+
+def test_a_port_that_is_none_is_refused_by_its_option() -> None:
+    for verb, name in ((verb, name) for top in VERBS for name, verb in commands(top)):
+        for option in verb.params:
+            if option.name == "port":
+                result = CliRunner().invoke(verb, [*_needed(verb), "--port", "65536"])
+                assert result.exit_code == 2 and "--port" in result.output, name
+
+
+def _needed(verb: click.Command) -> list[str]:
+    return [word for one in verb.params if one.required for word in (one.opts[0], "x")]

@@ -49,7 +49,9 @@ def _shared(verb: Callable[..., None]) -> Callable[..., None]:
 
 @command.command()
 @_shared
-@click.option("--port", default=11112, show_default=True, help="Port to listen at.")
+@click.option(
+    "--port", default=11112, show_default=True, type=click.IntRange(0, 65535), help="Port to listen at; 0: any."
+)
 @click.option("--title", default="PRIMUM", show_default=True, help="Our AE title.")
 @click.option("--from", "senders", multiple=True, metavar="TITLE", help="Who may send (AE title); again for more.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen at; others need --from.")
