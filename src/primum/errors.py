@@ -4,6 +4,7 @@
     ├── InputError     2   the user's file, folder, key or argument is wrong
     │   ├── StudyError     a study file
     │   ├── DataError      an image, a folder of images, labels, patients
+    │   │   └── OtherClasses   a folder holds other classes, labels or masks than the study asks for
     │   └── ModelError     a model file or a deployment file
     ├── PeerError      3   the other side is wrong: garbage, bad signature, replay, wrong certificate
     ├── Refused        4   we say no: policy, consent, membership
@@ -42,6 +43,10 @@ class StudyError(InputError):
 
 class DataError(InputError):
     """An image, a folder of images, its labels or its patients are unusable."""
+
+
+class OtherClasses(DataError):
+    """A folder holds other classes, labels or masks than the study asks for."""
 
 
 class ModelError(InputError):

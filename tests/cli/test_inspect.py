@@ -5,14 +5,18 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
+from PIL import Image as Pillow
 from tests.command import run_command
+from tests.federation.playing import make_study
 from tests.imaging.samples import WHEEL, png, two_classes
 from tests.imaging.test_patches import hospital
 from tests.tasks.test_patches import asked
 
 from primum.cli.inspect import command
-from primum.errors import DataError
+from primum.errors import DataError, OtherClasses
+from primum.study.kinds import KINDS
 
 
 def _inspect(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -71,11 +75,69 @@ def test_images_with_several_classes_are_counted_in_each(tmp_path: Path) -> None
 
 def test_patches_of_a_study_are_counted_and_shown(tmp_path: Path) -> None:
     folder, study, page = hospital(tmp_path / "data"), tmp_path / "study.toml", tmp_path / "page.html"
-    study.write_text(asked(images={"spacing": (3.0, 2.0, 1.5)}).text())
+    wanted = asked(images={"spacing": (3.0, 2.0, 1.5)})
+    about = wanted.study.model_copy(update={"classes": ("background", "class 1", "class 2")})
+    study.write_text(wanted.model_copy(update={"study": about}).text())
     arguments = [str(folder), "--patient", r"^(p\d+)", "--study", str(study)]
     ended = CliRunner().invoke(command, [*arguments, "--json", "--html", str(page)])
     told = json.loads(ended.output)
     assert told["notices"] == [f"6 volumes cut into {told['images']} patches of 8 x 16 x 16 voxels"]
     assert page.read_text().count('class="thumb"') == 6  # of each volume the patch where most is drawn
     ended = CliRunner().invoke(command, [*arguments, "--size", "32"])
-    assert ended.exit_code == 2 and "--study says size and channels" in ended.output
+    assert ended.exit_code == 2 and "--study says size, channels and labels" in ended.output
+
+
+def test_a_folder_that_is_refused_says_which_files_were_set_aside_and_why(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "data", 2)
+    (folder / "A" / "a77_0.png").write_text("no picture")
+    masks = tmp_path / "masks"
+    for number in range(4):
+        png(masks / "images" / f"p{number}_0.png")
+        png(masks / "masks" / f"p{number}_0.png")
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "labels.csv").write_text("file,label\nx.png,A\n")
+    asked = ["--patient", r"^([a-z]+\d+)_"]
+    ends = "at least 5 patients are needed", "can be used", "holds no images with a class"
+    for where, file, end in zip(
+        (folder, masks, tmp_path / "unknown"), ("A/a77_0.png", "p3_0.png", "x.png"), ends, strict=True
+    ):
+        ended = CliRunner().invoke(command, [str(where), *asked])
+        assert "set aside" in ended.stdout and file in ended.stdout
+        assert isinstance(ended.exception, DataError) and end in ended.exception.message
+        told = json.loads(CliRunner().invoke(command, [str(where), *asked, "--json"]).stdout)
+        assert file in told["problems"][-1]["file"] and told["problems"][-1]["reason"]
+    ended = CliRunner().invoke(command, [str(two_classes(tmp_path / "one")), "--patient", "^.(0)"])
+    assert "12 x its patient is in two classes" in ended.stdout and ended.exit_code
+
+
+def test_colour_is_looked_at_in_colour_unless_grey_is_asked(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "data")
+    with Pillow.open(folder / "A" / "a00_0.png") as grey:
+        blank = Pillow.new("L", grey.size)
+        Pillow.merge("RGB", (grey, blank, grey)).save(folder / "A" / "a00_0.png")
+    asked = [str(folder), "--patient", r"(\w+)_", "--json"]
+    for more, images in (([], 12), (["--channels", "1"], 11)):
+        assert json.loads(CliRunner().invoke(command, [*asked, *more]).stdout)["images"] == images
+
+
+@pytest.mark.parametrize(
+    ("classes", "task", "words"),
+    [
+        (("cat", "dog"), "classification", "has no folder for class cat and none for class dog"),
+        (("A", "B"), "segmentation", "holds images without masks"),
+        (("A", "B"), "classification", ""),
+    ],
+)
+def test_a_study_of_other_classes_or_another_task_is_refused(
+    tmp_path: Path, classes: tuple[str, str], task: str, words: str
+) -> None:
+    study = make_study([b"\1" * 32], private=False)
+    about = study.study.model_copy(update={"classes": classes, "task": task})
+    model = {"model": KINDS["u-net"].model_validate({"kind": "u-net"})} if task == "segmentation" else {}
+    (tmp_path / "study.toml").write_text(study.model_copy(update={"study": about, **model}).text())
+    folder = two_classes(tmp_path / "data")
+    ended = CliRunner().invoke(command, [str(folder), "--patient", r"(\w+)_", "--study", str(tmp_path / "study.toml")])
+    if words:
+        assert isinstance(ended.exception, OtherClasses) and words in ended.exception.message
+    else:
+        assert ended.exit_code == 0, ended.output

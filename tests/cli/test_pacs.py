@@ -18,7 +18,7 @@ from tests.imaging.samples import WHEEL
 from tests.imaging.test_dicomweb import _archive, _serving
 
 from primum.cli.pacs import command
-from primum.errors import InputError
+from primum.errors import InputError, MachineError
 from primum.federation.node import NodeState
 from primum.imaging import pseudonym
 from primum.ports import free_port
@@ -86,6 +86,7 @@ def test_help_fits_on_a_page(verb: list[str]) -> None:
     ("words", "said"),
     [
         (["receive", "--address", "0.0.0.0"], "everybody could send"),
+        (["receive", "--port", "99999"], "--port"),
         (["receive", "--blank", "1,2,3"], "top,left,bottom,right"),
         (["receive", "--certificate", "x.pem"], "--certificate and --key"),
         (["pull", "pacs"], "no URL"),
@@ -96,3 +97,11 @@ def test_mistakes_are_said(tmp_path: Path, words: list[str], said: str) -> None:
     result = CliRunner().invoke(command, [*words, "--to", str(tmp_path), "--state", str(tmp_path / "state")])
     assert result.exit_code != 0 and said in f"{result.output}{result.exception}"
     assert isinstance(result.exception, InputError | SystemExit)
+
+
+def test_a_folder_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (Path("/proc/x"), tmp_path / "file"):
+        result = CliRunner().invoke(command, ["receive", "--to", str(folder), "--state", str(tmp_path / "state")])
+        assert isinstance(result.exception, MachineError) and f"{folder} cannot be made" in result.exception.message
+        assert "READY" not in result.output

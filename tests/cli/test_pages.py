@@ -5,12 +5,14 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from tests.command import run_command
 
 from primum import errors
 from primum.cli import VERBS
 from primum.cli.pages import FOLDER, commands, index, page
 from primum.federation.aggregation import Halted
+from primum.imaging import FolderError
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = [pair for verb in VERBS for pair in commands(verb)]
@@ -35,7 +37,7 @@ def test_no_page_is_of_a_verb_that_is_gone() -> None:
 def test_each_class_of_errors_is_explained_with_its_code() -> None:
     text = (ROOT / "docs/reference/exit-codes.md").read_text()
     classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.PrimumError)]
-    for kind in (*classes, Halted):
+    for kind in (*classes, FolderError, Halted):
         assert f"| {kind.exit_code} | `{kind.__name__}` |" in text
 
 
@@ -63,3 +65,15 @@ def test_json_is_one_line_and_nothing_else(arguments: tuple[str, ...], tmp_path:
     assert done.returncode == 0, done
     [line] = done.stdout.splitlines()
     assert isinstance(json.loads(line), dict)
+
+
+def test_a_port_that_is_none_is_refused_by_its_option() -> None:
+    for verb, name in ((verb, name) for top in VERBS for name, verb in commands(top)):
+        for option in verb.params:
+            if option.name == "port":
+                result = CliRunner().invoke(verb, [*_needed(verb), "--port", "65536"])
+                assert result.exit_code == 2 and "--port" in result.output, name
+
+
+def _needed(verb: click.Command) -> list[str]:
+    return [word for one in verb.params if one.required for word in (one.opts[0], "x")]

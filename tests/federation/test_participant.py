@@ -91,3 +91,15 @@ def test_another_share_of_evaluation_patients_is_refused(three: World) -> None:
     reply = put(three, StudyOrder(b"s" * 16, sign_study(study, three.scientist)), 2)
     assert isinstance(reply, Failure)
     assert "aside for evaluation for ever" in reply.message
+
+
+def test_a_folder_of_other_classes_is_told_as_that_and_without_their_names(three: World) -> None:
+    study = make_study(three.members)
+    about = study.study.model_copy(update={"classes": ("cat", "dog")})
+    signed = sign_study(study.model_copy(update={"study": about}), three.scientist)
+    reply = put(three, StudyOrder(RUN, signed), 1)
+    reply = reply if isinstance(reply, Failure) else put(three, KeysOrder(RUN, 1, 1), 2)
+    assert isinstance(reply, Failure) and reply.error == "OtherClasses"
+    assert not {"clear", "shadow", "images/"} & set(f"{reply.message} {reply.hint}".split())
+    said = " ".join(three.hospitals[1].said)
+    assert "no folder for class cat and none for class dog" in said and "clear, shadow" in said

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from tests.imaging.samples import KEY, png
 
-from primum.errors import DataError
+from primum.errors import DataError, OtherClasses
 from primum.imaging import Intake, PatientSource, Preparation, read_folder
 from primum.imaging.labels_csv import LABELS, read_labels
 from primum.imaging.listing import list_folder
 from primum.imaging.split import deal
+from primum.study import Labels
 
 BY_NAME = PatientSource(r"^([a-z]+\d+)_")
 CLASSES = ("Mass", "Edema", "Hernia")
@@ -108,8 +109,17 @@ def test_a_class_in_two_columns_or_of_no_image_is_refused(tmp_path: Path) -> Non
     twice = columns(tmp_path / "twice", *(f"{line},1" for line in ONES), header="file,Mass,Edema,Hernia,Edema")
     with pytest.raises(DataError, match="two columns for class Edema"):
         read(twice, classes=CLASSES, labels="several")
-    with pytest.raises(DataError, match=r"class Hernia in .* is empty"):
+    with pytest.raises(DataError, match="no image of class Hernia") as caught:
         read(folder(tmp_path / "empty", "Mass|Edema", "Mass", "Edema"), classes=CLASSES, labels="several")
+    assert type(caught.value) is DataError  # to the scientist it would say that no patient here has that class
+
+
+@pytest.mark.parametrize("labels", ["one", "several"])
+def test_a_list_of_other_classes_names_those_asked_for_and_those_there(tmp_path: Path, labels: Labels) -> None:
+    listed = folder(tmp_path, "Mass", "Edema", "Mass")
+    with pytest.raises(OtherClasses, match=r"has no image of class cat and none of class dog") as caught:
+        read(listed, classes=("cat", "dog"), labels=labels)
+    assert caught.value.hint == "The study asks for cat, dog; there are Edema, Mass."
 
 
 def test_folders_of_classes_are_no_place_for_several(tmp_path: Path) -> None:

@@ -113,17 +113,26 @@ def test_other_services_and_syntaxes_are_not_offered(served: tuple[Inbox, int]) 
 
 
 def test_only_named_senders_who_know_our_title(tmp_path: Path) -> None:
-    with receiving(Inbox(tmp_path, KEY), Door(port=0, senders=("PACS", "CT1"))) as port:
-        for title, own, accepted in (("PRIMUM", "PACS", True), ("OTHER", "PACS", False), ("PRIMUM", "EVIL", False)):
+    inbox, said = Inbox(tmp_path, KEY), list[str]()
+    asked = (("PRIMUM", "PACS", True), ("OTHER", "PACS", False), ("PRIMUM", "EVIL", False), ("ELSE", "PACS", False))
+    with receiving(inbox, Door(port=0, senders=("PACS", "CT1")), say=said.append) as port:
+        for title, own, accepted in asked:
             with _association(port, title=title, own=own) as association:
                 assert association.is_established == accepted
+    assert said == [
+        "Rejected: 'PACS' asked for the AE title 'OTHER', and ours is 'PRIMUM'. Set one as the other (--title).",
+        "Rejected: 'EVIL' is not among those who may send (--from).",
+    ]
+    assert inbox.rejected == {"asked for another AE title": 2, "is not among those who may send": 1}
 
 
 def test_too_many_associations_are_rejected(tmp_path: Path) -> None:
-    with receiving(Inbox(tmp_path, KEY), Door(port=0, most_associations=1)) as port, _association(port) as first:
+    inbox = Inbox(tmp_path, KEY)
+    with receiving(inbox, Door(port=0, most_associations=1)) as port, _association(port) as first:
         assert first.is_established
         with _association(port) as second:
             assert second.is_rejected
+    assert inbox.rejected == {"too many at once": 1}
 
 
 def _count(tmp_path: Path) -> list[Path]:

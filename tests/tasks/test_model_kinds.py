@@ -61,11 +61,11 @@ def test_a_backbone_whose_file_is_not_there(weights: str) -> None:
     ("model", "says"),
     [
         ('kind = "random-linear"\npatches = 5', r"unknown key model\.patches.*Did you mean model\.patch\?"),
-        ('kind = "random-linear"\npools = 0', r"model\.pools: Input should be greater"),
+        ('kind = "random-linear"\npools = 0', r"model\.pools: must be at least 1"),
         ('kind = "random-linear"\nscales = 2', r"unknown key model\.scales"),
         ('kind = "backbone-linear"\nbackbone = "resnet18"', r"model\.weights is missing"),
-        ('kind = "backbone-linear"\nbackbone = "resnet18"\nweights = "../x"', r"model\.weights: String should match"),
-        ('kind = "backbone-linear"\nbackbone = "vit"\nweights = "x"', r"model\.backbone: Input should be 'resnet18'"),
+        ('kind = "backbone-linear"\nbackbone = "resnet18"\nweights = "../x"', r"model\.weights: must be text like"),
+        ('kind = "backbone-linear"\nbackbone = "vit"\nweights = "x"', r"model\.backbone: must be 'resnet18'"),
         ('kind = "resnet"', r"model\.kind = 'resnet' is unknown.*random-linear, backbone-linear"),
     ],
 )

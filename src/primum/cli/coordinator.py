@@ -16,7 +16,7 @@ DEFAULT_STATE = Path("coordinator-state")
     "--state", type=click.Path(path_type=Path), default=DEFAULT_STATE, help="Folder for keys, members and runs."
 )
 @click.option("--host", default="127.0.0.1", help="Address that hospitals reach.")
-@click.option("--port", default=9443, help="The one port that hospitals reach.")
+@click.option("--port", default=9443, type=click.IntRange(1, 65535), help="The one port that hospitals reach.")
 @click.option(
     "--listen", metavar="HOST:PORT", help="Listen there, where that is not --host and --port (NAT, container)."
 )

@@ -2,7 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,7 +16,17 @@ from rich.text import Text
 
 from primum.cli import options
 from primum.cli.progress import bar
-from primum.imaging import Intake, PatientSource, Preparation, Problem, holds_masks, reader_of
+from primum.imaging import (
+    FolderError,
+    Intake,
+    PatientSource,
+    Preparation,
+    Problem,
+    holds_masks,
+    look,
+    reader_of,
+    require_task,
+)
 from primum.imaging.archive import Unpacked, unpacked
 from primum.study import Labels, Study
 
@@ -26,9 +39,11 @@ from primum.study import Labels, Study
 )
 @options.labels
 @click.option("--size", default=64, show_default=True, help="Pixels a side at which images are compared.")
-@click.option("--channels", default=1, show_default=True, help="1 for grey, 3 for colour.")
+@click.option("--channels", type=int, help="1 for grey, 3 for colour.  [default: 3 if something is in colour, else 1]")
 @click.option(
-    "--study", type=click.Path(path_type=Path), help="Prepare images as this study does; instead of size and channels."
+    "--study",
+    type=click.Path(path_type=Path),
+    help="Look as a node does for this study: with its classes, labels, size and channels.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
@@ -40,7 +55,7 @@ def command(
     single: bool,
     labels: Labels | None,
     size: int,
-    channels: int,
+    channels: int | None,
     study: Path | None,
     as_json: bool,
     page: Path | None,
@@ -52,9 +67,10 @@ def command(
     dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
     """
     with unpacked(folder) as opened:
-        preparation = Preparation(size=size, channels=channels) if study is None else _preparation(study)
-        patients = PatientSource(pattern, single)
-        intake = _read(opened, preparation, patients, labels, quiet=as_json)
+        asked = _asked(study)
+        read = partial(_read, opened, PatientSource(pattern, single), labels, asked, as_json)
+        with showing_set_aside(as_json):
+            intake = read(Preparation(**asked.images.model_dump())) if asked else _looked(read, size, channels)
         if as_json:
             print(json.dumps(summary(intake), ensure_ascii=False))
         else:
@@ -63,21 +79,37 @@ def command(
             _write_page(intake, opened.folder, page, folder.resolve().name, quiet=as_json)
 
 
-def _preparation(study: Path) -> Preparation:
-    context = click.get_current_context()
-    if any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ("size", "channels")):
-        raise click.UsageError("--study says size and channels: leave these out.")
-    return Preparation(**Study.read(study).images.model_dump())
+def _asked(study: Path | None) -> Study | None:
+    if study is None:
+        return None
+    context, said = click.get_current_context(), ("size", "channels", "labels")
+    if any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in said):
+        raise click.UsageError("--study says size, channels and labels: leave these out.")
+    return Study.read(study)
+
+
+def _looked(read: Callable[[Preparation], Intake], size: int, channels: int | None) -> Intake:
+    if channels is None:
+        return look(lambda preparation: read(replace(preparation, size=size)))
+    return read(Preparation(size=size, channels=channels))
 
 
 def _read(
-    opened: Unpacked, preparation: Preparation, patients: PatientSource, labels: Labels | None, *, quiet: bool
+    opened: Unpacked,
+    patients: PatientSource,
+    labels: Labels | None,
+    asked: Study | None,
+    quiet: bool,
+    preparation: Preparation,
 ) -> Intake:
     """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
-    read = reader_of(masked=holds_masks(opened.folder), labels=labels)
+    if asked is not None:
+        require_task(opened.folder, asked.study.task)
+    read = reader_of(masked=holds_masks(opened.folder), labels=asked.study.labels if asked else labels)
     with bar("reading", quiet=quiet) as report:
         intake = read(
             opened.folder,
+            asked.study.classes if asked else None,
             preparation=preparation,
             patients=patients,
             pseudonym_key=os.urandom(32),
@@ -107,8 +139,12 @@ def summary(intake: Intake) -> dict[str, object]:
         },
         "formats": intake.formats,
         "notices": list(intake.notices),
-        "problems": [{"file": item.file, "reason": item.reason, "hint": item.hint} for item in intake.problems],
+        "problems": _plain(intake.problems),
     }
+
+
+def _plain(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
+    return [{"file": item.file, "reason": item.reason, "hint": item.hint} for item in problems]
 
 
 def show(intake: Intake, console: Console) -> None:
@@ -129,8 +165,26 @@ def show(intake: Intake, console: Console) -> None:
     if not intake.problems:
         console.print("Every file can be used.")
         return
-    console.print(f"\n{len(intake.problems)} set aside")
-    for (reason, hint), files in _by_reason(intake.problems).items():
+    _show_set_aside(intake.problems, console)
+
+
+@contextmanager
+def showing_set_aside(as_json: bool) -> Iterator[None]:
+    """Where the block refuses a folder as a whole, the files that were set aside are printed first: they say why."""
+    try:
+        yield
+    except FolderError as error:
+        if as_json:
+            print(json.dumps({"problems": _plain(error.problems)}, ensure_ascii=False))
+        elif error.problems:
+            _show_set_aside(error.problems, Console())
+            print(flush=True)
+        raise
+
+
+def _show_set_aside(problems: tuple[Problem, ...], console: Console) -> None:
+    console.print(f"\n{len(problems)} set aside")
+    for (reason, hint), files in _by_reason(problems).items():
         console.print(Text(f"\n{len(files)} x {reason}", style="bold"))
         console.print(Text(f"  {hint}", style="dim"))
         for file in files:

@@ -57,7 +57,7 @@ def command(
 
     from rich.console import Console
 
-    from primum.cli.inspect import show, summary
+    from primum.cli.inspect import show, showing_set_aside, summary
     from primum.cli.progress import bar
     from primum.federation.alone import alone
     from primum.federation.contact import HUB
@@ -66,7 +66,6 @@ def command(
     from primum.federation.node import NodeState, ResidentNode, check_folder
     from primum.federation.node_settings import remember
     from primum.federation.records import wait_briefly
-    from primum.imaging import Preparation
     from primum.watch import Watched, as_text, watching
 
     wait_briefly()
@@ -81,9 +80,9 @@ def command(
     watched = Watched(lambda: as_text(figures()))
     with alone(opened.folder), kept(log_file, log_format, "node", sayer(as_json)) as say, watching(metrics, watched):
         node = ResidentNode(opened, join, data, say)
-        with bar("reading") as report:
+        with showing_set_aside(as_json), bar("reading") as report:
             node.images.progress = report
-            intake = node.images.intake(Preparation())
+            intake = node.images.look()
         node.images.progress = None
         if as_json:
             print_json({"offer": summary(intake)})

@@ -49,7 +49,9 @@ def _shared(verb: Callable[..., None]) -> Callable[..., None]:
 
 @command.command()
 @_shared
-@click.option("--port", default=11112, show_default=True, help="Port to listen at.")
+@click.option(
+    "--port", default=11112, show_default=True, type=click.IntRange(0, 65535), help="Port to listen at; 0: any."
+)
 @click.option("--title", default="PRIMUM", show_default=True, help="Our AE title.")
 @click.option("--from", "senders", multiple=True, metavar="TITLE", help="Who may send (AE title); again for more.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen at; others need --from.")
@@ -76,8 +78,9 @@ def receive(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with _counter(lambda: inbox.new + inbox.there) as told, receiving(inbox, door, told) as listening:
-        sayer(as_json)(f"READY {title} at {address}:{listening}. Ctrl-C ends it.")
+    say = sayer(as_json)
+    with _counter(lambda: inbox.new + inbox.there) as told, receiving(inbox, door, told, say) as listening:
+        say(f"READY {title} at {address}:{listening}. Ctrl-C ends it.")
         while not stop.wait(0.2):
             continue
     _say(inbox, as_json)
@@ -125,7 +128,9 @@ def _inbox(
     from primum.report.suspects import text_boxes
 
     rules = Rules(class_from, keep, tuple(_box(text) for text in boxes), text_boxes if blank_text else None)
-    return Inbox(folder, NodeState.open(state).pseudonym_key, rules)
+    inbox = Inbox(folder, NodeState.open(state).pseudonym_key, rules)
+    inbox.require_writable()
+    return inbox
 
 
 def _box(text: str) -> tuple[int, int, int, int]:
@@ -156,11 +161,20 @@ def _say(inbox: Any, as_json: bool) -> None:
     if as_json:
         kinds = ("removed", "emptied", "replaced", "notices")
         counts = {kind: dict(getattr(removed, kind)) for kind in kinds}
-        print_json({"new": inbox.new, "there": inbox.there, "set_aside": dict(inbox.aside), **counts})
+        print_json(
+            {
+                "new": inbox.new,
+                "there": inbox.there,
+                "set_aside": dict(inbox.aside),
+                "rejected": dict(inbox.rejected),
+                **counts,
+            }
+        )
         return
     click.echo(
         f"{inbox.new} new files in {inbox.folder}; {inbox.there} were there; {sum(inbox.aside.values())} set aside."
     )
+    _list("Senders that were rejected", inbox.rejected)
     _list("Set aside", inbox.aside)
     _list("Removed", removed.removed)
     _list("Emptied", removed.emptied)

@@ -123,7 +123,7 @@ def _policy(state: Path) -> Finding:
 
 def _images(state: Path, data: Path, patients: NodeSettings | None) -> Finding:
     """By the same reading as `primum inspect`, given up after some seconds."""
-    from primum.imaging import PatientSource, Preparation, holds_masks, reader_of
+    from primum.imaging import Intake, PatientSource, Preparation, holds_masks, look, reader_of
 
     until = time.monotonic() + _READING
     seen = [0, 0]
@@ -137,7 +137,12 @@ def _images(state: Path, data: Path, patients: NodeSettings | None) -> Finding:
         settings = patients or NodeSettings.read(state / "node.toml")
         source = PatientSource(settings.patient, settings.one_image_per_patient)
         read = reader_of(masked=holds_masks(data), labels=settings.labels)
-        intake = read(data, preparation=Preparation(), patients=source, pseudonym_key=os.urandom(32), progress=progress)
+        key = os.urandom(32)
+
+        def at(preparation: Preparation) -> Intake:
+            return read(data, preparation=preparation, patients=source, pseudonym_key=key, progress=progress)
+
+        intake = look(at)
     except _Enough:
         words = f"{seen[0]:,} of {seen[1]:,} files looked at in {_READING:g} s"
         return Finding("images", OK, words, f"`primum inspect {data}` looks at all of them.")

@@ -24,7 +24,7 @@ from primum import __version__, wire
 from primum.accelerator import Accelerator
 from primum.disk import write
 from primum.dp.ledger import Ledger
-from primum.errors import DataError, InputError, MachineError, PeerError, PrimumError, Unavailable
+from primum.errors import DataError, InputError, MachineError, OtherClasses, PeerError, PrimumError, Unavailable
 from primum.federation.approval import Approvals
 from primum.federation.courier import Courier
 from primum.federation.enrolment import PURPOSE, EnrolRequest, JoinFile
@@ -45,7 +45,9 @@ from primum.imaging import (
     PatientSource,
     Preparation,
     holds_masks,
+    look,
     reader_of,
+    require_task,
     split_patients,
 )
 from primum.imaging.reading import usable_cores
@@ -158,12 +160,14 @@ class Images:
             )
         return self._read[preparation, classes, labels]
 
+    def look(self) -> Intake:
+        """What the folder offers before a study asks: in grey, or in colour where it holds that (imaging/look.py)."""
+        return look(self.intake)
+
     def cohorts(self, plan: Plan, share: float) -> Cohorts:
         """Features of the study's training and evaluation patients."""
         about = plan.study.study
-        if self.masked != (about.task == "segmentation"):
-            holds = "images with masks" if self.masked else "images without masks"
-            raise DataError(f"{self.folder} holds {holds}, the study is a {about.task}.", "Start a node on other data.")
+        require_task(self.folder, about.task)
         data = self.intake(Preparation(**plan.study.images.model_dump()), about.classes, about.labels).dataset
         with torch.no_grad():
             features = plan.front_end.features(data.images)
@@ -302,9 +306,7 @@ class ResidentNode:
             self._show(f"Refused: {error}")
             self._journal.write("refused", run=order.run.hex(), order=type(order).__name__, reason=error.message)
             if isinstance(error, DataError | MachineError):  # may name files: that stays here
-                return Failure(
-                    type(error).__name__, "The hospital's images or computer failed.", "Its own log says why."
-                )
+                return _without_names(error)
             return Failure(type(error).__name__, error.message, error.hint)
         except OSError as error:
             self._show(f"This computer: {error}")
@@ -317,6 +319,17 @@ class ResidentNode:
         if isinstance(order, EndOrder):
             self._participants.pop(order.run, None)
         return reply
+
+
+def _without_names(error: DataError | MachineError) -> Failure:
+    """What may leave the hospital of an error that may name files: its kind."""
+    if isinstance(error, OtherClasses):
+        words = "The hospital's folder has other classes, labels or masks than the study."
+        return Failure(
+            "OtherClasses", words, "Its own log names them: ask the hospital, or change `classes` or `task`."
+        )
+    kind = "DataError" if isinstance(error, DataError) else "MachineError"
+    return Failure(kind, "The hospital's images or computer failed.", "Its own log says why.")
 
 
 def _place_of(error: Exception) -> str:

@@ -16,6 +16,7 @@ aside. Read `folder.py` first, then `prepare.py` (how a picture becomes pixels, 
 | public data sets | named.py, medmnist.py, idx.py |
 | what the clinic gets | restore.py, results_mask.py, results_overlay.py, results_diagnosis.py |
 | who and which file | patient.py, listing.py, archive.py, split.py |
+| before any study asks | look.py |
 
 Sources: DICOM PS3.3, PS3.5; NIfTI-1 and -2; NRRD; pydicom; nibabel; Pillow.
 """
@@ -23,8 +24,9 @@ Sources: DICOM PS3.3, PS3.5; NIfTI-1 and -2; NRRD; pydicom; nibabel; Pillow.
 from primum.imaging.cases import holds_masks
 from primum.imaging.dataset import Dataset, assert_disjoint
 from primum.imaging.folder import FEWEST_PATIENTS, Intake, read_folder
-from primum.imaging.image import Image, Picture, Problem, Provenance
-from primum.imaging.masked import read_masked_folder, reader_of
+from primum.imaging.image import FolderError, Image, Picture, Problem, Provenance
+from primum.imaging.look import look
+from primum.imaging.masked import read_masked_folder, reader_of, require_task
 from primum.imaging.medmnist import read_medmnist
 from primum.imaging.patient import CHEST_XRAY_PATIENT, PatientSource, pseudonym
 from primum.imaging.prepare import Preparation, read_image
@@ -38,6 +40,7 @@ __all__ = [
     "CHEST_XRAY_PATIENT",
     "FEWEST_PATIENTS",
     "Dataset",
+    "FolderError",
     "Image",
     "Intake",
     "PatientSource",
@@ -49,6 +52,7 @@ __all__ = [
     "assert_disjoint",
     "deal",
     "holds_masks",
+    "look",
     "pseudonym",
     "read_folder",
     "read_image",
@@ -58,5 +62,6 @@ __all__ = [
     "read_slices",
     "read_volume",
     "reader_of",
+    "require_task",
     "split_patients",
 ]

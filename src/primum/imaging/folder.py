@@ -13,7 +13,7 @@ from primum.errors import DataError
 from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.cache import Found, Outcome
 from primum.imaging.dataset import Dataset
-from primum.imaging.image import Problem
+from primum.imaging.image import Problem, naming
 from primum.imaging.labels_csv import Listed, classes_of
 from primum.imaging.listing import Listing, list_folder
 from primum.imaging.manifest import Manifest, Record
@@ -162,8 +162,8 @@ def read_folder(
     again. `cores`: processes that decode, where there is much to decode. `fewest`: patients that a hospital must have.
     `labels`: as the study says; None: several classes an image where labels.csv has them (`list_folder`), else one.
 
-    Raises DataError where the folder, a class or the number of patients makes it unusable as a whole, MachineError
-    where the cache cannot be written.
+    Raises DataError where the folder, a class or the number of patients makes it unusable as a whole (FolderError, which
+    names what was set aside, once files were read), MachineError where the cache cannot be written.
     """
     with unpacked(folder) as opened, Reading(cache, preparation, "labels", pseudonym_key) as reading:
         listing = list_folder(opened.folder, classes, labels)
@@ -237,10 +237,11 @@ def _checked(
     """What is left without copies and patients in two classes; raises DataError where that is not enough."""
     if nameless and not reads:
         raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
-    reads = drop_copies(reads, lambda read: read.listed.file, "picture", problems)
-    if listing.labels == "one":
-        reads = _drop_two_classes(folder, reads, problems)
-    _check_enough(folder, listing, reads, problems, fewest)
+    with naming(problems):
+        reads = drop_copies(reads, lambda read: read.listed.file, "picture", problems)
+        if listing.labels == "one":
+            reads = _drop_two_classes(folder, reads, problems)
+        _check_enough(folder, listing, reads, problems, fewest)
     return reads
 
 

@@ -1,9 +1,13 @@
-"""What an image is on its way from a file to a data set: `Picture` (as decoded), `Image` (prepared), `Problem`."""
+"""What an image is on its way from a file to a data set: `Picture` (as decoded), `Image` (prepared), `Problem`, `FolderError`."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from primum.errors import DataError
 
 Pixels = npt.NDArray[np.float32]
 
@@ -60,3 +64,20 @@ class Problem:
     file: str
     reason: str
     hint: str = ""
+
+
+class FolderError(DataError):
+    """A folder that cannot be used as a whole; `problems`: the files that were set aside before that was seen."""
+
+    def __init__(self, message: str, hint: str, problems: tuple[Problem, ...]) -> None:
+        super().__init__(message, hint)
+        self.problems = problems
+
+
+@contextmanager
+def naming(problems: Sequence[Problem]) -> Iterator[None]:
+    """A DataError of the block becomes a FolderError with the files that are among `problems` by then."""
+    try:
+        yield
+    except DataError as error:
+        raise FolderError(error.message, error.hint, tuple(problems)) from error

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import Final
 
@@ -90,7 +91,8 @@ class Rules:
 class Inbox:
     """A folder that takes objects in, one at a time whoever calls. Counts what it did; prints no name of anybody.
 
-    `new`: written now; `there`: were there already; `aside`: why the others were not written -> how many.
+    `new`: written now; `there`: were there already; `aside`: why the others were not written -> how many; `rejected`: why
+    senders were sent away before they could give anything -> how many times.
     """
 
     folder: Path
@@ -99,9 +101,27 @@ class Inbox:
     new: int = 0
     there: int = 0
     aside: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     removed: Removed = NOTHING
     _names: set[str] | None = field(default=None, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def require_writable(self) -> None:
+        """Make the folder; MachineError where files cannot be written to it, before anybody sends one."""
+        _make(self.folder, self.folder)
+        try:
+            with NamedTemporaryFile(dir=self.folder, prefix=".primum-"):
+                pass
+        except OSError as error:
+            raise MachineError(
+                f"{self.folder} cannot be written: {error.strerror}.", "Choose another folder."
+            ) from error
+
+    def reject(self, why: str) -> bool:
+        """Count a sender that was sent away; whether it is the first for that reason."""
+        with self._lock:
+            self.rejected[why] += 1
+            return self.rejected[why] == 1
 
     def take(self, data: bytes) -> Path:
         """Take in one DICOM file (PS3.10), and say where it lies now.

@@ -19,7 +19,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from primum.errors import DataError
+from primum.errors import DataError, OtherClasses
 from primum.imaging.image import Problem
 from primum.imaging.labels_json import table_of_json
 from primum.study import SEPARATOR, Labels
@@ -150,7 +150,7 @@ def _columns(
     if missing:
         near = get_close_matches(missing[0], others, 1)
         hint = f"There is {near[0]}: rename it." if near else "Add it, with 0 or 1 for each file."
-        raise DataError(f"{path} has no column for class {missing[0]}", hint)
+        raise OtherClasses(f"{path} has no column for class {missing[0]}", hint)
     twice = next((name for name in classes if others.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{path} has two columns for class {twice}", "Keep the right one only.")

@@ -3,14 +3,14 @@ attribute of DICOM files that a labels.json names (labels_dicom.py)."""
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from primum.errors import DataError
-from primum.imaging.image import Problem
+from primum.errors import DataError, OtherClasses
+from primum.imaging.image import Problem, naming
 from primum.imaging.labels_csv import LABELS, Labelled, Listed, classes_of, read_labels
 from primum.imaging.labels_dicom import attribute_in, labelled_by
 from primum.imaging.labels_json import LABELS_JSON
@@ -50,14 +50,16 @@ def list_folder(folder: Path, classes: tuple[str, ...] | None = None, labels: La
         raise DataError(f"{folder} has {' and '.join(entry.name for entry in lists)}", "Keep the right one only.")
     if lists:
         listing = _from_list(folder, lists[0], classes, labels)
+        _require_asked(folder, lists[0], listing)
     elif labels == "several":
-        raise DataError(
+        raise OtherClasses(
             f"{folder} has no {LABELS}: in class folders an image has one class, not several",
             f"Write {LABELS}: file,patient and a column of 0 and 1 for each class; docs/how-to/labels.md has examples.",
         )
     else:
         listing = _from_folders(folder, top, classes, labels or "one")
-    _check_classes(folder, listing)
+    with naming(listing.problems):
+        _check_classes(folder, listing)
     return replace(listing, notices=(*listing.notices, *ignored_by_name(folder)))
 
 
@@ -120,8 +122,15 @@ def _from_folders(folder: Path, top: list[Path], classes: tuple[str, ...] | None
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         present = [entry.name for entry in folders]
-        raise DataError(f"{folder} has no folder for class {missing[0]}", _nearest(missing[0], present))
+        absent = " and none for class ".join(missing)
+        raise _missing(names, present)(f"{folder} has no folder for class {absent}", _nearest(missing[0], present))
     return Listing(tuple(entries), names, tuple(problems), tuple(notices), labels)
+
+
+def _missing(asked: Sequence[str], present: Sequence[str]) -> type[DataError]:
+    """The class of error where some of the classes are missing. Of OtherClasses the scientist hears: that one class alone
+    is missing would say that the hospital has no patient of it."""
+    return DataError if set(asked) & set(present) else OtherClasses
 
 
 def _refuse_masks(folder: Path, names: list[str]) -> None:
@@ -162,6 +171,20 @@ def _check_classes(folder: Path, listing: Listing) -> None:
     empty = [name for name in listing.classes if name not in used]
     if empty:
         raise DataError(f"class {empty[0]} in {folder} is empty", "Add images of it, or remove the class.")
+
+
+def _require_asked(folder: Path, path: Path, listing: Listing) -> None:
+    """DataError where a class of a study has no image, and the list `path` of `folder` does not name it at all."""
+    used = {name for entry in listing.entries for name in classes_of(entry.label, listing.labels)}
+    if used >= set(listing.classes):
+        return
+    there = _from_list(folder, path, None, listing.labels).classes
+    absent = [name for name in listing.classes if name not in there]
+    if absent:
+        raise _missing(listing.classes, there)(
+            f"{path} has no image of class {' and none of class '.join(absent)}",
+            f"The study asks for {', '.join(listing.classes)}; there are {', '.join(there) or 'none'}.",
+        )
 
 
 def _from_list(folder: Path, path: Path, classes: tuple[str, ...] | None, labels: Labels | None) -> Listing:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from primum.errors import DataError
+from primum.errors import DataError, OtherClasses
 from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.cache import Found, Outcome
-from primum.imaging.cases import DESCRIPTION, Case, Cases, list_cases
+from primum.imaging.cases import DESCRIPTION, Case, Cases, holds_masks, list_cases
 from primum.imaging.folder import (
     FEWEST_PATIENTS,
     Intake,
@@ -26,7 +26,7 @@ from primum.imaging.folder import (
     require_patients,
     set_aside,
 )
-from primum.imaging.image import Picture, Pixels, Problem
+from primum.imaging.image import Picture, Pixels, Problem, naming
 from primum.imaging.listing import ignored_by_name, walk
 from primum.imaging.manifest import Record
 from primum.imaging.mask_picture import as_classes, class_numbers, class_places, is_picture, read_mask_picture
@@ -71,6 +71,14 @@ class _Read:
 def reader_of(*, masked: bool, labels: Labels | None) -> Callable[..., Intake]:
     """`read_masked_folder` for images with masks, else `read_folder` with these `labels`; they take the same arguments."""
     return read_masked_folder if masked else partial(read_folder, labels=labels)
+
+
+def require_task(folder: Path, task: str) -> None:
+    """OtherClasses unless `folder` has masks where a study's `task` is segmentation, and none where it is another."""
+    masked = holds_masks(folder)
+    if masked != (task == "segmentation"):
+        holds = "images with masks" if masked else "images without masks"
+        raise OtherClasses(f"{folder} holds {holds}, the study is a {task}.", "Give other data, or another study.")
 
 
 def read_masked_folder(
@@ -121,7 +129,8 @@ def read_masked_folder(
         if nameless and not reads:
             raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
         reads = drop_copies(reads, lambda read: read.case.image, "image", problems)
-        _require_reads(folder, reads, problems, fewest)
+        with naming(problems):
+            _require_reads(folder, reads, problems, fewest)
         names = names or _numbered(reads)
         records = (*(read.record() for read in reads), *set_aside(problems, seen, _masks(cases)))
         notices = _notices(opened, reads, names, preparation)
@@ -161,7 +170,7 @@ def _numbering(folder: Path, described: tuple[str, ...] | None, classes: tuple[s
             for number, place in class_places(dict(enumerate(described[1:], 1)), classes).items():
                 table[number] = place
         except DataError as error:
-            raise DataError(f"{folder / DESCRIPTION} {error.message}", error.hint) from error
+            raise OtherClasses(f"{folder / DESCRIPTION} {error.message}", error.hint) from error
     own = described or classes
     return _Numbering(None if own is None else len(own), table)
 

@@ -19,6 +19,9 @@ from primum.imaging.windows import Layout, Windows, place_levels, windows
 
 Intensity = Literal["display", "stretch", "clahe"]
 
+IN_COLOUR: Final = "is in colour, grey is asked"
+"""Why a picture in colour is set aside where images have one channel."""
+
 COLOUR_NOISE: Final = 8 / 255
 """A picture whose channels differ by no more is grey: JPEG stores grey as colour with such errors."""
 
@@ -229,6 +232,6 @@ def _channels(values: Pixels, channels: int) -> Pixels:
     if channels == 3:
         return np.repeat(values, 3, axis=0)
     if float((values.max(axis=0) - values.min(axis=0)).max()) > COLOUR_NOISE:
-        raise DataError("is in colour, grey is asked", "Export it in grey, or make a study with 3 channels.")
+        raise DataError(IN_COLOUR, "Export it in grey, or make a study with 3 channels.")
     grey: Pixels = values.mean(axis=0, keepdims=True, dtype=np.float32)
     return grey

@@ -109,8 +109,11 @@ def _loopback(address: str) -> bool:
 
 
 @contextmanager
-def receiving(inbox: Inbox, door: Door, told: Callable[[], None] = lambda: None) -> Iterator[int]:
-    """Receive while the block runs; gives the port. `told` is called after each object, in the thread of its sender.
+def receiving(
+    inbox: Inbox, door: Door, told: Callable[[], None] = lambda: None, say: Callable[[str], None] = lambda words: None
+) -> Iterator[int]:
+    """Receive while the block runs; gives the port. `told` is called after each object, in the thread of its sender;
+    `say` with words about a sender that is sent away, once for each reason: anybody can try again and again.
 
     Raises MachineError where the port cannot be had. At the end associations that are still open are aborted.
     """
@@ -119,6 +122,7 @@ def receiving(inbox: Inbox, door: Door, told: Callable[[], None] = lambda: None)
     context = door.certificates.context() if door.certificates else None
     handlers: list[Any] = [
         (evt.EVT_CONN_OPEN, partial(_bound, largest=door.largest)),
+        (evt.EVT_REJECTED, partial(_rejected, inbox=inbox, door=door, say=say)),
         (evt.EVT_C_STORE, partial(_store, inbox=inbox, told=told)),
     ]
     try:
@@ -173,6 +177,21 @@ def _bound(event: Any, largest: int) -> None:
     connection.recv = recv
     event.assoc.bind(evt.EVT_DIMSE_RECV, whole)
     event.assoc.bind(evt.EVT_CONN_CLOSE, closed)
+
+
+def _rejected(event: Any, inbox: Inbox, door: Door, say: Callable[[str], None]) -> None:
+    """Say and count why an association was refused, by the rules of `_entity`."""
+    asked = event.assoc.requestor.primitive
+    called, sender = asked.called_ae_title, asked.calling_ae_title
+    if called != door.title.strip():
+        why = "asked for another AE title"
+        more = f"asked for the AE title {called!a}, and ours is {door.title!a}. Set one as the other (--title)."
+    elif door.senders and sender not in [one.strip() for one in door.senders]:
+        why, more = "is not among those who may send", "is not among those who may send (--from)."
+    else:
+        why, more = "too many at once", f"came while {door.most_associations} others were sending; it may try again."
+    if inbox.reject(why):
+        say(f"Rejected: {sender!a} {more}")
 
 
 def _store(event: Any, inbox: Inbox, told: Callable[[], None]) -> Dataset:

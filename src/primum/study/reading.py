@@ -3,12 +3,42 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from primum.errors import StudyError
 from primum.study.kinds import KINDS
+
+_WHOLE, _NUMBER, _SWITCH = "must be a whole number", "must be a number", "must be true or false"
+_DATE: Final = "must be a date, as 2030-12-31"
+_WORDS: Final = {
+    "too_short": "lists {actual_length}, and at least {min_length} are needed",
+    "too_long": "lists more than {max_length}, which are the most",
+    "tuple_type": 'must be a list, as ["one", "another"]',
+    "list_type": 'must be a list, as ["one", "another"]',
+    "string_type": "must be text in quotes",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must not be longer than {max_length} characters",
+    "string_pattern_mismatch": "must be text like {pattern}",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be above {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be below {lt:g}",
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "bool_type": _SWITCH,
+    "bool_parsing": _SWITCH,
+    "date_type": _DATE,
+    "date_parsing": _DATE,
+    "date_from_datetime_parsing": _DATE,
+    "model_type": "must be a section, [{key}]",
+}
+"""What pydantic found (its names of kinds of errors) in the words of whoever writes TOML."""
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -54,8 +84,14 @@ def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tupl
         return f"{source}: unknown key {key}.", hint
     if first["type"] == "missing":
         return f"{source}: {key} is missing.", "Add it; `primum new study` writes a commented example."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{source}: {key + ': ' if key else ''}{message}.", "Mend that value."
+    return f"{source}: {key + ': ' if key else ''}{_in_our_words(dict(first), key)}.", "Mend that value."
+
+
+def _in_our_words(error: dict[str, Any], key: str) -> str:
+    """What is wrong with the value of `key`, as its writer would say it; the library's words where there are none."""
+    if (words := _WORDS.get(error["type"])) is not None:
+        return words.format(key=key, **error.get("ctx", {}))
+    return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
