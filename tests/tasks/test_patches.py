@@ -31,7 +31,7 @@ from primum.tasks.augmentation import Augmenter
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import outputs_of, patient_cells
 from primum.tasks.plan import Plan
-from primum.tasks.segmentation import BINS, dice
+from primum.tasks.segmentation import FINE, dice
 from primum.tasks.selftest import self_test
 from primum.tasks.windows import whole_masks
 
@@ -98,7 +98,7 @@ def test_hospitals_learn_volumes_whose_figures_and_masks_are_of_the_whole(traini
     cohort = Cohort(plan.front_end.features(seen.images), seen.labels, seen.patients, seen.grids)
     each = dice(whole.found, whole.truth, 2, [[0], [1]]).mean(1)
     assert sorted(patient_cells(plan, cohort, read_weights(module))[1]) == sorted(
-        np.minimum(each * BINS, BINS - 1).astype(int)
+        np.minimum(each * FINE, FINE - 1).astype(int)
     )
     run = tmp_path / "run"
     card = Card(
