@@ -82,8 +82,8 @@ def get(name: str, folder: Path, size: int | None, as_json: bool) -> None:
 def unpack(name: str, to: Path, folder: Path, size: int | None, hospitals: int, by: str | None, as_json: bool) -> None:
     """Write the data set NAME as folders that `primum node --data` can read.
 
-    Images: one folder per class (one for all where an image has several) and labels.csv, each image its own patient. Volumes: images/ and labels/. The training
-    part is dealt to TO/hospital-1, ... if there are several hospitals.
+    Images: one folder per class (one for all where an image has several) and labels.csv, each image its own patient.
+    Volumes: images/ and labels/. The training part is dealt to TO/hospital-1, ... if there are several hospitals.
     """
     from primum.imaging.named import named
     from primum.imaging.named_unpack import unpack as write

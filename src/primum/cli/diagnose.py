@@ -3,14 +3,15 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from primum.diagnosis.diagnosis import Diagnosis
+    from primum.diagnosis.sources import Source
 
 
 @click.command()
@@ -97,16 +98,12 @@ def command(
         diagnoses = diagnose_sources(sources, public, permit=permit)
     _show(names, diagnoses, as_json)
     if out is not None:
-        from primum.diagnosis.results import write_results
-
-        for source, diagnosis in zip(sources, diagnoses, strict=True):
-            for path in write_results(source, diagnosis, public.card, out):
-                print(path, file=sys.stderr)
+        _write(sources, diagnoses, public.card, out)
 
 
 def _in_clear(images: Sequence[Path], model: Path, as_json: bool, out: Path | None) -> None:
     from primum.diagnosis.clear import diagnose_in_clear
-    from primum.diagnosis.results import refuse_existing_results, write_results
+    from primum.diagnosis.results import refuse_existing_results
     from primum.diagnosis.sources import open_source
     from primum.imaging import Preparation
     from primum.models.card import load_model
@@ -119,9 +116,15 @@ def _in_clear(images: Sequence[Path], model: Path, as_json: bool, out: Path | No
     diagnoses = diagnose_in_clear(trained, sources)
     _show([str(path) for path in images], diagnoses, as_json)
     if out is not None:
-        for source, diagnosis in zip(sources, diagnoses, strict=True):
-            for path in write_results(source, diagnosis, trained.card.model_dump(mode="json"), out):
-                print(path, file=sys.stderr)
+        _write(sources, diagnoses, trained.card.model_dump(mode="json"), out)
+
+
+def _write(sources: Sequence["Source"], diagnoses: Sequence["Diagnosis"], card: Mapping[str, Any], out: Path) -> None:
+    from primum.diagnosis.results import write_results
+
+    for source, diagnosis in zip(sources, diagnoses, strict=True):
+        for path in write_results(source, diagnosis, card, out):
+            print(path, file=sys.stderr)
 
 
 def _show(names: Sequence[str], diagnoses: Sequence["Diagnosis"], as_json: bool) -> None:

@@ -24,8 +24,6 @@ from primum.clipping.validate import refuse_layers
 from primum.errors import ModelError
 
 _FLUSH: Final = 16  # physical batches that are added in float32 before float64
-
-
 _Batch = tuple[Inputs, Any, Tensor, Tensor | None]
 
 
@@ -188,7 +186,8 @@ class Clipper:
     # one batch
 
     def _add(self, inputs: Inputs, targets: Any, weights: Tensor, counting: Tensor | None) -> None:
-        there = weights.view(-1, self._images).ne(0).any(1)
+        filled = weights.view(-1, self._images).ne(0)
+        there = filled.any(1)
         gradients = self._engine.gradients(inputs, targets, weights)
         squares = total(gradients.squares)
         finite = squares.isfinite()
@@ -202,7 +201,7 @@ class Clipper:
         self._within += int((there & (squares <= self._norm**2)).sum())
         self._units_added += int(there.sum())
         if counting is not None:
-            counts = self._of_units(counting, weights)
+            counts = (counting.view(-1, self._images) * filled).sum(1) / filled.sum(1).clamp(min=1)
             factors = {name: factor * counts for name, factor in factors.items()}
         for name, gradient in gradients.clipped(factors).items():
             mine = self._sums.get(name)
@@ -210,10 +209,6 @@ class Clipper:
         self._added += 1
         if self._added >= _FLUSH:
             self._flush()
-
-    def _of_units(self, counting: Tensor, weights: Tensor) -> Tensor:
-        there = weights.view(-1, self._images).ne(0).float()
-        return (counting.view(-1, self._images) * there).sum(1) / there.sum(1).clamp(min=1)
 
     def _flush(self) -> None:
         if not self._sums:

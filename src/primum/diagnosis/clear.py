@@ -28,11 +28,12 @@ def _each(model: TrainedModel, source: Source) -> list[Diagnosis]:
     outputs = outputs_of(model.module, model.front_end.features(source.images))
     outputs = logits_of(outputs) if model.card.labels == "one" else outputs
     seconds = (time.monotonic() - began) / len(outputs)
-    tell = _mask if model.card.task == "segmentation" else _class
-    return [tell(model, one, seconds, source.cover is not None) for one in outputs]
+    if model.card.task == "segmentation":
+        return [_mask(model, one, seconds, part=source.cover is not None) for one in outputs]
+    return [_class(model, one, seconds) for one in outputs]
 
 
-def _class(model: TrainedModel, outputs: Tensor, seconds: float, part: bool) -> Diagnosis:
+def _class(model: TrainedModel, outputs: Tensor, seconds: float) -> Diagnosis:
     card = model.card
     chances = probabilities_of(outputs[None].double(), card.labels)[0].tolist()
     return Diagnosis(
@@ -40,7 +41,7 @@ def _class(model: TrainedModel, outputs: Tensor, seconds: float, part: bool) -> 
     )
 
 
-def _mask(model: TrainedModel, outputs: Tensor, seconds: float, part: bool) -> Diagnosis:
+def _mask(model: TrainedModel, outputs: Tensor, seconds: float, *, part: bool) -> Diagnosis:
     """With its logits where it is a part of what is blended."""
     classes, mask = model.card.classes, outputs.argmax(0).to(torch.uint8).numpy()
     window = outputs.movedim(0, -1).numpy() if part else None

@@ -153,15 +153,15 @@ def rounds_in_words(study: Study) -> str:
     if study.training.rounds == 0:
         return f"none: a finished model is validated; {looked}"
     parts = [f"{study.training.rounds}, {steps_in_words(study)}"] + [looked] * bool(looks)
-    return "; ".join(parts + [survey_in_words(study)] * study.surveys)
+    whom = "those patients" if study.privacy else "all patients that learn"
+    return "; ".join(parts + [_survey_in_words(study, whom)] * study.surveys)
 
 
-def survey_in_words(study: Study) -> str:
+def _survey_in_words(study: Study, whom: str) -> str:
     """What is asked before the first round, of whom."""
     statistics = study.statistics or Statistics()
     asked = ["how many have each class"] * (statistics.class_weights != "equal")
     asked += ["how bright pictures are"] * (statistics.pixels == "hospitals")
-    whom = "those patients" if study.privacy else "all patients that learn"
     return f"before the first, one sum over {whom} says {' and '.join(asked)}"
 
 
@@ -215,22 +215,18 @@ def _privacy(plan: Plan) -> list[str]:
     )
     if training.rounds == 0:
         return [f"Nothing is trained; epsilon per {privacy.unit} at delta {privacy.delta:g}:", looks]
-    asked = _survey(plan)
     shown = sorted({1, max(1, training.rounds // 4), max(1, training.rounds // 2), training.rounds})
     curve = ", ".join(f"{plan.epsilon_after(count):.2f} after {count}" for count in shown)
     return [
         f"{training.rounds} rounds, {steps_in_words(plan.study)}; noise multiplier {privacy.noise_multiplier:.2f}.",
         f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {curve}.",
         looks,
-        *asked,
+        *_survey(plan),
     ]
 
 
 def _survey(plan: Plan) -> list[str]:
-    privacy, sheet = plan.study.privacy, plan.sheet
-    if privacy is None or sheet is None:
+    if plan.sheet is None:
         return []
-    asked = privacy.patients * privacy.evaluation_share / (1 - privacy.evaluation_share)
-    noise = plan.surveying.restored_sigma(plan.hospitals)
-    words = survey_in_words(plan.study).replace("those patients", f"about {asked:.0f} of those patients")
-    return [f"One of these looks is a survey: {words}; each number has noise of {noise:.1f}."]
+    words = _survey_in_words(plan.study, f"about {plan.expected_evaluation:.0f} of those patients")
+    return [f"One of these looks is a survey: {words}; each number has noise of {plan.survey_noise:.1f}."]

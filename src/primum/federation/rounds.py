@@ -364,6 +364,7 @@ class Rounds:
             "privacy": privacy,
             "pinned": bool(self._pinned) and all(self._pinned.values()),
             "hospitals_private": figures,
+            "looks_at_learners": self._study.looks_at_learners,
             "looks": self._looks.lines,
             "statistics": statistics_figures(self._plan),
             "update": update_figures(self._plan),

@@ -1,8 +1,9 @@
 """Prepared images kept in the node's state folder: decoded once, then used through a memory map.
 
 One folder for each preparation: `index` (sealed, manifest.py), and the pixels as plain rows: float32 [channels, size,
-size] of each image, with masks uint8 [size, size] beside them (of patches [depth, size, size]), in files named by their content. Rows are named by the
-content of the files that they were made from, so that a renamed or a touched file is not decoded again.
+size] of each image, with masks uint8 [size, size] beside them (of patches [depth, size, size]), in files named by their
+content. Rows are named by the content of the files that they were made from, so that a renamed or a touched file is not
+decoded again.
 
 Trusted is only what is proved when it is opened: the seal of the index, which is of this node; what made the rows
 (preparation, the code of this package, the versions of its decoders); and SHA-256 of each image. At opening and not at

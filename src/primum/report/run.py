@@ -2,7 +2,6 @@
 
 import json
 import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -218,13 +217,14 @@ class Role(_Open):
 
 
 class Summary(_Open):
-    """summary.json; every key may be missing."""
+    """summary.json; every key may be missing. `looks_at_learners`: `hospitals_private` may be of patients who trained it."""
 
     data: str | None = None
     classes: tuple[str, ...] | None = None
     labels: Labels | None = None
     test: Figures | None = None
     hospitals_private: Figures | None = None
+    looks_at_learners: bool = False
     privacy: Spent | None = None
     update: Update | None = None
     statistics: Statistics | None = None
@@ -257,13 +257,6 @@ class Run:
     def private(self) -> bool:
         """Whether the run kept any differential privacy."""
         return self.summary.privacy is not None and finite(self.summary.privacy.epsilon)
-
-    @property
-    def looks_at_learners(self) -> bool:
-        """Whether the figures are of patients on whom the model may have been trained."""
-        study = tomllib.loads(self.study or "")
-        held_back = "privacy" in study or study.get("evaluation", {}).get("share", 1.0) < 1
-        return study.get("training", {}).get("rounds") == 0 and not held_back
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -221,7 +221,7 @@ def _chances(predictions: tuple[Prediction, ...]) -> np.ndarray:
 def _private(run: Run) -> str:
     figures = run.summary.hospitals_private
     whose = "held-back patients, with privacy" if run.private else "patients, as exact sums over all of them"
-    whose += " (the model may have been trained on them)" if run.looks_at_learners else ""
+    whose += " (the model may have been trained on them)" if run.summary.looks_at_learners else ""
     head, noise = f"<h3>On the hospitals' {whose}</h3>", ", noise included" if run.private else ""
     if figures is None:
         return head + absent("No private evaluation was asked for, or none was made.")

@@ -42,25 +42,29 @@ class _Folder:
     run: Run
     study: Study
     plan: Plan
+    looks: Looks
 
 
 def verify_run(folder: Path) -> list[Check]:
     """Every check, in the order of the report. InputError where the folder cannot be read at all."""
     run = read_run(folder)
     study = Study.parse(run.study or "", str(folder / "study.toml"))
-    opened = _Folder(folder, run, study, _plan(folder, study))
+    looks = Looks(RunFolder(folder), study)
+    opened = _Folder(folder, run, study, _plan(looks), looks)
     return [_carried_out(name, check, opened) for name, check in _CHECKS]
 
 
-def _plan(folder: Path, study: Study) -> Plan:
+def _plan(looks: Looks) -> Plan:
     """With what the run's survey found, if it had one: classes are weighed and pixels standardised by it."""
-    plan, totals = Plan(study), Looks(RunFolder(folder), study).survey
+    plan, totals = Plan(looks.study), looks.survey
     if plan.sheet is None or totals is None:
         return plan
     try:
         return plan.surveyed(totals)
     except ValueError:
-        raise InputError(f"{folder / SURVEYS} is not the survey of that study.", "Fetch the run again.") from None
+        raise InputError(
+            f"{looks.run.folder / SURVEYS} is not the survey of that study.", "Fetch the run again."
+        ) from None
 
 
 def _carried_out(name: str, check: Callable[[_Folder], Iterator[tuple[bool, str]]], opened: _Folder) -> Check:
@@ -104,7 +108,7 @@ def _epsilon(opened: _Folder) -> Iterator[tuple[bool, str]]:
 def _looks(opened: _Folder) -> Iterator[tuple[bool, str]]:
     """The hospitals' figures again from their tables of counts, and what the survey found again from its sums."""
     told, plan = json.loads((opened.path / SUMMARY).read_text()), opened.plan
-    lines = [line for line in Looks(RunFolder(opened.path), opened.study).lines if "figures" in line]
+    lines = [line for line in opened.looks.lines if "figures" in line]
     for line in lines:
         figures = line["figures"]
         if "counts" not in figures:

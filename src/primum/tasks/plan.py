@@ -152,7 +152,18 @@ class Plan:
         """The plan once the sum over all hospitals is known; everybody computes the same. ValueError where it is none."""
         if self.sheet is None:
             raise ValueError("nothing was asked")
-        return replace(self, survey=self.sheet.read(totals, self.surveying.restored_sigma(self.hospitals)))
+        return replace(self, survey=self.sheet.read(totals, self.survey_noise))
+
+    @property
+    def survey_noise(self) -> float:
+        """Standard deviation of each number that the survey brings, if all hospitals are in it."""
+        return self.surveying.restored_sigma(self.hospitals)
+
+    @property
+    def expected_evaluation(self) -> float:
+        """How many patients a private study looks at, by what it says: those who train are `patients`."""
+        share = self.study.evaluation_share
+        return self.patients * share / (1 - share)
 
     @property
     def learned(self) -> Learned:
@@ -164,18 +175,18 @@ class Plan:
     def task(self) -> Classification | Several | Ordered | Segmentation:
         """What is asked of an image."""
         about, survey, how = self.study.study, self.survey, self._weighing
-        private = self.study.privacy is not None
-        bins = [] if private else [classification.FINE]  # more bins carry more noise
+        private = self.study.privacy is not None  # more bins carry more noise
         if about.task == "segmentation":
             kind: Loss = self.study.training.loss or "dice-cross-entropy"
             weights = survey.pixel_weights(how) if survey and how else None
-            return Segmentation(len(about.classes), kind, weights, *([] if private else [segmentation.FINE]))
+            return Segmentation(len(about.classes), kind, weights, segmentation.BINS if private else segmentation.FINE)
+        bins = classification.BINS if private else classification.FINE
         if about.labels == "several":
             presence = survey.presence_weights(how) if survey and how else None
-            return Several(about.classes, presence, *bins)
+            return Several(about.classes, presence, bins)
         if about.labels == "ordered":
             return Ordered(len(about.classes))
-        return Classification(len(about.classes), *bins)
+        return Classification(len(about.classes), bins)
 
     def module(self) -> nn.Module:
         """A new module to learn, whatever its weights; ModelError where the settings do not fit each other."""
@@ -364,11 +375,9 @@ class Plan:
 
     def _check_survey(self) -> None:
         """StudyError where noise would be all that the survey tells: about as many patients are asked as are set aside."""
-        privacy = self.study.privacy
-        if self.sheet is None or privacy is None:
+        if self.sheet is None or self.study.privacy is None:
             return
-        asked = privacy.patients * privacy.evaluation_share / (1 - privacy.evaluation_share)
-        noise = self.surveying.restored_sigma(self.hospitals)
+        asked, noise = self.expected_evaluation, self.survey_noise
         if noise > TOO_NOISY * asked:
             raise StudyError(
                 f"[statistics] asks about {asked:.0f} evaluation patients, with noise of {noise:.1f}: that tells nothing.",
