@@ -11,6 +11,7 @@ from tests.federation.playing import SIDE, World, make_study
 from primum.errors import Refused
 from primum.federation.scoring import score_test
 from primum.models.card import load_model
+from primum.report.page import page
 from primum.report.run import read_run
 from primum.study import Study
 
@@ -49,6 +50,8 @@ def masks_study(world: World, model: dict[str, object], private: bool, **trainin
     plain = make_study(world.members, rounds=3 if private else 25, private=private, training=training)
     data = plain.model_dump(exclude_none=True)
     data["study"] |= {"task": "segmentation", "classes": ("background", "disc")}
+    if not private:
+        data["evaluation"] = {"share": 0.4}
     return Study.model_validate({**data, "model": model})
 
 
@@ -73,6 +76,10 @@ def test_three_hospitals_learn_masks(masked: World, tmp_path: Path, model: dict[
         assert look["too_few"] or 0 <= look["dice"] <= 1
     else:
         assert told.summary.test.dice > 0.6
+        looked = told.summary.hospitals_private
+        assert looked is not None and looked.dice is not None and looked.surface_unit == "pixels"
+        assert looked.surface_distance is not None and looked.volume_error is not None
+        assert "Border off" in page(told)
 
 
 def test_a_hospital_without_masks_is_no_member_of_such_a_study(three: World) -> None:

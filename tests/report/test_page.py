@@ -89,6 +89,30 @@ def test_masks_are_told_with_the_distance_of_their_borders_and_its_unit(tmp_path
     assert "Border" not in _page(write_run(tmp_path / "before", test={**before, "by_class": {}})).text
 
 
+LOOKED: dict[str, Any] = {
+    **MASKS, "volume_error": 0.05, "volume_error_low": -0.01, "volume_error_high": 0.11, "surface_distance": 1.5,
+    "surface_distance_low": 1.2, "surface_distance_high": 1.8, "hausdorff_95": 5.25, "hausdorff_95_low": 4.0,
+    "hausdorff_95_high": 6.5,
+}  # fmt: skip
+
+
+def test_masks_of_hospitals_are_told_with_volume_and_border(tmp_path: Path) -> None:
+    text = _page(write_run(tmp_path / "run", test=MASKS, hospitals_private=LOOKED)).text
+    assert "+5.0 % off 95 % interval -1.0 % to +11.0 %" in text.replace("\xa0", " ").replace("  ", " ")
+    assert "Border off 1.50 mm 95 % interval 1.20 to 1.80" in text.replace("\xa0", " ").replace("  ", " ")
+    assert "95 % of it within 5.25 mm" in text.replace("\xa0", " ")
+    alone = {key: value for key, value in LOOKED.items() if not key.startswith(("volume", "surface", "hausdorff"))}
+    assert "Border off" not in _page(write_run(tmp_path / "dice", test=MASKS, hospitals_private=alone)).text
+
+
+def test_points_that_a_study_chose_are_told(tmp_path: Path) -> None:
+    sides = {"sensitivity": 0.81, "sensitivity_low": 0.7, "sensitivity_high": 0.9}
+    sides |= {"specificity": 0.9, "specificity_low": 0.8, "specificity_high": 0.95}
+    point = {"asked": "specificity", "at_least": 0.9, "threshold": 0.337, **sides}
+    text = _page(write_run(tmp_path / "run", test={"auc": 0.9, "accuracy": 0.8, "points": [point]})).text
+    assert "At 90.0 % specificity sensitivity 81.0 %" in text and "from a probability of 0.337 on" in text
+
+
 def test_it_fetches_nothing_and_runs_nothing(tmp_path: Path) -> None:
     text = page(read_run(write_run(tmp_path / "run1")))
     found = _Page(text)

@@ -2,18 +2,21 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from primum.rng import Stream
 from primum.tasks.figures import (
     binary_figures,
     confusion_figures,
-    mean_figures,
+    mean_figure,
     ordered_figures,
     several_figures,
     weighted_kappa,
 )
-from primum.tasks.metrics import called_figures
+from primum.tasks.metrics import called_figures, points_figures
+from primum.tasks.points import Points
 
 BINS = 8
 NEGATIVE = np.array([0.45, 0.25, 0.12, 0.08, 0.05, 0.03, 0.02, 0.0])
@@ -210,5 +213,37 @@ def test_what_a_table_tells_beside_the_area() -> None:
 def test_a_mean_of_bins_knows_how_wide_they_are() -> None:
     counts = np.zeros(16)
     counts[0] = 10
-    told = mean_figures(counts, 0.0, "dice")
+    told = mean_figure(counts, 0.0, "dice", np.linspace(0, 1, 17))
     assert told["dice_low"] == 0 < told["dice"] < told["dice_high"] == pytest.approx(1 / 16, abs=1e-4)
+
+
+@given(st.integers(0, 60), st.sampled_from((0.5, 0.8, 0.9, 0.95)))
+def test_a_point_is_the_best_that_reaches_what_was_asked(seed: int, least: float) -> None:
+    draw = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [60, 40])
+    scores = np.clip(draw.normal(0.4 + 0.2 * labels, 0.15), 0, 0.999)
+    asked = Points((least,), (least,))
+    single = points_figures(labels, scores, asked)["points"]
+    tried = [((scores >= t)[labels == 1].mean(), (scores < t)[labels == 0].mean()) for t in [*scores, 2.0]]
+    assert single[0]["sensitivity"] == pytest.approx(max(a for a, b in tried if b >= least))
+    assert single[1]["specificity"] == pytest.approx(max(b for a, b in tried if a >= least))
+    assert [point["asked"] for point in single] == ["specificity", "sensitivity"]
+    counts = np.stack([np.histogram(scores[labels == kind], 64, (0, 1))[0] for kind in (0, 1)]).astype(float)
+    looked = binary_figures(counts, 0.0, asked)["points"]
+    edges = np.arange(65) / 64
+    coarse = [((scores >= t)[labels == 1].mean(), (scores < t)[labels == 0].mean()) for t in edges]
+    assert looked[0]["sensitivity"] == pytest.approx(max(a for a, b in coarse if b >= least), abs=1e-4)
+    assert looked[1]["specificity"] == pytest.approx(max(b for a, b in coarse if a >= least), abs=1e-4)
+    for point in looked:
+        called = scores >= point["threshold"]
+        assert called[labels == 1].mean() == pytest.approx(point["sensitivity"], abs=1e-4)
+        assert (~called)[labels == 0].mean() == pytest.approx(point["specificity"], abs=1e-4)
+        assert point[point["asked"]] >= least - 1e-9
+
+
+def test_points_are_not_told_of_noise_nor_of_one_side() -> None:
+    asked = Points((0.9,))
+    assert "points" not in binary_figures(np.full((2, 8), 9.0), 1.0, asked)
+    assert points_figures(np.ones(4, np.int64), np.ones(4), asked) == {}
+    told = several_figures(np.full((2, 2, 64), 9.0), 0.0, ("a", "b"), asked)
+    assert len(told["by_class"]["b"]["points"]) == 1

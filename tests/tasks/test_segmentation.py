@@ -17,10 +17,13 @@ from primum.study import Loss, Study
 from primum.tasks import simulation
 from primum.tasks.learner import Cohort
 from primum.tasks.look import look, outputs_of
+from primum.tasks.masks import dice, masks_of, volume_errors
 from primum.tasks.plan import Plan, resolve
-from primum.tasks.segmentation import BINS, Segmentation, dice, mask_figures, masks_of, volume_errors
+from primum.tasks.segmentation import Segmentation, mask_figures
+from primum.tasks.windows import Wholes
 
 SIZE = 16
+NAMES = ("none", "liver", "spleen", "kidney")
 
 
 def discs(count: int, seed: int, images: int = 1) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
@@ -114,7 +117,7 @@ def test_the_loss_is_what_a_loop_over_pixels_gives(classes: int, seed: int) -> N
             there = (masks[image] == kind).double()
             soft += float((2 * (p[kind] * there).sum() + 1) / (p[kind].sum() + there.sum() + 1)) / (classes - 1)
         expected.append(entropy + 1 - soft)
-    assert Segmentation(classes).loss(outputs, masks).tolist() == pytest.approx(expected, rel=1e-4)
+    assert Segmentation(NAMES[:classes]).loss(outputs, masks).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["dice-cross-entropy", "dice-focal", "dice", "cross-entropy", "focal"])
@@ -123,14 +126,14 @@ def test_each_loss_is_what_its_name_says(kind: Loss) -> None:
     masks = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(4)).to(torch.uint8)
     right = torch.softmax(outputs, 1).gather(1, masks.long()[:, None]).flatten(1)
     weights = torch.tensor([0.5, 1.0, 3.0])[masks.long()].flatten(1)
-    dice_alone = Segmentation(3, "dice").loss(outputs, masks)
+    dice_alone = Segmentation(NAMES[:3], "dice").loss(outputs, masks)
     expected = torch.zeros(2)
     if "focal" in kind:
         expected = (-weights * (1 - right) ** 2 * right.log()).mean(1)
     elif "cross" in kind:
         expected = (-weights * right.log()).mean(1)
     expected = expected + dice_alone if kind.startswith("dice") else expected
-    assert torch.allclose(Segmentation(3, kind, (0.5, 1.0, 3.0)).loss(outputs, masks), expected, atol=1e-5)
+    assert torch.allclose(Segmentation(NAMES[:3], kind, (0.5, 1.0, 3.0)).loss(outputs, masks), expected, atol=1e-5)
     chosen = masks_study().model_dump(exclude_none=True)
     chosen["training"] |= {"loss": kind}
     assert Plan(Study.model_validate(chosen)).task.kind == kind
@@ -163,17 +166,18 @@ def test_figures_of_masks_name_each_class() -> None:
     assert told["surface_unit"] == "pixels"
     assert told["dice_low"] < told["dice"] < told["dice_high"]
     assert (told["images"], told["patients"]) == (3, 3)
-    assert volume_errors(found, truth, 3, [[0, 1, 2]])[0] == pytest.approx(-4 / 24)
+    assert volume_errors(found, truth, 3, [[0, 1, 2]])[0, 0] == pytest.approx(-4 / 24)
 
 
 def test_a_patient_is_one_cell_of_the_table() -> None:
-    task = Segmentation(2)
+    task = Segmentation(NAMES[:2])
     truth = torch.ones(4, 4, 4, dtype=torch.uint8)
     outputs = torch.full((4, 1, 4, 4), 3.0)
     outputs[3] = -3.0
-    rows, columns = task.cells(masks_of(outputs), truth, [[0, 1], [2], [3]])
-    assert rows.tolist() == [0, 0, 0]
-    assert columns.tolist() == [BINS - 1, BINS - 1, 0]
+    seen = Wholes(list(masks_of(outputs)), list(truth), ("a", "a", "b", "c"), (), ())
+    rows, columns = task.cells(seen)
+    assert rows.tolist() == [[0], [0], [0]]
+    assert columns.tolist() == [[15], [15], [0]]
     assert masks_of(outputs)[3].sum() == 0
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primum.tasks.segmentation import mask_figures
-from primum.tasks.surface import pieces_of, surface_distances, surface_figures
+from primum.tasks.surface import pieces_of, surface_distances, surfaces
 
 MM = (2.0, 0.5, 0.7)
 
@@ -105,9 +105,9 @@ def test_a_patient_is_one_mean_however_many_images_there_are() -> None:
     truth[:, 2, 2] = 1
     for image, columns in enumerate((1, 3, 0)):
         found[image, 2, 2 + columns] = 1
-    told = surface_figures(found, truth, 1, [[0, 1], [2]], pieces_of(3))
-    assert told.surface_distance == pytest.approx((2 + 0) / 2)
-    assert told.hausdorff_95 == pytest.approx(np.percentile([1, 3], 95) / 2)
+    told = surfaces(found, truth, 1, [[0, 1], [2]], pieces_of(3))
+    assert told.each[:, 0].tolist() == [2, 0] and told.told()["surface_distance"] == pytest.approx((2 + 0) / 2)
+    assert told.told()["hausdorff_95"] == pytest.approx(np.percentile([1, 3], 95) / 2)
 
 
 @pytest.mark.parametrize("shape", list(product((3, 9), repeat=2)))

@@ -162,7 +162,7 @@ def test_where_an_image_has_several_classes_the_loss_weighs_them(labels: str) ->
     else:
         assert isinstance(task, Segmentation) and task.weights == pytest.approx((0.625, 2.5))
         mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
-        plain = Segmentation(2).loss(torch.zeros(1, 1, 4, 4), mask)
+        plain = Segmentation(("none", "disc")).loss(torch.zeros(1, 1, 4, 4), mask)
         assert float(task.loss(torch.zeros(1, 1, 4, 4), mask) - plain) == pytest.approx(float(np.log(2)) * (0.625 - 1))
 
 

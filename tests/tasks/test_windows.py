@@ -27,8 +27,9 @@ from primum.study import Study
 from primum.tasks import simulation
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import outputs_of, patient_cells
+from primum.tasks.masks import dice, masks_of
 from primum.tasks.plan import Plan
-from primum.tasks.segmentation import dice, mask_figures, masks_of
+from primum.tasks.segmentation import mask_figures
 from primum.tasks.simulation import quality
 from primum.tasks.windows import whole_masks
 
@@ -128,7 +129,7 @@ def test_a_look_counts_each_pixel_once_and_each_patient_once(training: Dataset) 
     assert 0.3 < alone.min() <= alone.max() < 0.93, "a window by itself says something else"
     cohort = Cohort(features, truth, training.patients, training.grids)
     rows, columns = patient_cells(plan, cohort, weights)
-    assert rows.tolist() == [0] * 6 and columns.tolist() == [plan.task.table[1] - 1] * 6
+    assert rows.tolist() == [[0]] * 6 and columns.tolist() == [[plan.task.table[2] - 1]] * 6
     assert quality(plan, weights, features, truth, training.patients, training.grids).accuracy == 1
     one_less = Cohort(features[25:], truth[25:], training.patients[25:], training.grids[25:])
     counts = [histogram.counts(*patient_cells(plan, some, weights), plan.task.table) for some in (cohort, one_less)]

@@ -44,7 +44,8 @@ def study_of(study: Study, weights: bytes, epsilon: float | None = None) -> Stud
 
     Noise and the day of its end are filled in anew.
     """
-    named = Evaluation(model=hashlib.sha256(weights).hexdigest())
+    told = (study.evaluation or Evaluation()).model_dump(include={"measures", "at_specificity", "at_sensitivity"})
+    named = Evaluation(model=hashlib.sha256(weights).hexdigest(), **told)
     about = study.study.model_copy(update={"name": f"{study.study.name[:50]}-evaluation", "expires": None})
     training = study.training.model_copy(update={"rounds": 0, "look_every": 0, "patience": 0})
     privacy = study.privacy

@@ -150,6 +150,8 @@ def rounds_in_words(study: Study) -> str:
     looked = f"{share:.0%} of the patients, on whom nothing is trained, are looked at {often} at most"
     if study.looks_at_learners:
         looked = f"all patients, also those on whom it may have been trained, are looked at {often} at most"
+    if study.study.task == "segmentation" and looks:
+        looked += f", for {', '.join(study.measures).replace('_', ' ')}"
     if study.training.rounds == 0:
         return f"none: a finished model is validated; {looked}"
     parts = [f"{study.training.rounds}, {steps_in_words(study)}"] + [looked] * bool(looks)

@@ -176,8 +176,15 @@ class Images:
 
 
 def _cohort(data: Dataset, features: torch.Tensor, chosen: torch.Tensor) -> Cohort:
-    kept = tuple(compress(data.patients, chosen.tolist()))
-    return Cohort(features[chosen], data.labels[chosen], kept, tuple(compress(data.grids, chosen.tolist())))
+    some = chosen.tolist()
+    return Cohort(
+        features[chosen],
+        data.labels[chosen],
+        tuple(compress(data.patients, some)),
+        tuple(compress(data.grids, some)),
+        tuple(compress(data.files, some)),
+        tuple(compress(data.spacing, some)),
+    )
 
 
 def enrol(state: NodeState, join: JoinFile, way: Way | None = None) -> None:

@@ -17,7 +17,9 @@ from primum.models.card import Card, TrainedModel, load_model
 from primum.study import About, Study
 from primum.tasks import metrics
 from primum.tasks.look import outputs_of
-from primum.tasks.segmentation import mask_figures, masks_of
+from primum.tasks.masks import masks_of
+from primum.tasks.points import NO_POINTS, Points
+from primum.tasks.segmentation import mask_figures
 from primum.tasks.windows import whole_masks
 
 Chances = npt.NDArray[np.float64]
@@ -46,7 +48,7 @@ def score_test(folder: Path, test: Path, patient: str | None) -> None:
     called = grades_of(outputs).numpy() if card.labels == "ordered" else None
     lines = [_line(card, place, data, chances, called) for place in range(len(data))]
     write(folder / "predictions.jsonl", ("\n".join(map(json.dumps, lines)) + "\n").encode())
-    _note(folder, _figures(card, data, chances, called))
+    _note(folder, _figures(card, data, chances, called, _points(folder)))
 
 
 def _mask_figures(model: TrainedModel, data: Dataset) -> dict[str, Any]:
@@ -70,13 +72,18 @@ def _line(card: Card, place: int, data: Dataset, chances: Chances, called: Label
     return found if called is None else {**found, "predicted": int(called[place])}
 
 
-def _figures(card: Card, data: Dataset, chances: Chances, called: Labels | None) -> dict[str, Any]:
+def _points(folder: Path) -> Points:
+    text = folder / "study.toml"
+    return Points.of(Study.parse(text.read_text(), str(text)).evaluation) if text.exists() else NO_POINTS
+
+
+def _figures(card: Card, data: Dataset, chances: Chances, called: Labels | None, points: Points) -> dict[str, Any]:
     labels = data.labels.numpy()
     if card.labels == "several":
-        return metrics.several_figures(labels, chances, card.classes, data.patients)
+        return metrics.several_figures(labels, chances, card.classes, data.patients, points)
     if called is not None:
         return metrics.grade_figures(labels, called, len(card.classes), data.patients)
-    return metrics.classification_figures(labels, chances, data.patients)
+    return metrics.classification_figures(labels, chances, data.patients, points)
 
 
 def _read(test: Path, about: Card | About, preparation: Preparation, patient: str | None) -> Dataset:

@@ -63,6 +63,8 @@ weighting = "equal"    # "images", with local_steps above 1 and without privacy:
 # Without privacy: hold patients back, for exact figures over all hospitals.
 # [evaluation]
 # share = 0.15
+# at_specificity = [0.9]     # of two classes: how many of the ill are found where so many of the well are called well
+# measures = ["dice"]        # of masks; also "volume_error", "surface_distance", "hausdorff_95"
 
 # Leave the whole section out for a study without privacy (hospitals must allow it in their policy).
 [privacy]

@@ -1,12 +1,13 @@
 """Figures of images with several classes, or with grades, and curves: pieces of the section on how good the model is."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from primum.report.plots import Axis, Curve, lines
-from primum.report.run import Figures, Run
-from primum.report.words import DASH, absent, between, esc, percent, table
+from primum.report.run import Figures, Point, Run
+from primum.report.words import DASH, absent, between, esc, pairs, percent, table
 from primum.tasks.metrics import roc
 
 _SHOWN_CURVES: Final = 16
@@ -22,6 +23,22 @@ def of_grades(figures: Figures) -> list[tuple[str, str]]:
     if figures.mae is not None:
         told = between(figures.mae_low, figures.mae_high, "{:.2f}")
         rows.append(("Mean error in grades", f"<b>{figures.mae:.2f}</b> &nbsp; {told}"))
+    return rows
+
+
+def point_rows(points: Sequence[Point]) -> list[tuple[str, str]]:
+    """Where one of sensitivity and specificity is at least what the study chose, the other; as names and values."""
+    rows = []
+    for point in points:
+        of, low, high = (point.sensitivity, point.sensitivity_low, point.sensitivity_high)
+        if point.asked == "sensitivity":
+            of, low, high = (point.specificity, point.specificity_low, point.specificity_high)
+        other = "specificity" if point.asked == "sensitivity" else "sensitivity"
+        told = between(100 * low, 100 * high, "{:.1f} %")
+        what = f"At {percent(point.at_least)} {esc(point.asked)}"
+        rows.append(
+            (what, f"{other} <b>{percent(of)}</b> &nbsp; {told}, from a probability of {point.threshold:.3f} on")
+        )
     return rows
 
 
@@ -41,7 +58,12 @@ def class_by_class(figures: Figures) -> str:
     ]
     head = ["Class", *(["Images"] if exact else []), "AUC", "95 % interval", "Accuracy"]
     head += ["Sensitivity", "Specificity"] if exact else []
-    return table(head, rows, "stack") if rows else ""
+    named = [
+        (f"{esc(name)}: {what}", told)
+        for name, one in figures.by_class.items()
+        for what, told in point_rows(one.points)
+    ]
+    return (table(head, rows, "stack") if rows else "") + (pairs(named) if named else "")
 
 
 def plots_of_several(run: Run) -> str:

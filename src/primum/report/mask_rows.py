@@ -9,12 +9,39 @@ def mask_rows(test: Figures) -> list[tuple[str, str]]:
     if test.dice is None:
         return []
     rows = [("Dice", f"<b>{test.dice:.3f}</b> &nbsp; {between(test.dice_low, test.dice_high)}, mean over patients")]
+    rows += _class_rows(test)
+    if test.surface_unit:
+        rows.append(("Border", _how_measured(test)))
+    return rows
+
+
+def looked_mask_rows(figures: Figures, noise: str) -> list[tuple[str, str]]:
+    """The same of a look at the hospitals' patients: means over all classes with their intervals, then each class."""
+    if figures.dice is None:
+        return []
+    rows = [("Dice", f"{figures.dice:.3f} &nbsp; {between(figures.dice_low, figures.dice_high)}{noise}")]
+    if figures.volume_error is not None:
+        low, high = (
+            None if one is None else 100 * one for one in (figures.volume_error_low, figures.volume_error_high)
+        )
+        told = between(low, high, "{:+.1f} %")
+        rows.append(("Volume", f"{100 * figures.volume_error:+.1f} % off &nbsp; {told}{noise}"))
+    unit = esc(figures.surface_unit)
+    for name, value, low, high in (
+        ("Border off", figures.surface_distance, figures.surface_distance_low, figures.surface_distance_high),
+        ("95 % of it within", figures.hausdorff_95, figures.hausdorff_95_low, figures.hausdorff_95_high),
+    ):
+        if value is not None:
+            rows.append((name, f"{value:.2f} {unit} &nbsp; {between(low, high, '{:.2f}')}{noise}"))
+    return rows + (_class_rows(figures) if len(figures.by_class) > 1 else [])
+
+
+def _class_rows(test: Figures) -> list[tuple[str, str]]:
+    rows = []
     for name, figures in test.by_class.items():
         if figures.dice is not None:
             volume = "" if figures.volume_error is None else f", volume {100 * figures.volume_error:+.1f} % off"
             rows.append((esc(name), f"Dice {figures.dice:.3f}{volume}{_surface(figures, test)}"))
-    if test.surface_unit:
-        rows.append(("Border", _how_measured(test)))
     return rows
 
 

@@ -96,6 +96,20 @@ class Diagnosis(_Open):
     bytes: float | None = None
 
 
+class Point(_Open):
+    """Sensitivity and specificity where one of them, the one that was `asked`, is at least so much."""
+
+    asked: str
+    at_least: float
+    threshold: float
+    sensitivity: float
+    sensitivity_low: float
+    sensitivity_high: float
+    specificity: float
+    specificity_low: float
+    specificity_high: float
+
+
 class OfClass(_Open):
     """How good the masks of one class are; or, where an image may have several, how well one is told."""
 
@@ -111,6 +125,7 @@ class OfClass(_Open):
     sensitivity: float | None = None
     specificity: float | None = None
     images: int | None = None
+    points: tuple[Point, ...] = ()
     too_few: bool | None = None
 
 
@@ -120,6 +135,15 @@ class Figures(_Open):
     dice: float | None = None
     dice_low: float | None = None
     dice_high: float | None = None
+    volume_error: float | None = None
+    volume_error_low: float | None = None
+    volume_error_high: float | None = None
+    surface_distance: float | None = None
+    surface_distance_low: float | None = None
+    surface_distance_high: float | None = None
+    hausdorff_95: float | None = None
+    hausdorff_95_low: float | None = None
+    hausdorff_95_high: float | None = None
     by_class: dict[str, OfClass] = {}
     surface_unit: str = ""
     surface_of: str = ""
@@ -144,6 +168,7 @@ class Figures(_Open):
     specificity_high: float | None = None
     f1: float | None = None
     mcc: float | None = None
+    points: tuple[Point, ...] = ()
     calibration_error: float | None = None
     brier: float | None = None
     images: int | None = None

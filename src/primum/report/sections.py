@@ -7,8 +7,8 @@ import numpy as np
 
 from primum.report import flow
 from primum.report.document import section
-from primum.report.label_figures import class_by_class, grid, of_grades, plots_of_several, roc_plot
-from primum.report.mask_rows import mask_rows
+from primum.report.label_figures import class_by_class, grid, of_grades, plots_of_several, point_rows, roc_plot
+from primum.report.mask_rows import looked_mask_rows, mask_rows
 from primum.report.plots import Axis, Curve, bars, lines, matrix
 from primum.report.run import (
     DIAGNOSES,
@@ -168,6 +168,7 @@ def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]
             lower, upper = (None if bound is None else 100 * bound for bound in (low, high))
             bounds = between(lower, upper, "{:.1f} %")
             rows.append((name, f"<b>{percent(of)}</b> &nbsp; {kind}{bounds}"))
+    rows += point_rows(test.points)
     if test.f1 is not None and test.mcc is not None:
         rows.append(("F1, MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
     elif test.f1 is not None:
@@ -232,9 +233,7 @@ def _private(run: Run) -> str:
             + f"<p><b>{esc(words[:1].upper() + words[1:])}:</b> the interval would be wider than ±0.1, so no figure is shown.</p>"
         )
     rows = []
-    if figures.dice is not None:
-        told = between(figures.dice_low, figures.dice_high)
-        rows.append(("Dice", f"{figures.dice:.3f} &nbsp; {told}{noise}"))
+    rows += looked_mask_rows(figures, noise)
     mean = ", mean over classes" if run.labels == "several" else ""
     if figures.auc is not None:
         told = between(figures.auc_low, figures.auc_high)

@@ -230,8 +230,24 @@ def _of_aggregation(study: "Study") -> Rules:
 def _of_evaluation(study: "Study") -> Rules:
     rounds, every, patience = study.training.rounds, study.training.look_every, study.training.patience
     model, share = (study.evaluation.model, study.evaluation.share) if study.evaluation else (None, None)
+    measures = study.evaluation.measures if study.evaluation else None
+    chosen = study.evaluation is not None and (*study.evaluation.at_specificity, *study.evaluation.at_sensitivity) != ()
+    in_two = study.study.labels == "several" or (study.study.labels == "one" and len(study.study.classes) == 2)
+    in_two = in_two and study.study.task == "classification"
     looks = study.looks
     return (
+        (
+            chosen and not in_two,
+            "evaluation.at_specificity and at_sensitivity are of two classes, or of several labels an image",
+        ),
+        (
+            measures is not None and study.study.task != "segmentation",
+            'evaluation.measures are of masks; this study has task = "classification"',
+        ),
+        (
+            measures is not None and (measures[0] != "dice" or len(set(measures)) < len(measures)),
+            'evaluation.measures begin with "dice", by which models are compared, and name each once',
+        ),
         (
             rounds == 0 and model is None,
             "training.rounds = 0 trains nothing: `primum evaluate` names the model that is then looked at",

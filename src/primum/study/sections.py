@@ -135,13 +135,25 @@ class Aggregation(Section):
     bits: Annotated[int, Field(ge=8, le=32)] | None = None
 
 
+Measure = Literal["dice", "volume_error", "surface_distance", "hausdorff_95"]
+"""What is told of a patient's masks (tasks/measures.py)."""
+
+
+Point = Annotated[float, Field(gt=0, lt=1)]
+
+
 class Evaluation(Section):
     """How patients are looked at whom no round of training sees. `model`: the finished model that is validated, nothing is
     trained (SHA-256 of its weights, `primum evaluate` fills it in). `share`: of each hospital's patients, in a study
-    without [privacy]; such figures are exact sums over the hospitals."""
+    without [privacy]; such figures are exact sums over the hospitals. `measures`: of masks; with [privacy] each is one more
+    table that a patient is in, and the noise of all grows with their root. `at_specificity`, `at_sensitivity`: at these the
+    other of the two is told (tasks/points.py); of hospitals' patients only without [privacy], whose tables are coarse."""
 
     model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     share: Annotated[float, Field(gt=0, le=1)] | None = None
+    measures: Annotated[tuple[Measure, ...], Field(min_length=1)] | None = None
+    at_specificity: tuple[Point, ...] = ()
+    at_sensitivity: tuple[Point, ...] = ()
 
 
 class Statistics(Section):

@@ -1,6 +1,7 @@
 """One study: all its sections, checked together."""
 
 from pathlib import Path
+from typing import get_args
 
 import tomli_w
 from pydantic import model_validator
@@ -16,6 +17,7 @@ from primum.study.sections import (
     Evaluation,
     Hospitals,
     Images,
+    Measure,
     Privacy,
     Statistics,
     Training,
@@ -65,6 +67,13 @@ class Study(Section):
         if self.evaluation is None:
             return 0.0
         return self.evaluation.share or (1.0 if self.training.rounds == 0 else 0.15)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What a look tells of masks: without noise all there is, unless the study says less."""
+        if self.evaluation is not None and self.evaluation.measures is not None:
+            return self.evaluation.measures
+        return ("dice",) if self.privacy is not None else get_args(Measure)
 
     @property
     def looks_at_learners(self) -> bool:

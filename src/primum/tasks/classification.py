@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from primum.models.answers import probabilities_of
 from primum.models.linear import logits_of
 from primum.tasks.figures import binary_figures, confusion_figures
+from primum.tasks.points import NO_POINTS, Points
 
 BINS: Final = 8  # of a score; more carry more noise than resolution at a few hundred patients
 FINE: Final = 64  # where there is no noise
@@ -25,10 +26,11 @@ def loss(outputs: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Classification:
-    """One of so many classes for each image. `bins`: of a score, in a look."""
+    """One of so many classes for each image. `bins`: of a score, in a look; `points`: where its exact figures are told."""
 
     classes: int
     bins: int = BINS
+    points: Points = NO_POINTS
 
     @property
     def table(self) -> tuple[int, int]:
@@ -53,4 +55,6 @@ class Classification:
 
     def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:
         """AUC and accuracy, or accuracy alone, with intervals; counts [rows, columns] with noise of that deviation."""
-        return binary_figures(counts, noise) if self.classes == 2 else confusion_figures(counts, noise)
+        if self.classes > 2:
+            return confusion_figures(counts, noise)
+        return binary_figures(counts, noise, self.points)

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from primum.tasks.points import NO_POINTS, Points
+
 Counts = npt.NDArray[np.float64]
 _Z: Final = 1.96
 _TOO_WIDE: Final = 0.1
@@ -30,29 +32,49 @@ class _Estimate:
         return self.by_sample + self.by_noise
 
 
-def binary_figures(counts: Counts, noise: float) -> dict[str, Any]:
+def binary_figures(counts: Counts, noise: float, points: Points = NO_POINTS) -> dict[str, Any]:
     """From counts [2, bins] of negatives and positives by score, each with independent noise of width `noise`."""
     found = _of_two(counts, noise)
     if found is None:
-        return _nothing()
-    return _told(*found) | _called(counts, noise) | _verdict(counts, noise)
+        return nothing()
+    return _told(*found) | _called(counts, noise) | _at(counts, noise, points) | verdict(counts, noise)
 
 
 def _called(counts: Counts, noise: float) -> dict[str, Any]:
     """Sensitivity and specificity at probability 1/2 with their intervals, F1 (mean of both classes) and Matthews'
     correlation coefficient; without noise also how far probabilities are off, over the bins of the score."""
     half = counts.shape[1] // 2
-    table = np.stack([counts[:, :half].sum(1), counts[:, half:].sum(1)], axis=1)  # true by called
-    told: dict[str, Any] = {}
-    for name, kind in (("sensitivity", 1), ("specificity", 0)):
-        share = _accuracy(float(table[kind, kind]), float(table[kind].sum()), half, 2 * half, noise)
-        told |= _figure(name, share.value, share.variance)
-    told |= _of_table(table)
+    told = _sides(counts, half, noise)
+    told |= _of_table(np.stack([counts[:, :half].sum(1), counts[:, half:].sum(1)], axis=1))
     if not noise:
         centres = (np.arange(counts.shape[1]) + 0.5) / counts.shape[1]
         off = np.abs(counts[1] - counts.sum(0) * centres)
         told["calibration_error"] = round(float(off.sum() / counts.sum()), 4)
     return told
+
+
+def _sides(counts: Counts, first: int, noise: float) -> dict[str, Any]:
+    """Sensitivity and specificity with their intervals, where bins from the `first` on are called positive."""
+    bins, told = counts.shape[1], dict[str, Any]()
+    for name, row, right in (("sensitivity", counts[1], slice(first, bins)), ("specificity", counts[0], slice(first))):
+        cells = len(row[right])
+        share = _accuracy(float(row[right].sum()), float(row.sum()), cells, bins, noise)
+        told |= _figure(name, share.value, share.variance)
+    return told
+
+
+def _at(counts: Counts, noise: float, points: Points) -> dict[str, Any]:
+    """`points`, as of images; thresholds are where bins begin. None of a noisy table, whose bins are few."""
+    if noise or points == NO_POINTS:
+        return {}
+    above = np.concatenate([np.zeros((2, 1)), counts[:, ::-1].cumsum(1)], axis=1)  # of the highest bins
+    false, true = above / above[:, -1:]
+    bins = counts.shape[1]
+    told = [
+        {**point, "threshold": (bins - place) / bins, **_sides(counts, bins - place, noise)}
+        for point, place in points.on(false, true)
+    ]
+    return {"points": told}
 
 
 def _of_table(table: Counts) -> dict[str, float]:
@@ -83,7 +105,7 @@ def _of_two(counts: Counts, noise: float) -> tuple[_Estimate, _Estimate] | None:
     return _Estimate(value, _sampling_variance(value, n, p), by_noise), accuracy
 
 
-def several_figures(counts: Counts, noise: float, names: Sequence[str]) -> dict[str, Any]:
+def several_figures(counts: Counts, noise: float, names: Sequence[str], points: Points = NO_POINTS) -> dict[str, Any]:
     """From counts [classes, 2, bins], a table as for `binary_figures` of each class; `noise` is that of each count.
 
     `auc` and `accuracy`: means over the classes of whom there are patients with and without it; `by_class` has those of
@@ -93,17 +115,18 @@ def several_figures(counts: Counts, noise: float, names: Sequence[str]) -> dict[
     each = [_of_two(table, noise) for table in counts]
     known = [found for found in each if found is not None]
     if not known:
-        return _nothing()
+        return nothing()
     auc, accuracy = (_mean([found[place] for found in known]) for place in (0, 1))
     by_class = {
-        name: _told(*found) if found is not None else _nothing() for name, found in zip(names, each, strict=True)
+        name: _told(*found) | _at(table, noise, points) if found is not None else nothing()
+        for name, found, table in zip(names, each, counts, strict=True)
     }
-    return _told(auc, accuracy) | {"by_class": by_class} | _verdict(counts, noise)
+    return _told(auc, accuracy) | {"by_class": by_class} | verdict(counts, noise)
 
 
 def _told(auc: _Estimate, accuracy: _Estimate) -> dict[str, Any]:
     figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
-    return figures | _too_few(_half_width(auc.variance))
+    return figures | too_few(_half_width(auc.variance))
 
 
 def _mean(estimates: Sequence[_Estimate]) -> _Estimate:
@@ -118,11 +141,11 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     """From counts [classes, classes], true by predicted, each with independent noise of width `noise`."""
     total = float(counts.sum())
     if total < 1:
-        return _nothing()
+        return nothing()
     accuracy = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
     figures = _figure("accuracy", accuracy.value, accuracy.variance)
     half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
-    return figures | _of_table(counts) | _verdict(counts, noise) | _too_few(half)
+    return figures | _of_table(counts) | verdict(counts, noise) | too_few(half)
 
 
 def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
@@ -168,19 +191,21 @@ def weighted_kappa(counts: Counts, noise: float = 0.0) -> tuple[float, Counts]:
     return 1 - ratio + noise**2 / 2 * float(bends.sum()), ratio * below - above
 
 
-def mean_figures(counts: Counts, noise: float, name: str) -> dict[str, Any]:
-    """The mean of a figure between 0 and 1, from how many patients are in each of its bins, [bins]; noise as above."""
+def mean_figure(counts: Counts, noise: float, name: str, edges: Counts) -> dict[str, float]:
+    """The mean of a figure, with its interval, from how many patients are in each of its bins; noise as above.
+
+    `edges`: [bins + 1]; counts after those bins are of patients who have no such figure. Empty where nobody has it.
+    """
+    counts, centres = counts[: len(edges) - 1], (edges[1:] + edges[:-1]) / 2
     total = float(counts.sum())
     if total < 1:
-        return _nothing()
-    centres = (np.arange(len(counts)) + 0.5) / len(counts)
-    mean = min(1.0, max(0.0, float(counts @ centres) / total))
+        return {}
+    least, most = float(edges[0]), float(edges[-1])
+    mean = min(most, max(least, float(counts @ centres) / total))
     spread = max(0.0, float(counts @ (centres - mean) ** 2) / total)
     variance = spread / total + noise**2 * float(((centres - mean) ** 2).sum()) / total**2
-    half_bin = 0.5 / len(counts)  # nobody knows where in its bin a patient is
-    return (
-        _figure(name, mean, variance, wider=half_bin) | _verdict(counts[None], noise) | _too_few(_half_width(variance))
-    )
+    half_bin = float(np.maximum(counts, 0) @ np.diff(edges)) / 2 / float(np.maximum(counts, 0).sum())
+    return _figure(name, mean, variance, (least, most), wider=half_bin)  # nobody knows where in its bin a patient is
 
 
 def _noise_variance(centred: Counts, negatives: Counts, positives: Counts, noise: float) -> float:
@@ -223,14 +248,17 @@ def _figure(
     }
 
 
-def _verdict(counts: Counts, noise: float) -> dict[str, Any]:
+def verdict(counts: Counts, noise: float) -> dict[str, Any]:
+    """The table itself, to a tenth of a patient, and the noise of each count: the figures can be computed again."""
     return {"counts": np.round(counts, 1).tolist(), "noise": round(noise, 3)}
 
 
-def _too_few(half_width: float) -> dict[str, Any]:
-    too_few = half_width > _TOO_WIDE
-    return {"too_few": too_few, **({"text": "too few patients for this epsilon"} if too_few else {})}
+def too_few(half_width: float) -> dict[str, Any]:
+    """Whether an interval is so wide that its figure says little."""
+    wide = half_width > _TOO_WIDE
+    return {"too_few": wide, **({"text": "too few patients for this epsilon"} if wide else {})}
 
 
-def _nothing() -> dict[str, Any]:
+def nothing() -> dict[str, Any]:
+    """What is told where there are no figures."""
     return {"too_few": True, "text": "too few patients for this epsilon"}

@@ -30,13 +30,16 @@ class Cohort:
     """Some patients' images as the learned module sees them: `features` float32 [n, *shape], pseudonyms [n].
 
     `labels`: int64 [n], of several classes 0 or 1 [n, classes]; or masks uint8 [n, (depth,) size, size]. `grids`: of
-    windows which picture, of patches which volume each was cut from, as in `imaging.Dataset`; a look is at the wholes.
+    windows which picture, of patches which volume each was cut from; a look is at the wholes. `files`, `spacing`: of masks, whose borders
+    are measured. All three as in `imaging.Dataset`.
     """
 
     features: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
     patients: tuple[str, ...] = field(repr=False)
     grids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    files: tuple[str, ...] = field(default=(), repr=False)
+    spacing: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         return f"Cohort({len(self.patients)} images)"

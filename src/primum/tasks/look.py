@@ -4,7 +4,6 @@ And what a study asks before it begins, with the same noise (survey.py).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,9 +17,10 @@ from primum.dp.sampling import group_by
 from primum.models.learned import write_weights
 from primum.rng import Stream
 from primum.tasks.learner import Cohort
+from primum.tasks.masks import masks_of
 from primum.tasks.plan import Plan
-from primum.tasks.segmentation import Segmentation, masks_of
-from primum.tasks.windows import whole_pictures
+from primum.tasks.segmentation import Segmentation
+from primum.tasks.windows import Wholes, joined
 
 _ROWS: Final = 64
 _OF_PATCHES: Final = 5  # axes
@@ -63,17 +63,20 @@ def patient_cells(plan: Plan, cohort: Cohort, weights: Weights) -> tuple[Cells, 
     module = plan.module()
     write_weights(module, weights)
     if isinstance(plan.task, Segmentation):
-        return plan.task.cells(*masks_seen(module, cohort))
+        return plan.task.cells(masks_seen(module, cohort))
     return plan.task.cells(outputs_of(module, cohort.features), cohort.labels, group_by(cohort.patients))
 
 
-def masks_seen(module: nn.Module, cohort: Cohort) -> tuple[Sequence[Tensor], Sequence[Tensor], list[list[int]]]:
-    """What is found, what is true, and the masks of each patient: a mask of each image, of windows of each picture."""
-    if not cohort.grids:
-        return masks_of(outputs_of(module, cohort.features)).unbind(), cohort.labels.unbind(), group_by(cohort.patients)
-    asked = whole_pictures(lambda some: outputs_of(module, cohort.features[some]), cohort.labels, cohort.grids)
-    firsts, found, truth = zip(*asked, strict=True)
-    return found, truth, group_by([cohort.patients[first] for first in firsts])
+def masks_seen(module: nn.Module, cohort: Cohort) -> Wholes:
+    """What is found beside what is true: a mask of each image, of windows of each picture."""
+
+    def outputs(some: slice) -> Tensor:
+        return outputs_of(module, cohort.features[some])
+
+    if cohort.grids:
+        return joined(outputs, cohort.labels, cohort.patients, cohort.files, cohort.spacing, cohort.grids)
+    found, truth = (list(masks.unbind()) for masks in (masks_of(outputs(slice(None))), cohort.labels))
+    return Wholes(found, truth, cohort.patients, cohort.files, cohort.spacing)
 
 
 def outputs_of(module: nn.Module, features: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from primum.models.answers import CALLED
 from primum.tasks.figures import weighted_kappa
+from primum.tasks.points import NO_POINTS, Points
 
 LEVEL: Final = 0.95
 """Level of all confidence intervals, unless told otherwise."""
@@ -171,38 +172,47 @@ def wilson(share: float, count: float, z: float) -> tuple[float, float]:
 
 
 def classification_figures(
-    labels: Labels, probabilities: npt.NDArray[np.floating[Any]], patients: tuple[str, ...] | None = None
-) -> dict[str, float]:
+    labels: Labels,
+    probabilities: npt.NDArray[np.floating[Any]],
+    patients: tuple[str, ...] | None = None,
+    points: Points = NO_POINTS,
+) -> dict[str, Any]:
     """What a report tells of test images: AUC (two classes) and accuracy with intervals, images and patients.
 
     `probabilities`: [n, classes]. Keys: accuracy, accuracy_low, accuracy_high, images, patients (if given), those of
-    `calibration_figures` and `called_figures`, and auc, auc_low, auc_high where there are two classes and images of both.
+    `calibration_figures` and `called_figures`, and auc, auc_low, auc_high and `points_figures` where there are two classes
+    and images of both.
     """
     right = accuracy_interval(probabilities.argmax(axis=1) == labels, patients)
-    told = _told("accuracy", right) | {"images": len(labels)}
+    told: dict[str, Any] = _told("accuracy", right) | {"images": len(labels)}
     if patients is not None:
         told["patients"] = len(set(patients))
     told |= calibration_figures(labels, probabilities.astype(np.float64))
     told |= called_figures(labels, probabilities.argmax(axis=1), probabilities.shape[1], patients)
     if probabilities.shape[1] == 2 and len(np.unique(labels)) == 2:
-        area = auc_interval(labels, probabilities[:, 1].astype(np.float64), patients)
-        told |= _told("auc", area)
+        scores = probabilities[:, 1].astype(np.float64)
+        told |= _told("auc", auc_interval(labels, scores, patients)) | points_figures(labels, scores, points, patients)
     return told
 
 
 def several_figures(
-    labels: Labels, probabilities: Floats, classes: Sequence[str], patients: tuple[str, ...] | None = None
+    labels: Labels,
+    probabilities: Floats,
+    classes: Sequence[str],
+    patients: tuple[str, ...] | None = None,
+    points: Points = NO_POINTS,
 ) -> dict[str, Any]:
     """What a report tells of test images that may have several classes.
 
     `labels`: 0 or 1, [n, classes]; `probabilities` [n, classes], called above `CALLED`. Keys: `auc` (mean over the
     classes that some images have and some have not) and `accuracy` (mean over all) with intervals, `f1` (mean over
     classes), images, patients (if given), and `by_class`: auc where it is known, accuracy, sensitivity and specificity
-    with intervals.
+    with intervals, and `points_figures`.
     """
     right = (probabilities > CALLED) == labels
     by_class = {
-        name: _of_one_class(labels[:, place], probabilities[:, place], patients) for place, name in enumerate(classes)
+        name: _of_one_class(labels[:, place], probabilities[:, place], patients, points)
+        for place, name in enumerate(classes)
     }
     told: dict[str, Any] = {**_told("accuracy", share_interval(right.mean(axis=1), patients)), "images": len(labels)}
     if patients is not None:
@@ -214,14 +224,17 @@ def several_figures(
     return {**told, "by_class": by_class}
 
 
-def _of_one_class(labels: Labels, chances: Floats, patients: tuple[str, ...] | None) -> dict[str, float]:
+def _of_one_class(labels: Labels, chances: Floats, patients: tuple[str, ...] | None, points: Points) -> dict[str, Any]:
     called = (chances > CALLED).astype(np.int64)
     hits, either = int((called & labels).sum()), int(called.sum() + labels.sum())
-    told = {**_told("accuracy", accuracy_interval(called == labels, patients)), "images": int(labels.sum())}
+    told: dict[str, Any] = _told("accuracy", accuracy_interval(called == labels, patients))
+    told["images"] = int(labels.sum())
     told["f1"] = 2 * hits / either if either else 1.0
-    told |= _sides(labels, called, patients)
+    told |= sides(labels, called, patients)
     if len(np.unique(labels)) == 2:
-        told |= _told("auc", auc_interval(labels, chances, patients))
+        told |= _told("auc", auc_interval(labels, chances, patients)) | points_figures(
+            labels, chances, points, patients
+        )
     return told
 
 
@@ -319,11 +332,11 @@ def called_figures(
     told = {"f1": float((2 * right[seen] / (true + said)[seen]).mean())}
     spread = math.sqrt(float(total**2 - said @ said) * float(total**2 - true @ true))
     told["mcc"] = float(right.sum() * total - true @ said) / spread if spread else 0.0
-    return told | _sides(labels, called, patients) if classes == 2 else told
+    return told | sides(labels, called, patients) if classes == 2 else told
 
 
-def _sides(labels: Labels, called: Labels, patients: tuple[str, ...] | None) -> dict[str, float]:
-    """Sensitivity and specificity with their intervals, each where there are images of it."""
+def sides(labels: Labels, called: Labels, patients: tuple[str, ...] | None) -> dict[str, float]:
+    """Sensitivity (of class 1) and specificity (of class 0) with their intervals, each where there are images of it."""
     names, told = np.array(patients) if patients is not None else None, dict[str, float]()
     for name, kind in (("sensitivity", 1), ("specificity", 0)):
         of = labels == kind
@@ -331,6 +344,24 @@ def _sides(labels: Labels, called: Labels, patients: tuple[str, ...] | None) -> 
             share = accuracy_interval((called == labels)[of], tuple(names[of]) if names is not None else None)
             told |= _told(name, share)
     return told
+
+
+def points_figures(
+    labels: Labels, scores: Floats, asked: Points, patients: tuple[str, ...] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """`points`: for each one asked, at_least, threshold (who has at least this is called 1), and as `sides`.
+
+    Labels 0 or 1 [n], probabilities of 1 [n]. Empty where nothing is asked, or all images are of one side. Thresholds are
+    found on the same images: on others a point lies elsewhere by chance.
+    """
+    if asked == NO_POINTS or len(np.unique(labels)) < 2:
+        return {}
+    thresholds = np.concatenate([[np.inf], np.unique(scores)[::-1]])
+    told = []
+    for point, place in asked.on(*roc(labels, scores)):
+        called = (scores >= thresholds[place]).astype(np.int64)
+        told.append({**point, "threshold": min(1.0, float(thresholds[place])), **sides(labels, called, patients)})
+    return {"points": told}
 
 
 def roc(labels: Labels, scores: Floats) -> tuple[Floats, Floats]:

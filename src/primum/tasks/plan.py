@@ -31,10 +31,11 @@ from primum.models.learned import Learned, Linear, Weights, first_weights, setti
 from primum.secagg.setup import Setup
 from primum.study import Loss, Study
 from primum.study.kinds import PIXEL_MODELS, BackboneModel, MultiScaleModel, PixelModel, RandomModel
-from primum.tasks import classification, segmentation
+from primum.tasks import classification
 from primum.tasks.classification import Classification
 from primum.tasks.narrow import Narrow
 from primum.tasks.ordered import Ordered
+from primum.tasks.points import Points
 from primum.tasks.segmentation import Segmentation
 from primum.tasks.several import Several
 from primum.tasks.survey import TOO_NOISY, Sheet, Survey, Weighing
@@ -175,18 +176,19 @@ class Plan:
     def task(self) -> Classification | Several | Ordered | Segmentation:
         """What is asked of an image."""
         about, survey, how = self.study.study, self.survey, self._weighing
-        private = self.study.privacy is not None  # more bins carry more noise
+        private = self.study.privacy is not None  # more bins, and more tables, carry more noise
         if about.task == "segmentation":
             kind: Loss = self.study.training.loss or "dice-cross-entropy"
             weights = survey.pixel_weights(how) if survey and how else None
-            return Segmentation(len(about.classes), kind, weights, segmentation.BINS if private else segmentation.FINE)
-        bins = classification.BINS if private else classification.FINE
+            millimetres = self.study.images.spacing is not None
+            return Segmentation(about.classes, kind, weights, self.study.measures, millimetres, not private)
+        bins, points = classification.BINS if private else classification.FINE, Points.of(self.study.evaluation)
         if about.labels == "several":
             presence = survey.presence_weights(how) if survey and how else None
-            return Several(about.classes, presence, bins)
+            return Several(about.classes, presence, bins, points)
         if about.labels == "ordered":
             return Ordered(len(about.classes))
-        return Classification(len(about.classes), bins)
+        return Classification(len(about.classes), bins, points)
 
     def module(self) -> nn.Module:
         """A new module to learn, whatever its weights; ModelError where the settings do not fit each other."""

@@ -1,4 +1,4 @@
-r"""Learning a mask for each image: the loss, Dice, and what a private look counts.
+"""Learning a mask for each image: the loss, and what a look counts.
 
 | symbol | meaning |
 |---|---|
@@ -6,9 +6,8 @@ r"""Learning a mask for each image: the loss, Dice, and what a private look coun
 | soft Dice | (2 sum p y + 1) / (sum p + sum y + 1) over the pixels of one picture, a class |
 | cross entropy | -w_y log p_y, w a weight of each class, 1 unless the study asks for others |
 | focal | -(1 - p_y)^2 w_y log p_y: a pixel counts little that is right already |
-| Dice | 2 \|A and B\| / (\|A\| + \|B\|) over all pixels of a patient (of a volume: of all its slices), a class |
 
-The background is class 0 and counts in no Dice. Source: Milletari, Navab and Ahmadi, "V-Net", 3DV 2016; Isensee et al.,
+A look has a table for each figure of a patient (measures.py), and a patient is in one bin of each. Source: Milletari, Navab and Ahmadi, "V-Net", 3DV 2016; Isensee et al.,
 "nnU-Net", Nature Methods 18, 2021 (cross entropy and Dice together); Lin et al., "Focal loss", ICCV 2017 (gamma 2).
 """
 
@@ -24,33 +23,55 @@ from torch import Tensor, nn
 
 from primum.dp.sampling import group_by
 from primum.models.linear import logits_of
-from primum.study import Loss
-from primum.tasks.figures import mean_figures
-from primum.tasks.surface import pieces_of, surface_figures
+from primum.study import Loss, Measure
+from primum.tasks.figures import mean_figure, nothing, too_few, verdict
+from primum.tasks.masks import Masks, dice, volume_errors
+from primum.tasks.measures import bins_of, each_patient, edges, mean_of_classes
+from primum.tasks.surface import pieces_of, surfaces
+from primum.tasks.windows import Wholes
 
-BINS: Final = 16  # of a patient's Dice
-FINE: Final = 256  # where there is no noise
+_BINS: Final = 16  # of a figure of a patient
+_FINE: Final = 256  # where there is no noise
+_REACH: Final = 20.0  # mm or pixels: borders further off are not told apart; a wider table has more noise
+_FAR: Final = 200.0  # where there is no noise
 _SMOOTH: Final = 1.0  # pixels
 _GAMMA: Final = 2
 
 Cells = npt.NDArray[np.int64]
-Masks = Tensor | Sequence[Tensor]
-"""Uint8 [n, size, size], or n masks [rows, columns], of volumes [slices, rows, columns], each of its own size."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One of so many classes for each pixel; the first is the background. `weights`: of a pixel of each class."""
+    """One of some classes for each pixel, by their names; the first is the background.
 
-    classes: int
+    `weights`: of a pixel of each class. `measures`: what a look tells, in mm if `millimetres`, else in pixels of each image
+    by itself. `exact`: without noise, where bins are fine and each class has its figures too.
+    """
+
+    names: tuple[str, ...]
     kind: Loss = "dice-cross-entropy"
     weights: tuple[float, ...] | None = None
-    bins: int = BINS
+    measures: tuple[Measure, ...] = ("dice",)
+    millimetres: bool = False
+    exact: bool = False
 
     @property
-    def table(self) -> tuple[int, int]:
-        """Of a look: one row, bins of a patient's Dice."""
-        return 1, self.bins
+    def classes(self) -> int:
+        """How many."""
+        return len(self.names)
+
+    @property
+    def table(self) -> tuple[int, int, int]:
+        """Of a look: a table for each figure (and where exact for each of its classes), one row, its bins."""
+        return len(self.measures) * (self.classes if self.exact else 1), 1, self._bins
+
+    @property
+    def _bins(self) -> int:
+        return _FINE if self.exact else _BINS
+
+    @property
+    def _reach(self) -> float:
+        return _FAR if self.exact else _REACH
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Of each picture, [n]: the mean cross entropy or focal loss of its pixels, 1 - soft Dice, or the sum of both.
@@ -78,15 +99,49 @@ class Segmentation:
         soft = (2 * both + _SMOOTH) / (either + _SMOOTH)
         return 1 - soft.mean(1)
 
-    def cells(self, found: Masks, truth: Masks, patients: Sequence[Sequence[int]]) -> tuple[Cells, Cells]:
-        """Row 0 and the bin of each patient's mean Dice; `found`, `truth`: a mask of each image."""
-        means = dice(found, truth, self.classes, patients).mean(axis=1)
-        columns = np.clip((means * self.bins).astype(np.int64), 0, self.bins - 1)
-        return np.zeros(len(patients), np.int64), columns
+    def cells(self, seen: Wholes) -> tuple[Cells, Cells]:
+        """Row 0 and the bin of each patient in each table, [patients, tables].
+
+        ValueError where distances are in mm, and an image does not say its mm.
+        """
+        patients = group_by(seen.patients)
+        pieces = pieces_of(len(seen.found), *((seen.files, seen.spacing) if self.millimetres else ()))
+        if self.millimetres and pieces.unit != "mm":
+            raise ValueError("an image does not say its millimetres")
+        values = each_patient(seen.found, seen.truth, self.classes, patients, self.measures, pieces)
+        columns = [
+            bins_of(column, measure, self._bins, self._reach)
+            for measure, each in values.items()
+            for column in (mean_of_classes(each), *(each.T if self.exact else ()))
+        ]
+        return np.zeros((len(patients), len(columns)), np.int64), np.stack(columns, axis=1)
 
     def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:
-        """Mean Dice with its interval; counts [1, bins] with noise of that deviation."""
-        return mean_figures(counts[0], noise, "dice")
+        """The mean of each figure over patients, with its interval; counts [tables, 1, bins], noise of that deviation.
+
+        `surface_unit` where borders are measured; `by_class` where exact.
+        """
+        tables = counts.reshape(len(self.measures), -1, self._bins)
+        told: dict[str, Any] = {}
+        for measure, table in zip(self.measures, tables, strict=True):
+            told |= self._figure(table[0], noise, measure)
+        if "dice" not in told:
+            return nothing()
+        if {"surface_distance", "hausdorff_95"} & set(self.measures):
+            told["surface_unit"] = "mm" if self.millimetres else "pixels"
+        if self.exact:
+            told["by_class"] = {
+                name: {
+                    key: value
+                    for measure, table in zip(self.measures, tables, strict=True)
+                    for key, value in self._figure(table[place], noise, measure).items()
+                }
+                for place, name in enumerate(self.names[1:], start=1)
+            }
+        return told | verdict(counts, noise) | too_few((told["dice_high"] - told["dice_low"]) / 2)
+
+    def _figure(self, counts: npt.NDArray[np.float64], noise: float, measure: Measure) -> dict[str, float]:
+        return mean_figure(counts, noise, measure, edges(measure, self._bins, self._reach))
 
 
 def mask_figures(
@@ -115,8 +170,8 @@ def mask_figures(
     by_class = {
         name: {
             "dice": float(each[:, place].mean()),
-            "volume_error": errors[place],
-            **surface_figures(ours, theirs, place + 1, groups, measured).told(),
+            "volume_error": _mean_of_known(errors[:, place]),
+            **surfaces(ours, theirs, place + 1, groups, measured).told(),
         }
         for place, name in enumerate(classes[1:])
     }
@@ -125,41 +180,10 @@ def mask_figures(
     return {"dice": mean, **bounds, "images": len(found), "patients": len(groups), **surface, "by_class": by_class}
 
 
-def volume_errors(found: Masks, truth: Masks, classes: int, patients: Sequence[Sequence[int]]) -> list[float | None]:
-    """Per class but the background: mean of (found - true) / true pixels over the patients who have it; None: nobody."""
-    result: list[float | None] = []
-    for kind in range(1, classes):
-        sizes = [tuple(int((_pixels(masks, images) == kind).sum()) for masks in (found, truth)) for images in patients]
-        errors = [(ours - theirs) / theirs for ours, theirs in sizes if theirs]
-        result.append(float(np.mean(errors)) if errors else None)
-    return result
+def _mean_of_known(errors: npt.NDArray[np.float64]) -> float | None:
+    known = errors[~np.isnan(errors)]
+    return float(known.mean()) if len(known) else None
 
 
 def _t(patients: int) -> float:
     return float(stats.t.ppf(0.975, patients - 1))
-
-
-def masks_of(outputs: Tensor) -> Tensor:
-    """The most probable class of each pixel or voxel, uint8 [n, *shape]."""
-    return logits_of(outputs).argmax(1).to(torch.uint8)
-
-
-def dice(found: Masks, truth: Masks, classes: int, patients: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-    """Dice of each patient and class but the background, [patients, classes - 1].
-
-    `found`, `truth`: a mask of each image. A class that neither mask has at a patient is found rightly: 1.
-    """
-    result = np.ones((len(patients), classes - 1))
-    for place, images in enumerate(patients):
-        ours, theirs = _pixels(found, images), _pixels(truth, images)
-        for kind in range(1, classes):
-            a, b = ours == kind, theirs == kind
-            size = int(a.sum() + b.sum())
-            if size:
-                result[place, kind - 1] = 2 * int((a & b).sum()) / size
-    return result
-
-
-def _pixels(masks: Masks, images: Sequence[int]) -> Tensor:
-    """All pixels of some masks in one row."""
-    return torch.cat([masks[image].flatten() for image in images])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from primum.models.answers import probabilities_of
 from primum.tasks.classification import BINS, Cells
 from primum.tasks.figures import several_figures
+from primum.tasks.points import NO_POINTS, Points
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Several:
     names: tuple[str, ...]
     presence: tuple[float, ...] | None = None
     bins: int = BINS
+    points: Points = NO_POINTS
 
     @property
     def table(self) -> tuple[int, int, int]:
@@ -47,4 +49,4 @@ class Several:
 
     def figures(self, counts: npt.NDArray[np.float64], noise: float) -> dict[str, Any]:
         """Mean AUC and accuracy with intervals, and those of each class; counts [classes, 2, bins], noise as for all."""
-        return several_figures(counts, noise, self.names)
+        return several_figures(counts, noise, self.names, self.points)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from primum import ring
+from primum.dp.sampling import group_by
 from primum.errors import StudyError
 from primum.imaging.dataset import Dataset
 from primum.imaging.split import split_patients
@@ -26,9 +27,10 @@ from primum.tasks import metrics
 from primum.tasks.figures import weighted_kappa
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import known_pixels, masks_seen, outputs_of, survey
+from primum.tasks.masks import dice
 from primum.tasks.ordered import Ordered
 from primum.tasks.plan import Plan
-from primum.tasks.segmentation import Segmentation, dice
+from primum.tasks.segmentation import Segmentation
 from primum.tasks.several import Several
 from primum.tasks.training import Optimiser
 from primum.tasks.update import GradientSum
@@ -138,8 +140,9 @@ def quality(
     write_weights(module, weights)
     if isinstance(plan.task, Segmentation):
         names = patients or tuple(map(str, range(len(labels))))
-        found, drawn, groups = masks_seen(module, Cohort(features, labels, names, grids))
-        return Quality(float(dice(found, drawn, plan.task.classes, groups).mean()), None)
+        seen = masks_seen(module, Cohort(features, labels, names, grids))
+        each = dice(seen.found, seen.truth, plan.task.classes, group_by(seen.patients))
+        return Quality(float(each.mean()), None)
     outputs = outputs_of(module, features)
     truth = labels.numpy()
     if isinstance(plan.task, Several):

@@ -12,7 +12,7 @@ Source: Taha and Hanbury, "Metrics for evaluating 3D medical image segmentation"
 and directed as in MONAI's compute_average_surface_distance and compute_hausdorff_distance.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
@@ -74,29 +74,24 @@ def pieces_of(count: int, files: Sequence[str] = (), spacing: Sequence[Spacing] 
 
 
 @dataclass(frozen=True)
-class OfClass:
-    """Of one class, means over patients; None where no patient has a piece with it in both masks.
+class Surfaces:
+    """Of one class: `each` [patients, 2], surface distance and HD95, NaN where a patient has no piece with it in both masks.
 
     `one_sided`: pieces left out, because one mask has the class there and the other does not: no distance is defined.
     """
 
-    surface_distance: float | None
-    hausdorff_95: float | None
+    each: Distances
     one_sided: int
 
     def told(self) -> dict[str, Any]:
-        """For a report."""
-        return {
-            "surface_distance": self.surface_distance,
-            "hausdorff_95": self.hausdorff_95,
-            "one_sided": self.one_sided,
-        }
+        """Means over patients, for a report; None where no patient has any."""
+        known = self.each[~np.isnan(self.each[:, 0])]
+        mean, far = known.mean(0).tolist() if len(known) else (None, None)
+        return {"surface_distance": mean, "hausdorff_95": far, "one_sided": self.one_sided}
 
 
-def surface_figures(
-    found: Masks, truth: Masks, kind: int, patients: Sequence[Sequence[int]], measured: Pieces
-) -> OfClass:
-    """Surface distance and HD95 of class `kind`: over all surfaces of a patient, then the mean over patients.
+def surfaces(found: Masks, truth: Masks, kind: int, patients: Sequence[Sequence[int]], measured: Pieces) -> Surfaces:
+    """Surface distance and HD95 of class `kind`, over all surfaces of a patient.
 
     `found`, `truth`: n masks, uint8 [rows, columns], of whole volumes [slices, rows, columns]; `patients`: which images
     each has. A piece in which neither mask has the class has no surface, and counts neither way.
@@ -110,16 +105,16 @@ def surface_figures(
             ways.setdefault(owner[piece.images[0]], []).append(surface_distances(ours, theirs, piece.spacing))
         else:
             one_sided += bool(ours.any() or theirs.any())
-    each = np.array(list(_of_patients(ways.values()))).reshape(-1, 2)
-    mean, far = each.mean(0).tolist() if len(each) else (None, None)
-    return OfClass(mean, far, one_sided)
+    each = np.full((len(patients), 2), np.nan)
+    for place, parts in ways.items():
+        each[place] = _of_patient(parts)
+    return Surfaces(each, one_sided)
 
 
-def _of_patients(ways: Iterable[list[tuple[Distances, Distances]]]) -> Iterator[tuple[float, float]]:
-    for parts in ways:
-        there, back = (np.concatenate([pair[way] for pair in parts]) for way in (0, 1))
-        far = max(float(np.percentile(one, _PERCENTILE)) for one in (there, back))
-        yield float(np.concatenate([there, back]).mean()), far
+def _of_patient(parts: list[tuple[Distances, Distances]]) -> tuple[float, float]:
+    there, back = (np.concatenate([pair[way] for pair in parts]) for way in (0, 1))
+    far = max(float(np.percentile(one, _PERCENTILE)) for one in (there, back))
+    return float(np.concatenate([there, back]).mean()), far
 
 
 def surface_distances(ours: Inside, theirs: Inside, spacing: Spacing) -> tuple[Distances, Distances]:

@@ -3,6 +3,7 @@ in clear."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from primum.imaging.cover import Cover, covers_of
 from primum.imaging.dataset import Dataset
 from primum.models.linear import logits_of
 
+T = TypeVar("T")
 Outputs = Callable[[Tensor], Tensor]
 """Images [n, channels, *shape] in [0, 1] -> what the model gives, [n, outputs, *shape]."""
 
@@ -32,11 +34,25 @@ def whole_masks(data: Dataset, outputs: Outputs) -> Wholes:
 
     Picture by picture: what is held is the logits of one. DataError where windows of a picture are missing.
     """
-    asked = whole_pictures(lambda windows: outputs(data.images[windows]), data.labels, data.grids)
-    firsts, found, truth = (list(part) for part in zip(*asked, strict=True))
-    patients, files = (tuple(names[first] for first in firsts) for names in (data.patients, data.files))
-    spacing = tuple(data.spacing[first] for first in firsts) if data.spacing else ()
-    return Wholes(found, truth, patients, files, spacing)
+    some = (data.labels, data.patients, data.files, data.spacing, data.grids)
+    return joined(lambda windows: outputs(data.images[windows]), *some)
+
+
+def joined(
+    outputs: Callable[[slice], Tensor],
+    masks: Tensor,
+    patients: Sequence[str],
+    files: Sequence[str],
+    spacing: Sequence[tuple[float, ...]],
+    grids: Sequence[tuple[int, ...]],
+) -> Wholes:
+    """As `whole_masks`, of parts as in `Dataset`; `outputs`: what the model gives for some windows, or patches."""
+    firsts, found, truth = (list(part) for part in zip(*whole_pictures(outputs, masks, grids), strict=True))
+
+    def of_wholes(each: Sequence[T]) -> tuple[T, ...]:
+        return tuple(each[first] for first in firsts) if each else ()
+
+    return Wholes(found, truth, of_wholes(patients), of_wholes(files), of_wholes(spacing))
 
 
 def blended_mask(outputs: Tensor, cover: Cover) -> Tensor:
