@@ -1,6 +1,7 @@
 """`primum inspect`, as its users run it."""
 
 import json
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image as Pillow
 from tests.command import run_command
 from tests.federation.playing import make_study
-from tests.imaging.samples import WHEEL, png, two_classes
+from tests.imaging.samples import WHEEL, dicom, png, two_classes
 from tests.imaging.test_patches import hospital
 from tests.tasks.test_patches import asked
 
@@ -108,6 +109,69 @@ def test_a_folder_that_is_refused_says_which_files_were_set_aside_and_why(tmp_pa
         assert file in told["problems"][-1]["file"] and told["problems"][-1]["reason"]
     ended = CliRunner().invoke(command, [str(two_classes(tmp_path / "one")), "--patient", "^.(0)"])
     assert "12 x its patient is in two classes" in ended.stdout and ended.exit_code
+
+
+def test_the_size_of_pixels_in_the_table_the_json_and_on_the_page(tmp_path: Path) -> None:
+    folder, page = two_classes(tmp_path / "data"), tmp_path / "page.html"
+    arguments = [str(folder), "--patient", r"(\w+)_"]
+    assert "mm of a pixel: no file says it" in CliRunner().invoke(command, arguments).output
+    dicom(folder / "A" / "a40_0.dcm", PixelSpacing=[0.143, 0.15])
+    ended = CliRunner().invoke(command, [*arguments, "--html", str(page)])
+    for words in ("mm of a pixel, as the files say it", "pictures, row x column", "0.143 x 0.15", "not said"):
+        assert words in ended.output
+    assert ">0.143 x 0.15<" in page.read_text() and "Size of a pixel" in page.read_text()
+    told = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).output)["spacing"]
+    size = [0.143, 0.15]
+    assert told == {
+        "not_said": 12,
+        "pictures": {
+            "files": 1,
+            "axes": ["row", "column"],
+            "smallest": size,
+            "median": size,
+            "largest": size,
+            "different": 1,
+            "sizes": [{"mm": size, "files": 1}],
+        },
+    }
+
+
+def test_against_a_folder_that_has_some_of_it_and_one_that_has_none(tmp_path: Path) -> None:
+    train, test, page = two_classes(tmp_path / "train"), tmp_path / "test", tmp_path / "page.html"
+    for name in ("A", "B"):
+        png(test / name / f"{name}1_1.png", f"another {name}")
+    arguments = [str(train), "--patient", r"^(\w+?)_", "--against", str(test), "--size", "16"]
+    ended = CliRunner().invoke(command, arguments)
+    assert ended.exit_code == 0 and "2 images of 2 patients" in ended.output, "so few are enough there"
+    told = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).output)["against"]
+    assert (told["same"], told["patients_in_both"], told["images"]) == ([], [], 2)
+    with Pillow.open(train / "A" / "a03_0.png") as opened:
+        opened.save(test / "A" / "a03_9.tiff")
+    (test / "A" / "broken_1.png").write_text("no picture")
+    ended = CliRunner().invoke(command, [*arguments, "--html", str(page)])
+    for words in (
+        "A/a03_0.png  =  A/a03_9.tiff",
+        "here A/a03_0.png; there A/a03_9.tiff",
+        "; 1 set aside",
+        "tested on",
+    ):
+        assert words in ended.output, ended.output
+    assert f"Also in {test}" in page.read_text() and stat.S_IMODE(page.stat().st_mode) == 0o600
+    told = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).output)
+    assert told["against"]["same"] == [{"file": "A/a03_0.png", "other": "A/a03_9.tiff"}]
+    assert told["against"]["patients_in_both"] == [{"files": ["A/a03_0.png"], "others": ["A/a03_9.tiff"]}]
+    assert told["against"]["set_aside"] == 1 and told["images"] == 12
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", test)
+    ended = CliRunner().invoke(command, [*arguments[:-3], packed, "--html", str(page), "--json"])
+    assert json.loads(ended.output)["against"]["same"] == told["against"]["same"]
+    assert page.read_text().count("<b>The same picture.</b>") == 1, "the archive stays unpacked for the page"
+
+
+def test_against_itself_or_what_is_no_folder(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "data")
+    for other, words in ((folder / ".", "is FOLDER itself"), (tmp_path / "gone", "does not exist")):
+        ended = CliRunner().invoke(command, [str(folder), "--patient", r"(\w+)_", "--against", str(other)])
+        assert isinstance(ended.exception, DataError) and words in ended.exception.message
 
 
 def test_colour_is_looked_at_in_colour_unless_grey_is_asked(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -16,7 +17,9 @@ from rich.text import Text
 
 from primum.cli import options
 from primum.cli.progress import bar
+from primum.errors import DataError
 from primum.imaging import (
+    FEWEST_PATIENTS,
     FolderError,
     Intake,
     PatientSource,
@@ -28,7 +31,12 @@ from primum.imaging import (
     require_task,
 )
 from primum.imaging.archive import Unpacked, unpacked
+from primum.imaging.file_spacing import FileSpacing
+from primum.imaging.patient import PSEUDONYM_KEY_BYTES
 from primum.study import Labels, Study
+
+if TYPE_CHECKING:
+    from primum.report.overlap_section import Against
 
 
 @click.command()
@@ -45,6 +53,11 @@ from primum.study import Labels, Study
     type=click.Path(path_type=Path),
     help="Look as a node does for this study: with its classes, labels, size and channels.",
 )
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Another folder, as of test images: which pictures and patients of FOLDER are in it too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
     "--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails and suspects, for you alone."
@@ -57,6 +70,7 @@ def command(
     size: int,
     channels: int | None,
     study: Path | None,
+    against: Path | None,
     as_json: bool,
     page: Path | None,
 ) -> None:
@@ -64,19 +78,26 @@ def command(
 
     FOLDER holds one folder per class, or a labels.csv (file,label,patient; or a column per class), or a labels.json (the
     same, or which attribute of DICOM files says the class); or images with masks (images/ beside masks/, or
-    dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, else with 2.
+    dataset.json). Nothing is sent anywhere. Ends with 0 if a node could use the folder, whatever
+    --against finds, else with 2.
     """
-    with unpacked(folder) as opened:
-        asked = _asked(study)
-        read = partial(_read, opened, PatientSource(pattern, single), labels, asked, as_json)
+    if against is not None and against.resolve() == folder.resolve():
+        raise DataError(f"{against} is FOLDER itself", "Name another folder with --against.")
+    with ExitStack() as stack:
+        opened = stack.enter_context(unpacked(folder))
+        reading = _Reading(PatientSource(pattern, single), labels, _asked(study), size, channels, as_json)
         with showing_set_aside(as_json):
-            intake = read(Preparation(**asked.images.model_dump())) if asked else _looked(read, size, channels)
-        if as_json:
-            print(json.dumps(summary(intake), ensure_ascii=False))
-        else:
+            intake = reading.intake(opened)
+        told = summary(intake)
+        if not as_json:
             show(intake, Console())
+        other = None if against is None else _compared(intake, against, reading, stack)
+        if other is not None:
+            told |= {"against": _overlap_told(other, as_json)}
+        if as_json:
+            print(json.dumps(told, ensure_ascii=False))
         if page is not None:
-            _write_page(intake, opened.folder, page, folder.resolve().name, quiet=as_json)
+            _write_page(intake, opened.folder, page, folder.resolve().name, other, quiet=as_json)
 
 
 def _asked(study: Path | None) -> Study | None:
@@ -88,42 +109,70 @@ def _asked(study: Path | None) -> Study | None:
     return Study.read(study)
 
 
-def _looked(read: Callable[[Preparation], Intake], size: int, channels: int | None) -> Intake:
-    if channels is None:
-        return look(lambda preparation: read(replace(preparation, size=size)))
-    return read(Preparation(size=size, channels=channels))
+@dataclass(frozen=True)
+class _Reading:
+    """How FOLDER is read, and in the same way the one that it is compared with: `key` makes their pseudonyms."""
+
+    patients: PatientSource
+    labels: Labels | None
+    asked: Study | None
+    size: int
+    channels: int | None
+    quiet: bool
+    key: bytes = field(default_factory=partial(os.urandom, PSEUDONYM_KEY_BYTES), repr=False)
+
+    def intake(self, opened: Unpacked, fewest: int = FEWEST_PATIENTS) -> Intake:
+        """Read as the study asks, or at the size and channels that were given. Raises DataError."""
+        if self.asked is not None:
+            return self._read(opened, fewest, Preparation(**self.asked.images.model_dump()))
+        if self.channels is None:
+            return look(lambda preparation: self._read(opened, fewest, replace(preparation, size=self.size)))
+        return self._read(opened, fewest, Preparation(size=self.size, channels=self.channels))
+
+    def _read(self, opened: Unpacked, fewest: int, preparation: Preparation) -> Intake:
+        """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
+        asked = self.asked
+        if asked is not None:
+            require_task(opened.folder, asked.study.task)
+        read = reader_of(masked=holds_masks(opened.folder), labels=asked.study.labels if asked else self.labels)
+        with bar("reading", quiet=self.quiet) as report:
+            intake = read(
+                opened.folder,
+                asked.study.classes if asked else None,
+                preparation=preparation,
+                patients=self.patients,
+                pseudonym_key=self.key,
+                progress=report,
+                fewest=fewest,
+            )
+        problems, notices = (*opened.problems, *intake.problems), (*opened.notices, *intake.notices)
+        return replace(intake, problems=problems, notices=notices)
 
 
-def _read(
-    opened: Unpacked,
-    patients: PatientSource,
-    labels: Labels | None,
-    asked: Study | None,
-    quiet: bool,
-    preparation: Preparation,
-) -> Intake:
-    """The one place that decides what kind of folder it is; archives were unpacked before, and stay for the page."""
-    if asked is not None:
-        require_task(opened.folder, asked.study.task)
-    read = reader_of(masked=holds_masks(opened.folder), labels=asked.study.labels if asked else labels)
-    with bar("reading", quiet=quiet) as report:
-        intake = read(
-            opened.folder,
-            asked.study.classes if asked else None,
-            preparation=preparation,
-            patients=patients,
-            pseudonym_key=os.urandom(32),
-            progress=report,
-        )
-    problems, notices = (*opened.problems, *intake.problems), (*opened.notices, *intake.notices)
-    return replace(intake, problems=problems, notices=notices)
+def _compared(intake: Intake, folder: Path, reading: _Reading, stack: ExitStack) -> "Against":
+    """What `intake` shares with another folder, which may be small: nothing is offered from it. It stays unpacked."""
+    from primum.report.overlap import overlap
+    from primum.report.overlap_section import Against
+
+    opened = stack.enter_context(unpacked(folder))
+    with showing_set_aside(reading.quiet):
+        other = reading.intake(opened, fewest=1)
+    return Against(str(folder), opened.folder, other, overlap(intake, other, reading.key))
 
 
-def _write_page(intake: Intake, folder: Path, page: Path, title: str, *, quiet: bool) -> None:
+def _overlap_told(other: "Against", as_json: bool) -> dict[str, object]:
+    from primum.cli.overlap import plain_overlap, show_overlap
+
+    if not as_json:
+        show_overlap(other.overlap, other.intake, other.name, Console())
+    return plain_overlap(other.overlap, other.intake)
+
+
+def _write_page(intake: Intake, folder: Path, page: Path, title: str, other: "Against | None", *, quiet: bool) -> None:
     from primum.report.inspection import write_inspection
 
     with bar("looking", quiet=quiet) as report:
-        write_inspection(intake, folder, page, title, progress=report)
+        write_inspection(intake, folder, page, title, against=other, progress=report)
     if not quiet:
         print(f"\nPage  {page.resolve()}\nIt shows images of patients, and stays in this hospital.")
 
@@ -138,6 +187,7 @@ def summary(intake: Intake) -> dict[str, object]:
             name: {"images": intake.classes[name], "patients": intake.patients[name]} for name in intake.dataset.classes
         },
         "formats": intake.formats,
+        "spacing": intake.spacing.plain(),
         "notices": list(intake.notices),
         "problems": _plain(intake.problems),
     }
@@ -160,12 +210,25 @@ def show(intake: Intake, console: Console) -> None:
     if intake.labels == "several":
         console.print("note: an image has any number of these classes, or none: the lines need not add up")
     console.print("files: " + ", ".join(f"{count} {name}" for name, count in intake.formats.items()))
+    _show_spacing(intake.spacing, console)
     for notice in intake.notices:
         console.print(Text(f"note: {notice}"))
     if not intake.problems:
         console.print("Every file can be used.")
         return
     _show_set_aside(intake.problems, console)
+
+
+def _show_spacing(spacing: FileSpacing, console: Console) -> None:
+    if not spacing.groups:
+        console.print("mm of a pixel: no file says it")
+        return
+    sizes = Table(title="mm of a pixel, as the files say it", title_justify="left")
+    for heading in ("", "mm", "files"):
+        sizes.add_column(heading, justify="right" if heading == "files" else "left")
+    for row in spacing.rows():
+        sizes.add_row(*map(Text, row))
+    console.print(sizes)
 
 
 @contextmanager

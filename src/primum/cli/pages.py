@@ -29,7 +29,7 @@ _KEYS: Final = {
     "record": "the facts that are signed: `hospital`, `study`, `name`, `purpose`, `asker`, `members`, `stands`, `version`, "
     "`code_sha256`, `rounds`, `sent_bytes`, `epsilon`, `epsilon_of_all_studies`, `epsilon_cap`, `journal_entries`, `journal_head`, `made`",
     "doctor": "`checks` and `allow`, as the lines on the screen",
-    "inspect": "`images`, `patients`, `labels`, `classes`, `formats`, `notices`, `problems`; of a folder that is refused `problems` alone",
+    "inspect": "`images`, `patients`, `labels`, `classes`, `formats`, `spacing`, `notices`, `problems`, with `--against` also `against`; of a folder that is refused `problems` alone",
     "data list": "`sets` (`name`, `sizes`, `licence`, `about`)",
     "data get": "`files`, `licence`, `citation`",
     "data unpack": "`folder`, `parts` (images in each), `notices`",

@@ -16,7 +16,7 @@ aside. Read `folder.py` first, then `prepare.py` (how a picture becomes pixels, 
 | public data sets | named.py, medmnist.py, idx.py |
 | what the clinic gets | restore.py, results_mask.py, results_overlay.py, results_diagnosis.py |
 | who and which file | patient.py, listing.py, archive.py, split.py |
-| before any study asks | look.py |
+| before any study asks | look.py, file_spacing.py |
 
 Sources: DICOM PS3.3, PS3.5; NIfTI-1 and -2; NRRD; pydicom; nibabel; Pillow.
 """

@@ -56,7 +56,7 @@ class Found:
     """What reading one image gave: prepared pixels (and masks), or the reason why not. On its way into the cache.
 
     `format` is empty where nothing could be decoded. `patient`, `study`, `series` as the file names them. `spacing`,
-    `grid`: as in `Record`.
+    `grid`, `file_spacing`: as in `Record`.
     """
 
     format: str = ""
@@ -68,6 +68,7 @@ class Found:
     masks: Mask | None = field(default=None, repr=False)
     spacing: tuple[float, ...] = ()
     grid: tuple[int, ...] = ()
+    file_spacing: tuple[float, ...] = ()
     reason: str = ""
     hint: str = ""
     passing: bool = False
@@ -85,7 +86,7 @@ class Outcome:
     """What one content became. `count` images, 0 where it is set aside for `reason`; `digest`: SHA-256 of their pixels.
 
     `patient`, `study`, `series`: pseudonyms, empty where the file names none. `drawn`: in how many of the masks a pixel
-    is of each class. `spacing`, `grid`: as in `Record`.
+    is of each class. `spacing`, `grid`, `file_spacing`: as in `Record`.
     """
 
     format: str
@@ -99,6 +100,7 @@ class Outcome:
     drawn: tuple[int, ...]
     spacing: tuple[float, ...]
     grid: tuple[int, ...]
+    file_spacing: tuple[float, ...]
     reason: str
     hint: str
 
@@ -170,6 +172,7 @@ class Store:
             drawn=tuple(drawn(masks)) if len(masks) else (),
             spacing=found.spacing,
             grid=found.grid,
+            file_spacing=found.file_spacing,
             reason=found.reason,
             hint=found.hint,
         )

@@ -13,6 +13,7 @@ from primum.errors import DataError
 from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.cache import Found, Outcome
 from primum.imaging.dataset import Dataset
+from primum.imaging.file_spacing import FileSpacing
 from primum.imaging.image import Problem, naming
 from primum.imaging.labels_csv import Listed, classes_of
 from primum.imaging.listing import Listing, list_folder
@@ -73,6 +74,11 @@ class Intake:
         }
 
     @property
+    def spacing(self) -> FileSpacing:
+        """Mm of the files' own pixels, of those that are used."""
+        return FileSpacing.of(self.manifest.used if self.manifest else ())
+
+    @property
     def labels(self) -> Labels:
         """How many classes an image has."""
         return self.manifest.labels if self.manifest else ("several" if self.dataset.several else "one")
@@ -105,6 +111,7 @@ class _File(Job):
         except DataError as error:
             return Found.aside(error)
         known: dict[str, Any] = {"format": picture.format, "notices": picture.notices, "patient": picture.patient or ""}
+        known |= {"file_spacing": picture.spacing or ()}
         known |= identifiers(path) if picture.format == "DICOM" else {}
         try:
             pixels, _ = prepare(picture, self.preparation)
@@ -134,7 +141,7 @@ class _Read:
         found = self.outcome
         return Record(
             self.listed.file, "used", self.listed.label, (self.listed.file,), self.content, self.patient, found.study,
-            found.series, found.format, self.notices, found.count,
+            found.series, found.format, self.notices, found.count, file_spacing=found.file_spacing,
         )  # fmt: skip
 
 

@@ -55,7 +55,8 @@ class Record:
     are not kept. `patient`, `study`, `series`: pseudonyms, empty where unknown. `images`: how many it gave (slices,
     windows), 0 where it was set aside. `drawn`: images in which a pixel is of each class, with masks. `spacing`, with masks: mm of a
     prepared pixel (row, column), of a volume (slice, row, column), empty where the file does not say. `grid`: rows and columns of the picture, or slice, that was
-    cut into windows, or sides of the volume that was cut into patches; empty where it is one square.
+    cut into windows, or sides of the volume that was cut into patches; empty where it is one square. `file_spacing`: mm of a
+    pixel of the file itself, before it was prepared: (row, column), of a volume (slice, row, column), empty where it says none.
     """
 
     file: str
@@ -74,6 +75,7 @@ class Record:
     reason: str = ""
     hint: str = ""
     grid: tuple[int, ...] = ()
+    file_spacing: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class _Read:
         return Record(
             self.case.image, "used", self.case.mask, tuple(self.read.stamps), self.read.content, self.patient,
             found.study, found.series, found.format, self.notices, found.count, found.drawn, found.spacing,
-            grid=found.grid,
+            grid=found.grid, file_spacing=found.file_spacing,
         )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ class _CaseJob(Job):
         known = identifiers(self.folder / self.parts()[0]) if found.format.startswith("DICOM") else {}
         return Found(
             format=found.format, notices=found.notices, patient=found.patient or "", images=images, masks=masks,
-            spacing=spacing, grid=grid, **known
+            spacing=spacing, grid=grid, file_spacing=found.spacing or (), **known
         )  # fmt: skip
 
 

@@ -56,7 +56,12 @@ class PatientSource:
         for found in (listed, self.named(file), inside):
             if found is not None and canonical(found):
                 return canonical(found)
-        return f"the only image {file}" if self.one_image_per_patient else None
+        return only_image(file) if self.one_image_per_patient else None
+
+
+def only_image(file: str) -> str:
+    """Who the patient of `file` is where nobody names one, and each image is its patient's only one."""
+    return f"the only image {file}"
 
 
 class NoPatient(DataError):

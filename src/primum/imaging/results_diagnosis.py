@@ -17,6 +17,7 @@ from pydicom.sr.codedict import codes
 
 from primum import __version__
 from primum.errors import DataError
+from primum.imaging.results_codes import OWN_CODES, coding_schemes
 from primum.imaging.results_files import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSIS,
@@ -74,6 +75,7 @@ def write_structured_report(
             is_final=False,
             is_verified=False,
             specific_character_set=UTF8,
+            coding_schemes=coding_schemes(),
         )
         report.CompletionFlagDescription = NOT_FOR_DIAGNOSIS
         data = encode(report)
@@ -124,8 +126,8 @@ def _group(
     header: Dataset, place: int, name: str, value: float, algorithm: Algorithm, called: bool
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
     """TID 1501: finding, probability (DCM 122157), algorithm, image; and that it is the grade, where it is."""
-    kind = hd.sr.CodedConcept(f"CLASS-{place}", "99PRIMUM", name)
-    graded = [hd.sr.QualitativeEvaluation(hd.sr.CodedConcept("GRADE", "99PRIMUM", "Grade"), kind)] if called else None
+    kind = hd.sr.CodedConcept(f"CLASS-{place}", OWN_CODES, name)
+    graded = [hd.sr.QualitativeEvaluation(hd.sr.CodedConcept("GRADE", OWN_CODES, "Grade"), kind)] if called else None
     made_by = hd.sr.AlgorithmIdentification(
         name=algorithm.name, version=algorithm.version, parameters=[f"model sha256={algorithm.digest}"]
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
 from pydicom import Dataset, dcmread
 
 from primum import __version__
@@ -38,6 +39,8 @@ _MAY_BE_EMPTY: Final = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+_PLACES: Final = "PerFrameFunctionalGroupsSequence"
+_METHODS: Final = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 _ANY: Final = re.compile(r".*", re.DOTALL)
 _DATE: Final = re.compile(r"(\d{8})?")
 _FORMS: Final = {
@@ -129,13 +132,41 @@ def _header(path: Path) -> Dataset:
     return header
 
 
+def orientation(header: Dataset) -> list[str] | None:
+    """Patient orientation (PS3.3 C.7.6.1.1.1) of the rows and the columns, None where the source does not say."""
+    given = header.get("PatientOrientation")
+    if given and len(given) == 2:
+        return [str(part) for part in given]
+    cosines = header.get("ImageOrientationPatient")
+    if not cosines or len(cosines) != 6:
+        return None
+    letters = (("R", "L"), ("A", "P"), ("F", "H"))
+    axes = np.asarray(cosines, np.float64).reshape(2, 3)
+    return [letters[(axis := int(np.abs(row).argmax()))][int(row[axis] > 0)] for row in axes]
+
+
 def _complete(header: Dataset) -> None:
-    """Make empty what the library asks for and an anonymised file lacks, or has in a form that is not allowed."""
+    """Make empty what the library asks for and an anonymised file lacks, or has in a form that is not allowed; take out
+    what says nothing and would be wrong in the result."""
     for name in _MAY_BE_EMPTY:
         if name not in header or not _FORMS.get(name, _ANY).fullmatch(str(header[name].value or "").strip()):
             setattr(header, name, None)
     if not header.get("Modality"):
         header.Modality = "OT"
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        if name in header and not _positive(header[name].value):
+            delattr(header, name)
+    if "ImagePositionPatient" not in header and _PLACES not in header and "FrameOfReferenceUID" in header:
+        del header.FrameOfReferenceUID  # a frame of reference in which it has no place
+    if header.get("PatientIdentityRemoved") == "YES" and not any(header.get(name) for name in _METHODS):
+        header.DeidentificationMethod = "not said by the source"
+
+
+def _positive(sides: Any) -> bool:
+    try:
+        return min(float(side) for side in sides) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from nibabel import orientations
 from pydicom.sr.codedict import codes
 
 from primum.errors import DataError
+from primum.imaging.results_codes import OWN_CODES, coding_schemes
 from primum.imaging.results_files import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSIS,
@@ -26,6 +27,7 @@ from primum.imaging.results_files import (
     check_classes,
     encode,
     new_uid,
+    orientation,
     read_headers,
     refers_to,
     refuse_existing,
@@ -109,7 +111,10 @@ def _segmentation(headers: list[Any], mask: Mask, classes: Sequence[str], algori
         series_description=NOT_FOR_DIAGNOSIS,
         omit_empty_frames=bool(mask.any()),
         specific_character_set=UTF8,
+        coding_schemes=coding_schemes(),
     )
+    if "FrameOfReferenceUID" not in found:
+        found.PatientOrientation = orientation(headers[0])
     filled = sum(bool((part == number).any()) for part in mask for number in range(1, len(classes)))
     if int(found.NumberOfFrames) != (filled or (len(classes) - 1) * len(mask)):
         raise ValueError("the library left a frame out")
@@ -209,7 +214,7 @@ def _codes(number: int, name: str) -> tuple[Any, Any]:
         return codes.SCT.AnatomicalStructure, _ORGANS[key]
     if key in _FINDINGS:
         return codes.SCT.MorphologicallyAbnormalStructure, _FINDINGS[key]
-    return codes.SCT.SpatialAndRelationalConcept, hd.sr.CodedConcept(f"CLASS-{number}", "99PRIMUM", name)
+    return codes.SCT.SpatialAndRelationalConcept, hd.sr.CodedConcept(f"CLASS-{number}", OWN_CODES, name)
 
 
 def write_nifti_mask(affine: npt.NDArray[np.float64], mask: Mask, out: Path, like: Path | None = None) -> None:

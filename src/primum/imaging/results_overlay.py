@@ -27,6 +27,7 @@ from primum.imaging.results_files import (
     Algorithm,
     encode,
     new_uid,
+    orientation,
     read_headers,
     refers_to,
     refuse_existing,
@@ -115,7 +116,9 @@ def _capture(header: Dataset, painted: Colours, algorithm: Algorithm, series: st
         series_description=NOT_FOR_DIAGNOSIS,
         specific_character_set=UTF8,
     )
-    capture.PatientOrientation = _orientation(header)
+    capture.PatientOrientation = orientation(header)
+    _say_laterality(capture, header)
+    _say_lossy(capture, header)
     capture.BurnedInAnnotation = "YES"
     capture.DerivationDescription = f"{NOT_FOR_DIAGNOSIS}. Mask by {algorithm.name} {algorithm.version}"
     capture.ImageComments = f"{NOT_FOR_DIAGNOSIS}. Model sha256 {algorithm.digest}"
@@ -132,17 +135,20 @@ def _reference(header: Dataset) -> Dataset:
     return item
 
 
-def _orientation(header: Dataset) -> list[str] | None:
-    """Patient orientation (PS3.3 C.7.6.1.1.1) of the rows and the columns, None where the source does not say."""
-    given = header.get("PatientOrientation")
-    if given and len(given) == 2:
-        return [str(part) for part in given]
-    cosines = header.get("ImageOrientationPatient")
-    if not cosines or len(cosines) != 6:
-        return None
-    letters = (("R", "L"), ("A", "P"), ("F", "H"))
-    axes = np.asarray(cosines, np.float64).reshape(2, 3)
-    return [letters[(axis := int(np.abs(row).argmax()))][int(row[axis] > 0)] for row in axes]
+def _say_laterality(capture: Dataset, header: Dataset) -> None:
+    """The side of a paired part of the body as the source says it; empty where it does not (PS3.3 C.7.3.1, type 2C)."""
+    if header.get("ImageLaterality"):
+        capture.ImageLaterality = header.ImageLaterality
+    else:
+        capture.Laterality = header.get("Laterality")
+
+
+def _say_lossy(capture: Dataset, header: Dataset) -> None:
+    """What was once compressed with loss stays so (PS3.3 C.7.6.1.1.5)."""
+    if str(header.get("LossyImageCompression", "")) == "01":
+        for name in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if header.get(name):
+                setattr(capture, name, header[name].value)
 
 
 def paint(picture: Picture, mask: Mask, classes: Sequence[str], algorithm: Algorithm) -> Colours:

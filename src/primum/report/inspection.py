@@ -17,9 +17,12 @@ from primum import __version__
 from primum.disk import write
 from primum.errors import DataError
 from primum.imaging import Dataset, Intake, Problem
+from primum.imaging.file_spacing import FileSpacing
 from primum.imaging.reader import decode
 from primum.report.document import document, header, notice, section
+from primum.report.overlap_section import Against, overlap_notice, overlap_section
 from primum.report.page import _tile
+from primum.report.pair_figure import file_picture, flat_pictures, pair_figure
 from primum.report.plots import Axis, Curve, bars, lines
 from primum.report.suspects import (
     FEW,
@@ -75,9 +78,16 @@ class Findings:
 
 
 def write_inspection(
-    intake: Intake, folder: Path, out: Path, title: str, *, progress: Progress | None = None
+    intake: Intake,
+    folder: Path,
+    out: Path,
+    title: str,
+    *,
+    against: Against | None = None,
+    progress: Progress | None = None,
 ) -> Findings:
-    """Write the page about `folder`, which was read as `intake`, to `out` (mode 0600, whole or not at all).
+    """Write the page about `folder`, which was read as `intake`, to `out` (mode 0600, whole or not at all); and what it
+    shares with the folder `against`.
 
     The files are opened a second time to look for text at full size; `progress(done, total)` is called after each.
     Raises DataError where `out` lies in a folder that does not exist, MachineError where it cannot be written.
@@ -85,21 +95,16 @@ def write_inspection(
     if not out.parent.is_dir():
         raise DataError(f"the folder {out.parent} does not exist", "Make it first.")
     findings = look(intake.dataset, folder, progress)
-    write(out, inspection_page(intake, folder, title, findings).encode(errors="replace"), private=True)
+    page = inspection_page(intake, folder, title, findings, against)
+    write(out, page.encode(errors="replace"), private=True)
     return findings
 
 
 def look(dataset: Dataset, folder: Path, progress: Progress | None = None) -> Findings:
     """Near copies among the prepared pictures, and text in the files as they are."""
-    near = None if len(dataset) > MOST else tuple(near_copies(_flat(dataset)))
+    near = None if len(dataset) > MOST else tuple(near_copies(flat_pictures(dataset)))
     near = near and tuple(pair for pair in near if dataset.files[pair.first] != dataset.files[pair.second])
     return Findings(near, _text_in(dataset, folder, progress))
-
-
-def _flat(dataset: Dataset) -> np.ndarray:
-    """Float32 [n, channels, size, size]: the pictures; of patches of volumes the slice in the middle."""
-    pixels: np.ndarray = dataset.images.numpy()
-    return pixels if pixels.ndim < _OF_PATCHES else pixels[:, :, pixels.shape[2] // 2]
 
 
 def _text_in(dataset: Dataset, folder: Path, progress: Progress | None) -> dict[int, list[Box]] | None:
@@ -119,7 +124,9 @@ def _text_in(dataset: Dataset, folder: Path, progress: Progress | None) -> dict[
     return found if opened else None
 
 
-def inspection_page(intake: Intake, folder: Path, title: str, findings: Findings) -> str:
+def inspection_page(
+    intake: Intake, folder: Path, title: str, findings: Findings, against: Against | None = None
+) -> str:
     """The HTML of the page; `folder` is where the files are, `title` what the hospital calls it."""
     data = intake.dataset
     copies = [problem for problem in intake.problems if _COPY.match(problem.reason)]
@@ -130,11 +137,14 @@ def inspection_page(intake: Intake, folder: Path, title: str, findings: Findings
             "This page stays in this hospital.",
             "It shows images of patients. It was written so that only you can read it; do not send it to anybody.",
         ),
+        overlap_notice(against) if against else "",
         _tiles(intake, copies, findings),
         _classes(data),
         _pictures(data),
         _intensities(data),
+        _spacing(intake.spacing),
         _twice(data, folder, copies, findings.near),
+        overlap_section(folder, against) if against else "",
         _text(data, folder, findings.text),
         _set_aside(intake.problems),
         _notes(intake),
@@ -262,6 +272,18 @@ def _intensities(data: Dataset) -> str:
     return section("Intensities", lead + f'<div class="plots">{"".join(plots)}</div>')
 
 
+def _spacing(spacing: FileSpacing) -> str:
+    """Mm of the files' own pixels, before they were prepared."""
+    if not spacing.groups:
+        return section("Size of a pixel", absent("No file says how many mm its pixels have."))
+    lead = (
+        "<p>As the files say it, before anything was prepared. A study may ask for one size (<code>images.spacing</code>):"
+        " then files that say none are set aside, and the others are sampled to it.</p>"
+    )
+    rows = [tuple(map(esc, row)) for row in spacing.rows()]
+    return section("Size of a pixel", lead + f'<div class="scroll">{table(("Of", "mm", "Files"), rows)}</div>')
+
+
 def _histogram(data: Dataset, shown: np.ndarray) -> np.ndarray:
     """Share of the pixels in each of `_BINS` grey levels, float64; one image at a time, to copy little."""
     counts = np.zeros(_BINS)
@@ -306,20 +328,9 @@ def _one_patient(data: Dataset, pair: Near) -> bool:
 def _pair(data: Dataset, folder: Path, pair: Near) -> str:
     one, other = pair.first, pair.second
     whose = "of one patient" if _one_patient(data, pair) else "of two patients"
-    seen = "".join(_seen(data, folder, place) for place in (one, other))
     names = " and ".join(f"{place + 1} <code>{esc(data.files[place])}</code>" for place in (one, other))
-    return (
-        f'<figure class="suspect"><div class="seen two">{seen}</div><figcaption><b>Said to be {whose}.</b> {names};'
-        f" {pair.bits} bits, correlation {pair.correlation:.2f}</figcaption></figure>"
-    )
-
-
-def _seen(data: Dataset, folder: Path, place: int) -> str:
-    """The file as it is; as prepared where it cannot be opened alone (a slice of a volume)."""
-    try:
-        return picture(decode(folder / data.files[place]).values, _LARGE)
-    except DataError:
-        return picture(_flat(data)[place], _LARGE)
+    words = f"<b>Said to be {whose}.</b> {names}; {pair.bits} bits, correlation {pair.correlation:.2f}"
+    return pair_figure((file_picture(data, folder, one), file_picture(data, folder, other)), words)
 
 
 def _text(data: Dataset, folder: Path, text: dict[int, list[Box]] | None) -> str:

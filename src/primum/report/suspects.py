@@ -5,7 +5,7 @@ of 63 low frequencies of a 32 x 32 discrete cosine transform about their median:
 correlation of their details. Text is found as a row of sharp, bright or dark strokes near a border.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -33,13 +33,14 @@ _BAND: Final = 0.2
 _CONTRAST: Final = 0.35
 _LARGEST: Final = 1500
 _SIDE: Final = 32
+_NOTHING: Final = 1e-4
 _LOW: Final = 8
 _BLOCK: Final = 1024
 
 
 @dataclass(frozen=True, order=True)
 class Near:
-    """Two pictures, by their places in the data set (first < second), and how alike they are."""
+    """Two pictures, by their places in the data set (first < second) or in one each, and how alike they are."""
 
     first: int
     second: int
@@ -54,18 +55,56 @@ def near_copies(images: npt.NDArray[np.float32]) -> list[Near]:
     quality 10, brightened by 30 %, turned by 1 degree or shifted by 1 % all are, of those cut by 2 % on each side 89 %,
     of those cut by 4 % none. X-rays of one machine are more alike: of 138 adults (9,453 pairs) 10 pairs are found.
     """
-    small = np.stack([_small(image) for image in images]) if len(images) else np.zeros((0, _SIDE, _SIDE), np.float32)
-    signs, details = _signs(small), _details(small)
-    needed = NEAR_CORRELATION if len(small) >= FEW else FEW_CORRELATION
-    found = []
-    for start in range(0, len(small), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        bits = (signs.shape[1] - signs[rows] @ signs[start:].T) / 2
-        alike = details[rows] @ details[start:].T
-        for first, second in np.argwhere(np.triu((bits <= NEAR_BITS) & (alike >= needed), 1)).tolist():
-            differing, correlation = round(float(bits[first, second])), round(float(alike[first, second]), 4)
-            found.append(Near(start + first, start + second, differing, correlation))
-    return found
+    looks = _Looks.of(_all_small(images))
+    starts = range(0, len(images), _BLOCK)
+    found = [pair for start in starts for pair in looks.near(slice(start, start + _BLOCK), slice(start, len(images)))]
+    return [pair for pair in found if pair.first < pair.second]
+
+
+def near_across(images: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> list[Near]:
+    """As `near_copies`, pairs of a picture of `images` and one of `others`: `first` and `second` are places in each.
+
+    Both float32 [n, channels, size, size], their channels and sizes may differ; what all pictures share is that of both
+    together. At most MOST * MOST / 2 pairs.
+    """
+    count = len(images)
+    looks, theirs = (
+        _Looks.of(np.concatenate((_all_small(images), _all_small(others)))),
+        slice(count, count + len(others)),
+    )
+    ours = [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
+    return [replace(pair, second=pair.second - count) for rows in ours for pair in looks.near(rows, theirs)]
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """What pictures are compared by, a row each: signs of the hash, details; and what correlation is `needed`."""
+
+    signs: npt.NDArray[np.float32]
+    details: npt.NDArray[np.float32]
+    needed: float
+
+    @classmethod
+    def of(cls, small: Grey) -> "_Looks":
+        return cls(_signs(small), _details(small), NEAR_CORRELATION if len(small) >= FEW else FEW_CORRELATION)
+
+    def near(self, rows: slice, columns: slice) -> list[Near]:
+        """Which pictures of `rows` are near which of `columns`; a row may find itself."""
+        bits = (self.signs.shape[1] - self.signs[rows] @ self.signs[columns].T) / 2
+        alike = self.details[rows] @ self.details[columns].T
+        return [
+            Near(
+                rows.start + one,
+                columns.start + other,
+                round(float(bits[one, other])),
+                round(float(alike[one, other]), 4),
+            )
+            for one, other in np.argwhere((bits <= NEAR_BITS) & (alike >= self.needed)).tolist()
+        ]
+
+
+def _all_small(images: npt.NDArray[np.float32]) -> Grey:
+    return np.stack([_small(image) for image in images]) if len(images) else np.zeros((0, _SIDE, _SIDE), np.float32)
 
 
 def _small(image: npt.NDArray[np.float32]) -> Grey:
@@ -82,9 +121,15 @@ def _signs(small: Grey) -> npt.NDArray[np.float32]:
 
 
 def _details(small: Grey) -> npt.NDArray[np.float32]:
-    """What is left of each picture without its coarse shape and without the mean of all, of length 1: [n, 1024]."""
-    fine = _unit((small - ndimage.gaussian_filter(small, (0, 3, 3))).reshape(len(small), _SIDE * _SIDE))
-    return _unit(fine - fine.mean(axis=0)) if len(small) >= FEW else fine
+    """What is left of each picture without its coarse shape and without the mean of all, of length 1: [n, 1024].
+
+    Of a picture that shows nothing (a slice of air) 0: it is like no other.
+    """
+    whole = (small - ndimage.gaussian_filter(small, (0, 3, 3))).reshape(len(small), _SIDE * _SIDE)
+    fine = _unit(whole)
+    details = _unit(fine - fine.mean(axis=0)) if len(small) >= FEW else fine
+    details[np.linalg.norm(whole, axis=1) < _NOTHING] = 0
+    return details
 
 
 def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
