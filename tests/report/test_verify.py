@@ -104,6 +104,10 @@ CHANGES: dict[str, tuple[str, Callable[[Path], None]]] = {
         "Looks",
         edit("summary.json", lambda data: put(data, "hospitals_private", "auc", 0.999)),
     ),
+    "a figure of a look without its table": (
+        "Looks",
+        edit_lines("looks.jsonl", lambda lines: [{**lines[0], "figures": {"auc": 0.999}}]),
+    ),
     "a look with less noise": (
         "Looks",
         edit_lines("looks.jsonl", lambda lines: [put(lines[0], "figures", "noise", 0.1)]),

@@ -112,7 +112,8 @@ def test_few_patients_at_a_strict_epsilon_are_said_to_be_too_few() -> None:
 
 @pytest.mark.parametrize("counts", [np.zeros((2, 8)), -np.ones((2, 8)), np.array([[1.0] * 8, [-1.0] * 8])])
 def test_nobody_at_all_gives_no_figure(counts: np.ndarray) -> None:
-    assert binary_figures(counts, 1.0) == {"too_few": True, "text": "too few patients for this epsilon"}
+    told = {"too_few": True, "text": "too few patients for this epsilon", "counts": counts.tolist(), "noise": 1.0}
+    assert binary_figures(counts, 1.0) == told
     assert confusion_figures(counts[:, :2] * 0, 1.0)["too_few"]
 
 

@@ -24,7 +24,7 @@ from primum.tasks import metrics
 from primum.tasks.plan import Plan
 
 _CLOSE: Final = 2e-3  # of an epsilon that was rounded to four digits
-_OF_ROUNDED: Final = 0.02  # of figures from counts that were rounded
+_OF_ROUNDED: Final = 0.02  # of figures from counts that were rounded, in older runs to a tenth of a patient
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,18 @@ def _looks(opened: _Folder) -> Iterator[tuple[bool, str]]:
     lines = [line for line in opened.looks.lines if "figures" in line]
     for line in lines:
         figures = line["figures"]
+        what = f"look after round {line['round']}: its figures are those of its table of counts"
         if "counts" not in figures:
+            yield not _tells(figures), what
             continue
-        again = plan.task.figures(np.array(figures["counts"], np.float64), figures["noise"])
-        yield _same(again, figures), f"look after round {line['round']}: its figures are those of its table of counts"
+        yield _same(plan.task.figures(np.array(figures["counts"], np.float64), figures["noise"]), figures), what
         least = plan.evaluation.restored_sigma(plan.setup.least_included)
         yield (
             figures["noise"] >= least * (1 - 1e-3),
             "its noise is at least that of so many hospitals as the study needs",
         )
-    if lines and told.get("hospitals_private", {}).get("counts"):
-        last = lines[-1]["figures"]
+    if _tells(told.get("hospitals_private") or {}):
+        last = lines[-1]["figures"] if lines else None
         yield told["hospitals_private"] == last, f"the report's figures are those of the last of {len(lines)} look(s)"
     if plan.sheet is not None:
         same = told.get("statistics") == json.loads(json.dumps(statistics_figures(plan)))
@@ -133,8 +134,13 @@ def _looks(opened: _Folder) -> Iterator[tuple[bool, str]]:
         yield close, f"epsilon of evaluation patients is {cost:.4f} for {plan.looks} look(s)"
 
 
+def _tells(figures: Record) -> bool:
+    """Whether there is any figure in them, and not only that there is none."""
+    return any(isinstance(value, float) for value in figures.values())
+
+
 def _same(again: Record, told: Record) -> bool:
-    """Counts were rounded to a tenth of a patient when they were written."""
+    """As far as counts were rounded when they were written."""
     return all(
         abs(again.get(name, math.inf) - value) <= _OF_ROUNDED
         for name, value in told.items()

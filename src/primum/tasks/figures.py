@@ -17,6 +17,8 @@ from primum.tasks.points import NO_POINTS, Points
 Counts = npt.NDArray[np.float64]
 _Z: Final = 1.96
 _TOO_WIDE: Final = 0.1
+_TOO_FEW: Final = "too few patients for this epsilon"
+_NO_FIGURES: Final = {"too_few": True, "text": _TOO_FEW}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def binary_figures(counts: Counts, noise: float, points: Points = NO_POINTS) -> 
     """From counts [2, bins] of negatives and positives by score, each with independent noise of width `noise`."""
     found = _of_two(counts, noise)
     if found is None:
-        return nothing()
+        return nothing(counts, noise)
     return _told(*found) | _called(counts, noise) | _at(counts, noise, points) | verdict(counts, noise)
 
 
@@ -115,10 +117,10 @@ def several_figures(counts: Counts, noise: float, names: Sequence[str], points: 
     each = [_of_two(table, noise) for table in counts]
     known = [found for found in each if found is not None]
     if not known:
-        return nothing()
+        return nothing(counts, noise)
     auc, accuracy = (_mean([found[place] for found in known]) for place in (0, 1))
     by_class = {
-        name: _told(*found) | _at(table, noise, points) if found is not None else nothing()
+        name: _told(*found) | _at(table, noise, points) if found is not None else _NO_FIGURES
         for name, found, table in zip(names, each, counts, strict=True)
     }
     return _told(auc, accuracy) | {"by_class": by_class} | verdict(counts, noise)
@@ -141,7 +143,7 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     """From counts [classes, classes], true by predicted, each with independent noise of width `noise`."""
     total = float(counts.sum())
     if total < 1:
-        return nothing()
+        return nothing(counts, noise)
     accuracy = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
     figures = _figure("accuracy", accuracy.value, accuracy.variance)
     half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
@@ -249,16 +251,16 @@ def _figure(
 
 
 def verdict(counts: Counts, noise: float) -> dict[str, Any]:
-    """The table itself, to a tenth of a patient, and the noise of each count: the figures can be computed again."""
-    return {"counts": np.round(counts, 1).tolist(), "noise": round(noise, 3)}
+    """The table itself and the noise of each count: the figures can be computed again."""
+    return {"counts": np.round(counts, 4).tolist(), "noise": round(noise, 3)}
 
 
 def too_few(half_width: float) -> dict[str, Any]:
     """Whether an interval is so wide that its figure says little."""
     wide = half_width > _TOO_WIDE
-    return {"too_few": wide, **({"text": "too few patients for this epsilon"} if wide else {})}
+    return {"too_few": wide, **({"text": _TOO_FEW} if wide else {})}
 
 
-def nothing() -> dict[str, Any]:
+def nothing(counts: Counts, noise: float) -> dict[str, Any]:
     """What is told where there are no figures."""
-    return {"too_few": True, "text": "too few patients for this epsilon"}
+    return _NO_FIGURES | verdict(counts, noise)

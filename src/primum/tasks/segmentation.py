@@ -126,7 +126,7 @@ class Segmentation:
         for measure, table in zip(self.measures, tables, strict=True):
             told |= self._figure(table[0], noise, measure)
         if "dice" not in told:
-            return nothing()
+            return nothing(counts, noise)
         if {"surface_distance", "hausdorff_95"} & set(self.measures):
             told["surface_unit"] = "mm" if self.millimetres else "pixels"
         if self.exact:
