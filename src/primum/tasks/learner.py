@@ -19,6 +19,7 @@ from primum.tasks.augmentation import Augmenter, mixed
 from primum.tasks.plan import Plan
 
 _AT_ONCE: Final = 1 << 21  # values of a linear layer's inputs that are clipped at a time: about a cache
+_FEW: Final = 4
 _ROWS: Final = 32  # pictures at a time through a network
 _VOXELS: Final = 1 << 19  # of patches at a time: what a network keeps of a voxel is some hundred numbers
 
@@ -149,7 +150,11 @@ def _filled(part: Tensor, rows: int) -> Tensor:
 
 
 def _rows(plan: Plan) -> int:
+    values, rows = math.prod(plan.front_end.shape), _ROWS
     if plan.learned.kind == "linear" and len(plan.front_end.shape) == 1:
-        return max(16, _AT_ONCE // plan.front_end.dimension)
-    voxels = _VOXELS // math.prod(plan.front_end.shape) if plan.study.images.fit == "patches" else _ROWS
-    return max(1, min(_ROWS, voxels)) * plan.study.training.images_a_patient
+        return max(16, _AT_ONCE // values)
+    if plan.learned.kind == "linear":  # of a layer at every pixel a few pictures' features are a cache
+        rows = max(_FEW, _AT_ONCE // values)
+    elif plan.study.images.fit == "patches":
+        rows = _VOXELS // values
+    return max(1, min(_ROWS, rows)) * plan.study.training.images_a_patient
