@@ -59,7 +59,7 @@ class Canaries:
         """The hospital's patients and, behind them, the canaries whose coin says "in"."""
         chosen = torch.from_numpy(np.flatnonzero(self.included))
         names = tuple(f"canary {place}" for place in chosen.tolist())
-        features = torch.cat([cohort.features, self.features[chosen]])
+        features = torch.cat([cohort.features[:], self.features[chosen]])
         return Cohort(features, torch.cat([cohort.labels, self.labels[chosen]]), (*cohort.patients, *names))
 
     def along(self, vector: Reals) -> Reals:

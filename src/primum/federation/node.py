@@ -57,6 +57,7 @@ from primum.keys.identity import Identity, fingerprint
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.state_folder import make_private
 from primum.study import Labels
+from primum.tasks.features import Features, features_of, some
 from primum.tasks.learner import Cohort
 from primum.tasks.plan import Plan
 
@@ -170,20 +171,20 @@ class Images:
         require_task(self.folder, about.task)
         data = self.intake(Preparation(**plan.study.images.model_dump()), about.classes, about.labels).dataset
         with torch.no_grad():
-            features = plan.front_end.features(data.images)
+            features = features_of(plan.front_end, data.images)
         evaluation = torch.from_numpy(split_patients(data.patients, share, self.key))
         return Cohorts(_cohort(data, features, ~evaluation), _cohort(data, features, evaluation))
 
 
-def _cohort(data: Dataset, features: torch.Tensor, chosen: torch.Tensor) -> Cohort:
-    some = chosen.tolist()
+def _cohort(data: Dataset, features: Features, chosen: torch.Tensor) -> Cohort:
+    kept = chosen.tolist()
     return Cohort(
-        features[chosen],
+        some(features, chosen),
         data.labels[chosen],
-        tuple(compress(data.patients, some)),
-        tuple(compress(data.grids, some)),
-        tuple(compress(data.files, some)),
-        tuple(compress(data.spacing, some)),
+        tuple(compress(data.patients, kept)),
+        tuple(compress(data.grids, kept)),
+        tuple(compress(data.files, kept)),
+        tuple(compress(data.spacing, kept)),
     )
 
 

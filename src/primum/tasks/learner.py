@@ -16,6 +16,7 @@ from primum.errors import DataError, MachineError
 from primum.models.learned import write_weights
 from primum.rng import Stream
 from primum.tasks.augmentation import Augmenter, mixed
+from primum.tasks.features import Features
 from primum.tasks.plan import Plan
 
 _AT_ONCE: Final = 1 << 21  # values of a linear layer's inputs that are clipped at a time: about a cache
@@ -28,14 +29,14 @@ Integers = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Cohort:
-    """Some patients' images as the learned module sees them: `features` float32 [n, *shape], pseudonyms [n].
+    """Some patients' images as the learned module sees them: `features` float32 [n, *shape] (features.py), pseudonyms [n].
 
     `labels`: int64 [n], of several classes 0 or 1 [n, classes]; or masks uint8 [n, (depth,) size, size]. `grids`: of
     windows which picture, of patches which volume each was cut from; a look is at the wholes. `files`, `spacing`: of masks, whose borders
     are measured. All three as in `imaging.Dataset`.
     """
 
-    features: Tensor = field(repr=False)
+    features: Features = field(repr=False)
     labels: Tensor = field(repr=False)
     patients: tuple[str, ...] = field(repr=False)
     grids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
@@ -127,14 +128,32 @@ class Learner:
         padded = self._plan.largest_batch * self._unit if self._plan.study.privacy else 0
         chosen, factors = sample.placed(training.images_a_patient)
         chosen, factors = np.repeat(chosen, self._copies), np.repeat(factors, self._copies) / np.float32(self._copies)
-        features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
         weights_of = torch.from_numpy(factors)
+        if self._augmenter is None and self._mixup is None and len(self._cohort.labels):
+            return self._in_pieces(torch.from_numpy(chosen), weights_of, padded).double().numpy()
+        features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
         if self._augmenter is not None:  # blank pictures too: time would show how many were drawn
             features, labels, weights_of = (_filled(part, padded) for part in (features, labels, weights_of))
             features, labels = self._augmenter(features, labels)
         if self._mixup is not None:  # never with privacy, so nothing is filled up
             features, labels, weights_of = mixed(features, labels, weights_of, self._mixup, self._stream)
         return self._sum(features, labels, weights_of, padded).double().numpy()
+
+    def _in_pieces(self, chosen: Tensor, weights: Tensor, padded_to: int) -> Tensor:
+        """As `_sum` of the images `chosen`, a physical batch at a time: their features need not all be held.
+
+        Filled up with the first image at weight 0, which adds nothing and takes the same time.
+        """
+        chosen, weights = _filled(chosen, padded_to), _filled(weights, padded_to)
+        step = _rows(self._plan)
+        with self._accelerator.alone() as device:
+            for start in range(0, len(chosen), step):
+                rows = chosen[start : start + step]
+                labels = self._cohort.labels[rows]
+                counting = None if self._counting is None else self._counting[labels]
+                features = self._cohort.features[rows].to(device)
+                self._clipper.add(features, labels.to(device), weights[start : start + step], len(rows), counting)
+            return self._clipper.take()
 
     def _sum(self, features: Tensor, labels: Tensor, weights: Tensor, padded_to: int) -> Tensor:
         counting = None if self._counting is None else self._counting[labels]

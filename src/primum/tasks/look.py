@@ -16,6 +16,7 @@ from primum.dp import histogram
 from primum.dp.sampling import group_by
 from primum.models.learned import write_weights
 from primum.rng import Stream
+from primum.tasks.features import Features
 from primum.tasks.learner import Cohort
 from primum.tasks.masks import masks_of
 from primum.tasks.plan import Plan
@@ -41,7 +42,8 @@ def survey(plan: Plan, cohort: Cohort, stream: Stream) -> Integers:
     """What patients are like, of one hospital: noisy sums, int32. ValueError where the study does not ask."""
     if plan.sheet is None:
         raise ValueError("nothing was asked")
-    return plan.surveying.share(plan.sheet.sums(cohort.labels, cohort.features, cohort.patients), stream)
+    pixels = cohort.features[:] if plan.sheet.channels else torch.zeros(0)
+    return plan.surveying.share(plan.sheet.sums(cohort.labels, pixels, cohort.patients), stream)
 
 
 def known_pixels(plan: Plan, cohort: Cohort) -> Cohort:
@@ -49,7 +51,7 @@ def known_pixels(plan: Plan, cohort: Cohort) -> Cohort:
     if plan.sheet is None or not plan.sheet.channels:
         return cohort
     with torch.no_grad():
-        return replace(cohort, features=plan.front_end.features(cohort.features))
+        return replace(cohort, features=plan.front_end.features(cohort.features[:]))
 
 
 def patient_cells(plan: Plan, cohort: Cohort, weights: Weights) -> tuple[Cells, Cells]:
@@ -69,18 +71,18 @@ def patient_cells(plan: Plan, cohort: Cohort, weights: Weights) -> tuple[Cells, 
 
 def masks_seen(module: nn.Module, cohort: Cohort) -> Wholes:
     """What is found beside what is true: a mask of each image, of windows of each picture."""
-
-    def outputs(some: slice) -> Tensor:
-        return outputs_of(module, cohort.features[some])
-
     if cohort.grids:
+
+        def outputs(some: slice) -> Tensor:
+            return outputs_of(module, cohort.features[some])
+
         return joined(outputs, cohort.labels, cohort.patients, cohort.files, cohort.spacing, cohort.grids)
-    found, truth = (list(masks.unbind()) for masks in (masks_of(outputs(slice(None))), cohort.labels))
+    found, truth = (list(masks.unbind()) for masks in (masks_of(outputs_of(module, cohort.features)), cohort.labels))
     return Wholes(found, truth, cohort.patients, cohort.files, cohort.spacing)
 
 
-def outputs_of(module: nn.Module, features: Tensor) -> Tensor:
+def outputs_of(module: nn.Module, features: Features) -> Tensor:
     """What the learned module gives, some pictures or patches at a time; no gradient is kept."""
-    rows = _ROWS if features.ndim < _OF_PATCHES else max(1, _VOXELS // math.prod(features.shape[1:]))
+    rows = _ROWS if len(features.shape) < _OF_PATCHES else max(1, _VOXELS // math.prod(features.shape[1:]))
     with torch.no_grad():
         return torch.cat([module(features[start : start + rows]) for start in range(0, len(features), rows)])

@@ -93,7 +93,7 @@ def _two_images(plan: Plan, cohort: Cohort) -> tuple[Tensor, Tensor]:
     drawn = Stream.public("self-test").uniform((2, *plan.front_end.shape))
     labels = torch.zeros((2, *cohort.labels.shape[1:]), dtype=cohort.labels.dtype)
     labels[1] = 1
-    return torch.from_numpy(drawn).to(cohort.features.dtype), labels
+    return torch.from_numpy(drawn).float(), labels
 
 
 def _clipped_alone(plan: Plan, learner: Learner, image: Tensor, label: Tensor) -> Tensor:
