@@ -22,8 +22,9 @@ variance at the same noise, in cross-validation at epsilon 8 0.9875 with up to t
 images among the views (epsilon 1 of the chest) came last of all: in cross-validation with the noise of the full set (six
 splits of the training patients) 0.972 against 0.954. At epsilon 3 and 8 it was 0.002 more, too little to choose by; on
 the test images, where all four lines were then seen with them, they gave 0.9862 at 3, 0.9921 at 8 and 0.9947 without
-noise, where left and right say something. A search of this kind
-is not private and is not paid for by epsilon: in a real study it would be done on public images, or be charged.
+noise, where left and right say something. Eighteen further paired splits (three of six parts, the same patients and
+noise on both sides) decided epsilon 3: 0.0036 more, with a standard error of 0.0017; its test figures had been seen. A
+search of this kind is not private and is not paid for by epsilon: in a real study it would be done on public images, or be charged.
 """
 
 import argparse
@@ -94,7 +95,7 @@ SETTINGS = {
     "auc_eps8": Setting("pneumonia", 8.0, 0.972, (1, 2, 3), 60, 0.4, 256.0),
     "auc_none": Setting("pneumonia", None, 0.965, (1, 2, 3), 150, 1.0, 256.0),
     "chest_eps1": Setting("chest", 1.0, 0.94, (2, 3), 40, 0.05, 64.0, 2, "mirror"),
-    "chest_eps3": Setting("chest", 3.0, 0.985, (2, 3), 80, 0.1, 64.0, 2),
+    "chest_eps3": Setting("chest", 3.0, 0.985, (2, 3), 80, 0.1, 64.0, 2, "mirror"),
     "chest_eps8": Setting("chest", 8.0, 0.994, (2, 3), 150, 0.05, 128.0, 2),
     "chest_none": Setting("chest", None, 0.99, (2, 3), 100, 0.05, 1024.0),
 }

@@ -311,6 +311,7 @@ def main() -> None:
             source = source_of(setting)
             results[key] = measure(key, setting, source, arguments.runs or setting.runs, status.update)
             told[key] = round(results[key].mean, 4)
+            console.print(f"{key}: {told[key]} ({results[key].seconds:.0f} s)")
             if key == "lungs_dice":
                 told["mask_difference"] = round(mask_difference(results[key], source.test.images[:10]), 5)
     gaps = [result.gap for result in results.values() if result.pooled]
