@@ -88,7 +88,11 @@ def test_what_cannot_be_used_is_set_aside_by_name_and_the_rest_is_read(tmp_path:
 
 
 def test_files_of_many_images_are_led_to_where_they_are_unpacked(tmp_path: Path) -> None:
-    known = {"pneumoniamnist_64.npz": "pneumoniamnist", "t10k-images-idx3-ubyte.gz": "mnist", "mnist_train10k.npz": "mnist"}
+    known = {
+        "pneumoniamnist_64.npz": "pneumoniamnist",
+        "t10k-images-idx3-ubyte.gz": "mnist",
+        "mnist_train10k.npz": "mnist",
+    }
     names = {**known, "Task03_Liver.tar": "msd-liver", "ours.npz": "NAME", "train-labels-idx1-ubyte": "NAME"}
     two_classes(tmp_path / "data")
     for name in names:
