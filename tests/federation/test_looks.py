@@ -86,6 +86,20 @@ def test_without_privacy_the_figures_are_the_exact_ones_of_all_patients(three: W
     assert figures_of(run)["accuracy"] == pytest.approx(counted(three, trained.folder), abs=1e-4)
 
 
+@pytest.mark.parametrize("said", [{"share": 0.3}, {}])
+def test_without_privacy_patients_who_were_held_back_are_looked_at_and_no_others(
+    three: World, said: dict[str, float]
+) -> None:
+    three.allow(without_privacy=True)
+    about = make_study(three.members, private=False).model_dump() | {"evaluation": said}
+    study = Study.model_validate(about)
+    trained = three.train(study)
+    looked = study_of(study, finished_weights(trained.folder, study))
+    assert looked.evaluation_share == said.get("share", 0.15) and not looked.looks_at_learners
+    run = evaluated(three, looked, finished_weights(trained.folder, study))
+    assert figures_of(run) == figures_of(trained), "the look at the end of the training was at the same patients"
+
+
 def test_the_coordinator_can_neither_train_nor_send_another_model(three: World, trained: Run) -> None:
     study = make_study(three.members)
     weights = finished_weights(trained.folder, study)

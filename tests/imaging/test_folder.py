@@ -87,6 +87,23 @@ def test_what_cannot_be_used_is_set_aside_by_name_and_the_rest_is_read(tmp_path:
     assert len(intake.dataset) == 12
 
 
+def test_files_of_many_images_are_led_to_where_they_are_unpacked(tmp_path: Path) -> None:
+    known = {
+        "pneumoniamnist_64.npz": "pneumoniamnist",
+        "t10k-images-idx3-ubyte.gz": "mnist",
+        "mnist_train10k.npz": "mnist",
+    }
+    names = {**known, "Task03_Liver.tar": "msd-liver", "ours.npz": "NAME", "train-labels-idx1-ubyte": "NAME"}
+    two_classes(tmp_path / "data")
+    for name in names:
+        (tmp_path / "data" / name).write_bytes(b"x")
+    hints = {problem.file: problem.hint for problem in _read(tmp_path / "data").problems}
+    assert {file: f"data unpack {name} " in hints[file] for file, name in names.items()} == dict.fromkeys(names, True)
+    with pytest.raises(DataError, match="a file, not a folder") as caught:
+        _read(tmp_path / "data" / "pneumoniamnist_64.npz")
+    assert "data unpack pneumoniamnist " in caught.value.hint
+
+
 def test_a_file_without_permission_is_set_aside() -> None:
     with another_user() as folder:
         two_classes(folder)

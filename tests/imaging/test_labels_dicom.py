@@ -97,3 +97,12 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, told: Any, words: str) -> N
 def test_an_attribute_gives_one_class(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one class, not several"):
         list_folder(export(tmp_path), labels="several")
+
+
+def test_a_key_that_is_not_known_is_named_and_a_file_may_be_called_dicom(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'values' is not known beside an attribute"):
+        list_folder(export(tmp_path / "export", BY_PART | {"values": []}))
+    for name in ("dicom", "other"):
+        png(tmp_path / "pictures" / f"{name}.png", name).rename(tmp_path / "pictures" / name)
+    (tmp_path / "pictures" / "labels.json").write_text(json.dumps({"dicom": "a", "other": "b"}))
+    assert list_folder(tmp_path / "pictures").classes == ("a", "b")

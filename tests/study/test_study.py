@@ -255,7 +255,8 @@ def test_labels_that_do_not_go_with_the_rest_are_named(about: str, message: str)
     ("key", "value", "message"),
     [
         ("study.classes", ["a"], "lists 1, and at least 2 are needed"),
-        ("study.classes", "a", "must be a list"),
+        ("study.classes", "a", 'must be a list, as ["one", "another"]'),
+        ("evaluation.at_specificity", 0.9, "must be a list, as [0.9]"),
         ("study.classes", [f"{one}" for one in range(101)], "lists more than 100"),
         ("study.name", "a b", "must be text like ^[A-Za-z0-9]"),
         ("study.purpose", "", "must not be empty"),

@@ -15,7 +15,7 @@ from primum.tasks.figures import (
     several_figures,
     weighted_kappa,
 )
-from primum.tasks.metrics import called_figures, points_figures
+from primum.tasks.metrics import auc_interval, called_figures, points_figures, wilson
 from primum.tasks.points import Points
 
 BINS = 8
@@ -108,6 +108,34 @@ def test_few_patients_at_a_strict_epsilon_are_said_to_be_too_few() -> None:
     figures = binary_figures(counts, 5.0)
     assert figures["too_few"]
     assert figures["text"] == "too few patients for this epsilon"
+
+
+def test_few_patients_without_noise_have_figures_and_wide_intervals() -> None:
+    """Wilson's interval of 12 of 12 and of 0 of 9; the area against Newcombe's for single patients, where all is right."""
+    counts = np.zeros((2, BINS))
+    counts[0, 0], counts[1, 7] = 9, 12
+    told = binary_figures(counts, 0.0)
+    assert not told["too_few"] and "text" not in told
+    assert (told["sensitivity"], told["sensitivity_high"]) == (1, 1)
+    assert told["sensitivity_low"] == pytest.approx(wilson(1.0, 12, 1.96)[0], abs=2e-4)
+    exact = auc_interval(np.repeat([0, 1], [9, 12]), np.repeat([0.1, 0.9], [9, 12]))
+    assert told["auc_high"] == 1 and told["auc_low"] == pytest.approx(exact.low, abs=0.02)
+    wrong = binary_figures(np.roll(counts, 7, axis=1), 0.0)
+    assert wrong["specificity"] == 0 and wrong["specificity_high"] == pytest.approx(wilson(0.0, 9, 1.96)[1], abs=2e-4)
+    assert confusion_figures(np.diag([2.0, 3.0, 1.0]), 0.0)["accuracy_low"] == pytest.approx(
+        wilson(1.0, 6, 1.96)[0], abs=2e-4
+    )
+    assert binary_figures(np.array([[3.0] + [0] * 7, [0.0] * 8]), 0.0)["text"] == "too few patients"
+
+
+@pytest.mark.parametrize(("chance", "count"), [(0.97, 30), (0.9, 15), (0.5, 12)])
+def test_intervals_of_few_patients_without_noise_cover(chance: float, count: int) -> None:
+    stream, runs, covered = Stream.public(f"few {count}"), 1000, 0
+    for _ in range(runs):
+        rows = [sample(stream, np.array([1 - chance, chance])[::way], count) for way in (-1, 1)]
+        told = binary_figures(np.array(rows), 0.0)
+        covered += told["sensitivity_low"] <= chance <= told["sensitivity_high"]
+    assert covered / runs > 0.92
 
 
 @pytest.mark.parametrize("counts", [np.zeros((2, 8)), -np.ones((2, 8)), np.array([[1.0] * 8, [-1.0] * 8])])

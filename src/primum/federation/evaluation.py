@@ -42,10 +42,12 @@ def as_surveyed(study: Study, folder: Path) -> Study:
 def study_of(study: Study, weights: bytes, epsilon: float | None = None) -> Study:
     """`study` without its training: one look at these weights, for `epsilon` if it is given.
 
-    Noise and the day of its end are filled in anew.
+    Noise and the day of its end are filled in anew. Patients on whom `study` trained nothing are looked at, and no others;
+    all of them where it held nobody back.
     """
-    told = (study.evaluation or Evaluation()).model_dump(include={"measures", "at_specificity", "at_sensitivity"})
-    named = Evaluation(model=hashlib.sha256(weights).hexdigest(), **told)
+    asked = study.evaluation or Evaluation()
+    share = None if study.privacy is not None else study.evaluation_share or None
+    named = asked.model_copy(update={"model": hashlib.sha256(weights).hexdigest(), "share": share})
     about = study.study.model_copy(update={"name": f"{study.study.name[:50]}-evaluation", "expires": None})
     training = study.training.model_copy(update={"rounds": 0, "look_every": 0, "patience": 0})
     privacy = study.privacy

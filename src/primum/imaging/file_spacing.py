@@ -72,7 +72,8 @@ class FileSpacing:
                 continue
             for place, axis in enumerate(group.axes):
                 low, middle, high = group.along(place)
-                found.append((f"{group.kind}, {axis}", f"{low:g} to {high:g}, median {middle:g}", f"{group.files}"))
+                told = f"{low:g}" if low == high else f"{low:g} to {high:g}, median {middle:g}"
+                found.append((f"{group.kind}, {axis}", told, f"{group.files}"))
         return found + ([("not said", "", f"{self.silent}")] if self.silent else [])
 
     def plain(self) -> dict[str, object]:

@@ -58,8 +58,12 @@ def attribute_in(path: Path) -> ByAttribute | None:
     if path.suffix.lower() != ".json":
         return None
     told = parsed(path, text_of(path))
-    if not isinstance(told, dict) or "dicom" not in told or set(told) - {"dicom", "classes"}:
+    if not isinstance(told, dict) or "dicom" not in told:
         return None
+    if more := sorted(set(told) - {"dicom", "classes"}):
+        if not isinstance(told.get("classes"), dict):
+            return None  # files, one of which is called "dicom"
+        raise DataError(f"{path}: {more[0]!r} is not known beside an attribute", _HINT)
     keyword, classes = told["dicom"], told.get("classes")
     if not isinstance(keyword, str) or not isinstance(classes, dict) or not _are_names(classes.values()):
         raise DataError(f"{path} does not say which values of the attribute mean which classes", _HINT)

@@ -14,6 +14,7 @@ from primum.imaging.image import Problem, naming
 from primum.imaging.labels_csv import LABELS, Labelled, Listed, classes_of, read_labels
 from primum.imaging.labels_dicom import attribute_in, labelled_by
 from primum.imaging.labels_json import LABELS_JSON
+from primum.imaging.named import unpacking
 from primum.study import Labels
 
 _IGNORED: Final = frozenset(
@@ -21,6 +22,7 @@ _IGNORED: Final = frozenset(
 )
 _LIKE_IMAGES: Final = ("image", "img", "scan", "volume")
 _LIKE_MASKS: Final = ("mask", "seg", "label", "annotation")
+_MOVE: Final = f"Move it into one of the class folders, or write {LABELS}."
 _FOR_MASKS: Final = "make two folders, images and masks, with files of the same names; or write dataset.json."
 
 
@@ -90,12 +92,16 @@ def listdir(folder: Path) -> list[Path]:
     except FileNotFoundError as error:
         raise DataError(f"the folder {folder} does not exist", "Check the path.") from error
     except NotADirectoryError as error:
-        raise DataError(f"{folder} is a file, not a folder", "Give the folder that holds the class folders.") from error
+        raise DataError(f"{folder} is a file, not a folder", _folder_of(folder)) from error
     except OSError as error:
         raise DataError(
             f"the folder {folder} cannot be read: {error.strerror}", "Give this user the right to read it."
         ) from error
     return [entry for entry in entries if not _hidden(entry.name)]
+
+
+def _folder_of(file: Path) -> str:
+    return unpacking(file.name) or "Give the folder that holds the class folders."
 
 
 def _hidden(name: str) -> bool:
@@ -108,7 +114,7 @@ def _from_folders(folder: Path, top: list[Path], classes: tuple[str, ...] | None
         _refuse_masks(folder, [entry.name for entry in folders])
     names = classes or tuple(entry.name for entry in folders)
     problems = [
-        Problem(entry.name, "lies in no class folder", f"Move it into one of the class folders, or write {LABELS}.")
+        Problem(entry.name, "lies in no class folder", unpacking(entry.name) or _MOVE)
         for entry in top
         if not entry.is_dir()
     ]

@@ -255,6 +255,15 @@ def named(name: str) -> Named:
     return SETS[key]
 
 
+def unpacking(file: str) -> str | None:
+    """How images get out of `file`, a file's name as MedMNIST, MNIST or the Decathlon publish them; None of others."""
+    published = {source.file: entry.name for entry in SETS.values() for each in entry.files.values() for source in each}
+    name = published.get(file, "mnist" if file == _FIRST_TRAIN else None)
+    if name is None and not file.lower().endswith((".npz", "-ubyte", "-ubyte.gz")):
+        return None
+    return f"Many images in one file: `primum data unpack {name or 'NAME'} --from ... --to ...` makes folders of it."
+
+
 def find(entry: Named, source: Source, folder: Path) -> Path | None:
     """Where `source` lies: in `folder`, or in its folder for the collection (medmnist, mnist, msd); else None."""
     places = (folder / source.file, folder / entry.collection / source.file)

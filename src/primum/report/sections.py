@@ -227,11 +227,9 @@ def _private(run: Run) -> str:
     if figures is None:
         return head + absent("No private evaluation was asked for, or none was made.")
     if figures.too_few:
-        words = (run.private and figures.text) or f"too few patients{' for this epsilon' if run.private else ''}"
-        return (
-            head
-            + f"<p><b>{esc(words[:1].upper() + words[1:])}:</b> the interval would be wider than ±0.1, so no figure is shown.</p>"
-        )
+        words = figures.text or "too few patients"
+        why = "the interval would be wider than ±0.1" if run.private else "there is none, or none of one of the classes"
+        return head + f"<p><b>{esc(words[:1].upper() + words[1:])}:</b> {why}, so no figure is shown.</p>"
     rows = []
     rows += looked_mask_rows(figures, noise)
     mean = ", mean over classes" if run.labels == "several" else ""

@@ -12,11 +12,12 @@ from primum.study.kinds import KINDS
 
 _WHOLE, _NUMBER, _SWITCH = "must be a whole number", "must be a number", "must be true or false"
 _DATE: Final = "must be a date, as 2030-12-31"
+_LIST: Final = "must be a list, as {example}"
 _WORDS: Final = {
     "too_short": "lists {actual_length}, and at least {min_length} are needed",
     "too_long": "lists more than {max_length}, which are the most",
-    "tuple_type": 'must be a list, as ["one", "another"]',
-    "list_type": 'must be a list, as ["one", "another"]',
+    "tuple_type": _LIST,
+    "list_type": _LIST,
     "string_type": "must be text in quotes",
     "string_too_short": "must not be empty",
     "string_too_long": "must not be longer than {max_length} characters",
@@ -90,7 +91,9 @@ def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tupl
 def _in_our_words(error: dict[str, Any], key: str) -> str:
     """What is wrong with the value of `key`, as its writer would say it; the library's words where there are none."""
     if (words := _WORDS.get(error["type"])) is not None:
-        return words.format(key=key, **error.get("ctx", {}))
+        given = error["input"]
+        example = f"[{given}]" if isinstance(given, int | float) else '["one", "another"]'
+        return words.format(key=key, example=example, **error.get("ctx", {}))
     return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
 
 

@@ -1,12 +1,15 @@
 """AUC, accuracy and means from a noisy table of counts, with intervals that add the known noise to the chance of the sample.
 
-A table of few patients carries little at a strict epsilon: where an interval is wider than +-0.1 it says so.
+A table of few patients carries little at a strict epsilon: where an interval is wider than +-0.1 it says so. Without
+noise the interval says it, however wide. Intervals of shares and areas are score intervals (Wilson 1927; of areas
+Newcombe 2006): where all patients were called right they do not end at 1.
 Of grades: Cohen's kappa with weights (i - j)^2 (Cohen, Psychological Bulletin 70, 1968), its variance by the delta method.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -18,20 +21,27 @@ Counts = npt.NDArray[np.float64]
 _Z: Final = 1.96
 _TOO_WIDE: Final = 0.1
 _TOO_FEW: Final = "too few patients for this epsilon"
-_NO_FIGURES: Final = {"too_few": True, "text": _TOO_FEW}
+_SHARES: Final = np.linspace(0, 1, 10_001)
 
 
 @dataclass(frozen=True)
 class _Estimate:
-    """A figure, and its variance by the chance of the sample and by the noise."""
+    """A share or an area, and its variance: by the chance of the sample where the true value is such a one, by the noise."""
 
     value: float
-    by_sample: float
+    by_sample: Callable[[Counts], Counts]
     by_noise: float
 
     @property
-    def variance(self) -> float:
-        return self.by_sample + self.by_noise
+    def half_width(self) -> float:
+        """Of an interval that is not cut at 0 and 1."""
+        return _half_width(float(self.by_sample(np.array(self.value))) + self.by_noise)
+
+    def figure(self, name: str) -> dict[str, Any]:
+        """The value and its interval: all true values from which it is no farther than chance and noise explain."""
+        far = _Z * np.sqrt(self.by_sample(_SHARES) + self.by_noise)
+        inside = _SHARES[np.abs(_SHARES - self.value) <= far + 1e-9]
+        return _bounded(name, self.value, float(inside.min(initial=1)), float(inside.max(initial=0)))
 
 
 def binary_figures(counts: Counts, noise: float, points: Points = NO_POINTS) -> dict[str, Any]:
@@ -39,7 +49,7 @@ def binary_figures(counts: Counts, noise: float, points: Points = NO_POINTS) -> 
     found = _of_two(counts, noise)
     if found is None:
         return nothing(counts, noise)
-    return _told(*found) | _called(counts, noise) | _at(counts, noise, points) | verdict(counts, noise)
+    return _told(*found, noise) | _called(counts, noise) | _at(counts, noise, points) | verdict(counts, noise)
 
 
 def _called(counts: Counts, noise: float) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def _sides(counts: Counts, first: int, noise: float) -> dict[str, Any]:
     for name, row, right in (("sensitivity", counts[1], slice(first, bins)), ("specificity", counts[0], slice(first))):
         cells = len(row[right])
         share = _accuracy(float(row[right].sum()), float(row.sum()), cells, bins, noise)
-        told |= _figure(name, share.value, share.variance)
+        told |= share.figure(name)
     return told
 
 
@@ -104,7 +114,7 @@ def _of_two(counts: Counts, noise: float) -> tuple[_Estimate, _Estimate] | None:
     half = len(negatives) // 2
     right = float(negatives[:half].sum() + positives[half:].sum())
     accuracy = _accuracy(right, n + p, counts.size // 2, counts.size, noise)
-    return _Estimate(value, _sampling_variance(value, n, p), by_noise), accuracy
+    return _Estimate(value, partial(_sampling_variance, negatives=n, positives=p), by_noise), accuracy
 
 
 def several_figures(counts: Counts, noise: float, names: Sequence[str], points: Points = NO_POINTS) -> dict[str, Any]:
@@ -120,20 +130,23 @@ def several_figures(counts: Counts, noise: float, names: Sequence[str], points: 
         return nothing(counts, noise)
     auc, accuracy = (_mean([found[place] for found in known]) for place in (0, 1))
     by_class = {
-        name: _told(*found) | _at(table, noise, points) if found is not None else _NO_FIGURES
+        name: _told(*found, noise) | _at(table, noise, points) if found is not None else _none(noise)
         for name, found, table in zip(names, each, counts, strict=True)
     }
-    return _told(auc, accuracy) | {"by_class": by_class} | verdict(counts, noise)
+    return _told(auc, accuracy, noise) | {"by_class": by_class} | verdict(counts, noise)
 
 
-def _told(auc: _Estimate, accuracy: _Estimate) -> dict[str, Any]:
-    figures = _figure("auc", auc.value, auc.variance) | _figure("accuracy", accuracy.value, accuracy.variance)
-    return figures | too_few(_half_width(auc.variance))
+def _told(auc: _Estimate, accuracy: _Estimate, noise: float) -> dict[str, Any]:
+    return auc.figure("auc") | accuracy.figure("accuracy") | too_few(auc.half_width, noise)
 
 
 def _mean(estimates: Sequence[_Estimate]) -> _Estimate:
     count = len(estimates)
-    by_sample = (sum(math.sqrt(one.by_sample) for one in estimates) / count) ** 2
+
+    def by_sample(share: Counts) -> Counts:
+        total: Counts = sum((np.sqrt(one.by_sample(share)) for one in estimates), np.zeros_like(share))
+        return (total / count) ** 2
+
     return _Estimate(
         sum(one.value for one in estimates) / count, by_sample, sum(one.by_noise for one in estimates) / count**2
     )
@@ -145,9 +158,8 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     if total < 1:
         return nothing(counts, noise)
     accuracy = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
-    figures = _figure("accuracy", accuracy.value, accuracy.variance)
-    half = max(figures["accuracy_high"] - figures["accuracy"], figures["accuracy"] - figures["accuracy_low"])
-    return figures | _of_table(counts) | verdict(counts, noise) | too_few(half)
+    figures = accuracy.figure("accuracy")
+    return figures | _of_table(counts) | verdict(counts, noise) | too_few(accuracy.half_width, noise)
 
 
 def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
@@ -225,14 +237,14 @@ def _accuracy(right: float, total: float, right_cells: int, cells: int, noise: f
     value = min(1.0, max(0.0, right / total))
     # derivative of right / total: (1 - value) / total for a right cell, -value / total for a wrong one
     spread = noise**2 * (right_cells * (1 - value) ** 2 + (cells - right_cells) * value**2) / total**2
-    return _Estimate(value, value * (1 - value) / total, spread)
+    return _Estimate(value, lambda share: share * (1 - share) / total, spread)
 
 
-def _sampling_variance(auc: float, negatives: float, positives: float) -> float:
+def _sampling_variance(auc: Counts, negatives: float, positives: float) -> Counts:
     """Hanley and McNeil 1982, equation 2."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
-    return max(0.0, spread / (negatives * positives))
+    return np.maximum(0.0, spread / (negatives * positives))
 
 
 def _half_width(variance: float) -> float:
@@ -243,11 +255,13 @@ def _figure(
     name: str, value: float, variance: float, bounds: tuple[float, float] = (0.0, 1.0), wider: float = 0.0
 ) -> dict[str, Any]:
     half, (least, most) = _half_width(variance) + wider, bounds
-    return {
-        name: round(value, 4),
-        f"{name}_low": round(max(least, value - half), 4),
-        f"{name}_high": round(min(most, value + half), 4),
-    }
+    return _bounded(name, value, max(least, value - half), min(most, value + half))
+
+
+def _bounded(name: str, value: float, low: float, high: float) -> dict[str, Any]:
+    """The figure between its bounds, rounded; a bound that the grid put on the wrong side of the value is the value."""
+    ends = {f"{name}_low": round(min(low, value), 4), f"{name}_high": round(max(high, value), 4)}
+    return {name: round(value, 4)} | ends
 
 
 def verdict(counts: Counts, noise: float) -> dict[str, Any]:
@@ -255,12 +269,16 @@ def verdict(counts: Counts, noise: float) -> dict[str, Any]:
     return {"counts": np.round(counts, 4).tolist(), "noise": round(noise, 3)}
 
 
-def too_few(half_width: float) -> dict[str, Any]:
-    """Whether an interval is so wide that its figure says little."""
-    wide = half_width > _TOO_WIDE
+def too_few(half_width: float, noise: float) -> dict[str, Any]:
+    """Whether an interval is so wide that a noisy figure says little; one without noise is what it is."""
+    wide = noise > 0 and half_width > _TOO_WIDE
     return {"too_few": wide, **({"text": _TOO_FEW} if wide else {})}
 
 
 def nothing(counts: Counts, noise: float) -> dict[str, Any]:
     """What is told where there are no figures."""
-    return _NO_FIGURES | verdict(counts, noise)
+    return _none(noise) | verdict(counts, noise)
+
+
+def _none(noise: float) -> dict[str, Any]:
+    return {"too_few": True, "text": _TOO_FEW if noise else "too few patients"}

@@ -138,7 +138,7 @@ class Segmentation:
                 }
                 for place, name in enumerate(self.names[1:], start=1)
             }
-        return told | verdict(counts, noise) | too_few((told["dice_high"] - told["dice_low"]) / 2)
+        return told | verdict(counts, noise) | too_few((told["dice_high"] - told["dice_low"]) / 2, noise)
 
     def _figure(self, counts: npt.NDArray[np.float64], noise: float, measure: Measure) -> dict[str, float]:
         return mean_figure(counts, noise, measure, edges(measure, self._bins, self._reach))
