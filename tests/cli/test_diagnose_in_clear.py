@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+import highdicom as hd
+import nibabel
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from tests.diagnosis.conftest import make_model
+from tests.imaging.result_samples import enhanced
 from tests.imaging.samples import png
 from tests.tasks.test_patches import CUT, asked, balls
 
@@ -40,6 +44,11 @@ def test_a_volume_has_its_mask_and_neither_way_goes_with_the_other(tmp_path: Pat
     ended = CliRunner().invoke(command, [*asked_for, "--out", str(out)])
     assert ended.exit_code == 0 and "in clear" in ended.output
     assert sorted(path.name for path in out.iterdir()) == ["p0.mask.nii.gz", "p0.overlay.png"]
+    stack = enhanced(tmp_path / "stack.dcm", np.eye(3), 8)
+    ended = CliRunner().invoke(command, [str(stack), *asked_for[1:], "--out", str(out)])
+    assert ended.exit_code == 0, "all frames are one volume, as a node reads them"
+    assert hd.seg.segread(out / "stack.seg.dcm").SegmentsOverlap == "NO"
+    assert nibabel.load(out / "stack.mask.nii.gz").shape == (12, 10, 8)
     for wrong, words in (
         (["--deployment", "public.json"], "or --model"),
         (["--carry", "x"], "with them --out and --json"),

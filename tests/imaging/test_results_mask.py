@@ -129,6 +129,32 @@ def test_a_file_of_several_frames(tmp_path: Path) -> None:
         write_segmentation([WHEEL / "SC_rgb_rle_2frame.dcm"], two, CLASSES[:2], ALGORITHM, tmp_path / "other.dcm")
 
 
+def test_a_volume_in_one_file_comes_back_as_one(tmp_path: Path) -> None:
+    file = enhanced(tmp_path / "ct.dcm", OBLIQUE)
+    volume = read_volume(file)
+    mask = mask_of(volume.values.shape, 3)
+    write_segmentation([file], on_source_grid([file], volume.affine, mask), CLASSES[:3], ALGORITHM, tmp_path / "m.dcm")
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "m.dcm", volume, CLASSES[:3]), mask)
+
+
+@pytest.mark.parametrize("said", [None, ""])
+@pytest.mark.parametrize("count", [1, 5])
+def test_slices_that_do_not_say_how_thick_they_are(tmp_path: Path, count: int, said: str | None) -> None:
+    files, _ = series(tmp_path / "series", OBLIQUE)
+    for number, file in enumerate(files):
+        header = pydicom.dcmread(file)
+        header.SliceThickness = said
+        if said is None:
+            del header.SliceThickness
+        header.save_as(file) if number < count else file.unlink()
+    volume = read_volume(tmp_path / "series")
+    mask, used = mask_of(volume.values.shape, 3), files[:count]
+    write_segmentation(used, on_source_grid(used, volume.affine, mask), CLASSES[:3], ALGORITHM, tmp_path / "m.dcm")
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "m.dcm", volume, CLASSES[:3]), mask)
+    measures = pydicom.dcmread(tmp_path / "m.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert min(abs(float(measures.SliceThickness) - side) for side in volume.spacing) < 1e-3
+
+
 @given(
     axes=st.permutations(range(3)),
     turned=st.tuples(*[st.booleans()] * 3),

@@ -44,8 +44,9 @@ def command(
 ) -> None:
     """Clinician or patient: probabilities per class, a grade, or a mask, without any server reading the image.
 
-    IMAGES are pictures, and for a model that draws masks volumes too: NIfTI, NRRD, a folder of one DICOM series. With
-    --model nothing is encrypted and nothing is sent: for the model's owner, and for models that draw in 3D.
+    IMAGES are pictures, and for a model that draws masks volumes too: NIfTI, NRRD, a folder of one DICOM series, an
+    enhanced DICOM file. With --model nothing is encrypted and nothing is sent: for the model's owner, and for models that
+    draw in 3D.
 
     \b
     Online:      primum diagnose xray.dcm --deployment public.json --out results

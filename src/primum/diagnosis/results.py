@@ -97,8 +97,8 @@ def _write_volume(source: Source, mask: Mask, diagnosis: Diagnosis, algorithm: A
     write_overlay_png(_slice(source, largest), mask[largest], diagnosis.classes, algorithm, made[0])
     same = source.path if source.volume.format == "NIfTI" else None
     write_nifti_mask(source.volume.affine, mask, made[1], like=same)
-    if source.path.is_dir():
-        files = [source.path / name for name in walk(source.path)]
+    if source.volume.format == "DICOM series":
+        files = [source.path / name for name in walk(source.path)] if source.path.is_dir() else [source.path]
         made.append(Path(f"{stem}.seg.dcm"))
         placed = on_source_grid(files, source.volume.affine, mask)
         write_segmentation(files, placed, diagnosis.classes, algorithm, made[2])

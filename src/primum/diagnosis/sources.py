@@ -20,6 +20,7 @@ from primum.imaging.patches import patches, prepare_patches
 from primum.imaging.prepare import prepare_layout
 from primum.imaging.reader import decode
 from primum.imaging.restore import restore_mask, restore_volume
+from primum.imaging.series import is_stack
 from primum.imaging.slices import prepare_volume, slice_layout
 from primum.imaging.volume import cut, volume_format
 from primum.imaging.windows import Layout, Windows, shown_nothing
@@ -54,6 +55,9 @@ def open_source(path: Path, preparation: Preparation, masks: bool) -> Source:
         volume = is_volume(path)
         if volume and not masks:
             raise DataError("is a volume, and the model tells classes of single pictures.", "Give it pictures.")
+        volume = volume or (
+            masks and is_stack(path)
+        )  # a node reads all its frames where masks are drawn, else the first
         return _volume(path, preparation) if volume else _picture(path, preparation)
     except DataError as error:
         raise DataError(f"{path} {error.message}", error.hint) from error

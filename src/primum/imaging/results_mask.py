@@ -33,6 +33,7 @@ from primum.imaging.results_files import (
     refuse_existing,
     write_new,
 )
+from primum.imaging.stored import functional
 
 Mask = npt.NDArray[np.uint8]
 
@@ -87,6 +88,7 @@ def write_segmentation(
     stacked = mask[None] if mask.ndim == 2 else mask
     with refers_to(source_files[0]):
         _check_grid(source_files[0], headers, stacked)
+        _say_thickness(headers)
         data = encode(_segmentation(headers, stacked, classes, algorithm))
     write_new(out, data)
 
@@ -131,7 +133,7 @@ def check_mask(mask: Mask, classes: Sequence[str]) -> None:
 
 
 def on_source_grid(source_files: Sequence[Path], affine: npt.NDArray[np.float64], mask: Mask) -> Mask:
-    """`mask` of a volume, turned back to the grid of its source files: uint8 [files, rows, columns], in their order.
+    """`mask` of a volume, turned back to the grid of its source files: uint8 [files or frames, rows, columns], in their order.
 
     `mask`: uint8 [slices, rows, columns] in any order of axes. `affine`: float [4, 4], from its (slice, row, column) to
     mm, LPS, as `Volume.affine`. Nothing is interpolated: each pixel of a file is one voxel of the volume. Raises
@@ -140,18 +142,24 @@ def on_source_grid(source_files: Sequence[Path], affine: npt.NDArray[np.float64]
     headers = read_headers(source_files)
     with refers_to(source_files[0]):
         into = np.linalg.inv(np.asarray(affine, np.float64))
-        slices = [_resliced(mask, into @ _affine_of(header), header.Rows, header.Columns) for header in headers]
+        slices = [
+            _resliced(mask, into @ _affine_of(header, frame), header.Rows, header.Columns)
+            for header in headers
+            for frame in range(int(header.get("NumberOfFrames") or 1))
+        ]
     return np.stack(slices)
 
 
-def _affine_of(header: Any) -> npt.NDArray[np.float64]:
+def _affine_of(header: Any, frame: int) -> npt.NDArray[np.float64]:
     """[4, 3], from (row, column, 1) of one slice to mm (PS3.3 C.7.6.2.1.1)."""
-    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    if not all(header.get(name) for name in needed):
+    corner = functional(header, "PlanePositionSequence", "ImagePositionPatient", frame)
+    turn = functional(header, "PlaneOrientationSequence", "ImageOrientationPatient", frame)
+    spacing = functional(header, "PixelMeasuresSequence", "PixelSpacing", frame)
+    if not (corner and turn and spacing):
         raise DataError("a source file does not say where it lies in the patient", "Give the slices of one CT or MR.")
-    along_row, along_column = np.asarray(header.ImageOrientationPatient, np.float64).reshape(2, 3)
-    down, across = (float(value) for value in header.PixelSpacing)
-    columns = (along_column * down, along_row * across, np.asarray(header.ImagePositionPatient, np.float64))
+    along_row, along_column = np.asarray(turn, np.float64).reshape(2, 3)
+    down, across = (float(value) for value in spacing)
+    columns = (along_column * down, along_row * across, np.asarray(corner, np.float64))
     return np.vstack((np.column_stack(columns), (0, 0, 1)))
 
 
@@ -183,6 +191,19 @@ def _check_grid(first: Path, headers: list[Any], mask: Mask) -> None:
             + " or ".join(" x ".join(map(str, shape)) for shape in sorted(wanted)),
             "Give the mask on the grid of the sources, one slice for each file.",
         )
+
+
+def _say_thickness(headers: list[Any]) -> None:
+    """A segmentation of slices says how thick they are; where anonymised files leave it out, as far as the next one lies,
+    or for a single slice 1 mm, as it is read."""
+    slices = [header for header in headers if "ImagePositionPatient" in header and _PLACES not in header]
+    if all(header.get("SliceThickness") for header in slices):
+        return
+    normal = np.cross(*np.asarray(slices[0].ImageOrientationPatient, np.float64).reshape(2, 3))
+    apart = np.diff(sorted(float(np.asarray(header.ImagePositionPatient, np.float64) @ normal) for header in slices))
+    usual = round(float(np.median(apart)), 6) if len(apart) else 1.0
+    for header in slices:
+        header.SliceThickness = header.get("SliceThickness") or usual
 
 
 def _segments(classes: Sequence[str], algorithm: Algorithm) -> list[hd.seg.SegmentDescription]:

@@ -21,7 +21,7 @@ from primum.imaging import nrrd as _nrrd  # noqa: F401 - registers its reader
 from primum.imaging.image import Pixels
 from primum.imaging.intensity import Float64
 from primum.imaging.listing import walk
-from primum.imaging.reader import check_size, decoding, read_head
+from primum.imaging.reader import check_size, decoding, read_head, silence
 from primum.imaging.stored import (
     GREY,
     first_number,
@@ -103,6 +103,26 @@ def read_volume(path: Path) -> Volume:
     if path.is_dir():
         return read_series([path / name for name in walk(path)])
     return read_volume_file(path)
+
+
+def is_stack(path: Path) -> bool:
+    """Whether a file is DICOM of several frames that say where each lies: a volume by itself, as enhanced CT and MR are.
+
+    DataError where it cannot be opened; False where its header is damaged, which is told when it is decoded.
+    """
+    if not looks_like_dicom(read_head(path)):
+        return False
+    try:
+        with silence():
+            frames = (
+                dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER).get(
+                    "PerFrameFunctionalGroupsSequence"
+                )
+                or ()
+            )
+            return len(frames) > 1 and all("PlanePositionSequence" in frame for frame in frames)
+    except Exception:
+        return False
 
 
 def _slices(path: Path, file: str) -> list[_Slice]:
