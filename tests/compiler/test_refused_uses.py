@@ -9,11 +9,12 @@ from tests.compiler.agreement import answers_of, images_for, onnx_answers, onnx_
 from torch import nn
 from torch.nn import functional
 
-from primum.compiler.builder import MOST_WEIGHTS, Builder, Unsupported
+from primum.compiler.builder import Builder
 from primum.compiler.evaluate import evaluate
 from primum.compiler.from_onnx import graph_of_bytes
 from primum.compiler.from_torch import graph_of_module
 from primum.compiler.graph import Convolution, Graph, MaxPool, Rectify, Reshape, Sum
+from primum.compiler.recorder import MOST_WEIGHTS, Unsupported
 from primum.compiler.simplify import never_negative, simplify
 from primum.errors import ModelError
 

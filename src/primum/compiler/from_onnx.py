@@ -17,11 +17,13 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, inliner, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from primum.compiler.builder import Builder, Symbol, Unsupported
+from primum.compiler import onnx_ml_operators, onnx_movements, onnx_operators  # noqa: F401 - their rules register
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Graph, Shape
 from primum.compiler.onnx_heads import Entry, entry_of, with_scores
 from primum.compiler.onnx_ml_operators import DOMAIN
-from primum.compiler.onnx_operators import RULES, Public
+from primum.compiler.onnx_rules import RULES, Public
+from primum.compiler.recorder import Symbol, Unsupported
 from primum.compiler.refusal import Refusals
 from primum.errors import ModelError
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import ConstantArgument
 
-from primum.compiler.builder import Builder, Symbol, Unsupported
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Graph, Shape
+from primum.compiler.recorder import Symbol, Unsupported
 from primum.compiler.refusal import Refusals
 from primum.compiler.torch_operators import RULES
 from primum.errors import ModelError

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from primum.compiler.builder import Builder, Symbol, Unsupported, Value
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Edges, Pair
+from primum.compiler.recorder import Symbol, Unsupported, Value
 
 Rule = Callable[..., Any]
 RULES: Final[dict[str, Rule]] = {}
