@@ -2,8 +2,10 @@
 
 from math import prod
 
+import numpy as np
+
 from primum.compiler.graph import Concatenate, Edges, Interpolate, Pad, Pair, Permute, Repeat, Reshape, Shape, Slice
-from primum.compiler.recorder import Recorder, Symbol, Unsupported, image_shape
+from primum.compiler.recorder import Recorder, Symbol, Unsupported, image_shape, is_image
 
 
 class Arranger(Recorder):
@@ -13,6 +15,10 @@ class Arranger(Recorder):
         """Side by side along an axis that is not the batch."""
         rank = len(parts[0].shape)
         at = axis % rank
+        if not is_image(parts[0].shape) and len(set(parts)) == 1:
+            return self.tile(parts[0], at, len(parts))
+        if not all(is_image(part.shape) for part in parts):
+            raise Unsupported(f"a concatenation of different values of shape {list(parts[0].shape)}")
         if at == 0 or any(len(part.shape) != rank for part in parts):
             raise Unsupported("a concatenation along the batch")
         if len({(*part.shape[:at], *part.shape[at + 1 :]) for part in parts}) != 1:
@@ -53,24 +59,62 @@ class Arranger(Recorder):
         return self._ranked(Pad(self.name(), (x.name,), around), x) if any(around) else x
 
     def permute(self, x: Symbol, order: tuple[int, ...]) -> Symbol:
-        """The axes of the file in another order; the batch stays where it is."""
+        """The axes of the file in another order; axes that stay together are one."""
         shape = tuple(x.shape[axis] for axis in order)
         long = [axis for axis in order if x.shape[axis] != 1]
         if long == sorted(long):
             return self.reshape(x, shape)
-        if x.name in self.endings or order[0] != 0 or len(shape) not in (3, 4):
+        if x.name in self.endings:
             raise Unsupported(f"a transposition of {list(x.shape)} by {list(order)}")
-        axes = (2, 1, 0) if len(shape) == 3 else _three([axis - 1 for axis in order[1:]])
-        return self.add(Permute(self.name(), (x.name,), axes), shape)
+        if is_image(x.shape) and order[0] == 0:
+            axes = (2, 1, 0) if len(shape) == 3 else _three([axis - 1 for axis in order[1:]])
+            return self.add(Permute(self.name(), (x.name,), axes), shape)
+        groups = _together(long)
+        if len(groups) > 3:
+            raise Unsupported(f"a transposition of {list(x.shape)} by {list(order)}, which moves {len(groups)} axes")
+        ordered = sorted(groups)
+        sizes = [prod(x.shape[axis] for axis in group) for group in ordered]
+        whole = self.reshape(x, (1, *sizes, *(1,) * (3 - len(sizes))))
+        axes = _three([*(ordered.index(group) for group in groups), *range(len(groups), 3)])
+        return self.reshape(self.add(Permute(self.name(), (whole.name,), axes)), shape)
 
     def reshape(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
-        """The same numbers in the same order."""
+        """The same numbers in the same order; a shape that is no image's is only noted."""
         if prod(shape) != prod(x.shape):
             raise Unsupported(f"a reshape of {list(x.shape)} to {list(shape)}, which has another number of elements")
+        if not is_image(shape):
+            return Symbol(x.name, shape)
         made = image_shape(shape)
         if made == self.shapes[x.name] or x.name in self.endings:
             return Symbol(x.name, shape)
         return self.add(Reshape(self.name(), (x.name,), made), shape)
+
+    def tile(self, x: Symbol, axis: int, times: int) -> Symbol:
+        """The elements along `axis` so often, one row after the other."""
+        return self._copied(x, axis, axis, times)
+
+    def repeat(self, x: Symbol, times: tuple[int, ...]) -> Symbol:
+        """Every element so often in a row, along each axis of the file: nearest upsampling."""
+        for axis, count in enumerate(times):
+            x = self._copied(x, axis, axis + 1, count)
+        return x
+
+    def _copied(self, x: Symbol, axis: int, inner: int, times: int) -> Symbol:
+        """Blocks of the axes from `inner` on, each so often in a row."""
+        if times == 1:
+            return x
+        if axis == 0 or times < 1 or x.name in self.endings:
+            raise Unsupported(f"{times} copies along axis {axis} of a value of shape {list(x.shape)}")
+        shape = (*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :])
+        rows = self.reshape(x, (1, 1, prod(x.shape[:inner]), prod(x.shape[inner:])))
+        return self.reshape(self.add(Repeat(self.name(), (rows.name,), (times, 1))), shape)
+
+    def expand(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
+        """Copies along axes of length 1, until `x` has `shape`."""
+        made = self.reshape(x, (1,) * (len(shape) - len(x.shape)) + x.shape)
+        for axis, length in enumerate(np.broadcast_shapes(made.shape, shape)):
+            made = self.tile(made, axis, length // made.shape[axis])
+        return made
 
     def nearest(self, x: Symbol, size: Pair) -> Symbol:
         """Nearest upsampling to a multiple of the size."""
@@ -88,6 +132,17 @@ class Arranger(Recorder):
         """Two values that broadcast in the file, so that they broadcast as [channels, height, width] too."""
         rank = max(len(left.shape), len(right.shape))
         return tuple(self.reshape(x, (1,) * (rank - len(x.shape)) + x.shape) for x in (left, right))  # type: ignore[return-value]
+
+
+def _together(axes: list[int]) -> list[tuple[int, ...]]:
+    """Runs of `axes` that follow each other in the source too; axes that are not among them have length 1."""
+    rank, groups = {axis: at for at, axis in enumerate(sorted(axes))}, list[tuple[int, ...]]()
+    for axis in axes:
+        if groups and rank[axis] == rank[groups[-1][-1]] + 1:
+            groups[-1] += (axis,)
+        else:
+            groups.append((axis,))
+    return groups
 
 
 def _axis(rank: int, at: int) -> int:

@@ -20,9 +20,10 @@ from primum.compiler.graph import (
     Pad,
     Pair,
     Rectify,
+    Shape,
     Sum,
 )
-from primum.compiler.recorder import Symbol, Unsupported, Value
+from primum.compiler.recorder import Symbol, Unsupported, Value, is_image
 from primum.compiler.windows import counts, rounded_up, transposed_edges
 
 
@@ -76,16 +77,33 @@ class Builder(Arranger):
         return self.convolution(spread, flipped.copy(), bias, dilation=dilation, groups=groups)
 
     def linear(self, x: Symbol, weight: Value, bias: Value | None) -> Symbol:
-        """weight [outputs, inputs] on a vector [1, inputs]."""
+        """weight [outputs, inputs] on a vector [1, inputs], or on the last axis at every place."""
         flat, offset = _weights(weight, bias)
-        if prod(x.shape) != flat.shape[1] or x.shape[-1] != flat.shape[1]:
+        if flat.ndim != 2 or x.shape[-1:] != flat.shape[1:]:
             raise Unsupported(f"a linear layer on a value of shape {list(x.shape)}; flatten it first")
         if offset.shape not in ((1,), (flat.shape[0],), (1, 1), (1, flat.shape[0])):
             raise Unsupported(f"a bias of shape {list(offset.shape)} on {flat.shape[0]} outputs")
         offset = _own(np.broadcast_to(offset.reshape(-1), flat.shape[:1]))
+        if prod(x.shape) != flat.shape[1]:
+            return self._linear_at_places(x, flat, offset)
         source = self.reshape(x, (1, flat.shape[1]))
         node = Convolution(self.name(), (source.name,), flat[:, :, None, None], offset)
         return self.add(node, (*x.shape[:-1], flat.shape[0]))
+
+    def _linear_at_places(self, x: Symbol, weight: Array, bias: Array) -> Symbol:
+        """A 1x1 convolution, once the last axis is that of the channels."""
+        first = self.permute(self.reshape(x, (1, *self._maps(x))), (0, 3, 1, 2))
+        made = self.permute(self.convolution(first, weight[:, :, None, None], bias), (0, 2, 3, 1))
+        return Symbol(made.name, (*x.shape[:-1], len(weight)))
+
+    def _maps(self, x: Symbol) -> Shape:
+        """[height, width, last axis] with the places of `x`: those of the graph's value where that ends in this axis."""
+        known, last = self.shapes[x.name], x.shape[-1]
+        return known if known[2] == last else (prod(x.shape) // last, 1, last)
+
+    def as_image(self, x: Symbol) -> Symbol:
+        """`x` as [1, ...] with at most four axes, the last one as it is: rows of all places, five axes."""
+        return x if is_image(x.shape) else self.reshape(x, (1, *self._maps(x)))
 
     def affine(self, x: Symbol, scale: Value, shift: Value) -> Symbol:
         """scale x + shift with weights that broadcast against x."""
@@ -97,8 +115,8 @@ class Builder(Arranger):
             by_channel = (_own(np.broadcast_to(one, (channels,))), _own(np.broadcast_to(two, (channels,))))
             return self.add(Affine(self.name(), (x.name,), *by_channel), x.shape)
         axis = _only_axis((scale, shift), x.shape)
-        if axis and len(x.shape) == 4:  # channels last: by channel once they are first
-            order = (0, axis, *(at for at in range(1, 4) if at != axis))
+        if axis and len(x.shape) in (3, 4):  # channels last: by channel once they are first
+            order = (0, axis, *(at for at in range(1, len(x.shape)) if at != axis))
             turned = self.affine(
                 self.permute(x, order), *(_turned(part, order) for part in (np.asarray(scale), np.asarray(shift)))
             )

@@ -238,7 +238,7 @@ class Reader:
             return self._folded(node, arguments)
         if node.op_type not in RULES:
             raise Unsupported(Refusals.reason(node.op_type))
-        made = RULES[node.op_type](self.builder, attributes, *arguments)
+        made = RULES.read(node.op_type, self.builder, arguments, attributes)
         return list(made) if isinstance(made, list) else [made]
 
     def _folded(self, node: NodeProto, arguments: list[Any]) -> list[Any]:

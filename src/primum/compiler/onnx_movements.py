@@ -11,7 +11,7 @@ from primum.compiler.onnx_rules import Attributes, number, rule, whole_numbers
 from primum.compiler.recorder import Symbol, Unsupported
 
 
-@rule("Concat")
+@rule("Concat", takes="any")
 def _(b: Builder, a: Attributes, *parts: Any) -> Symbol:
     if not all(isinstance(part, Symbol) for part in parts):
         raise Unsupported("a concatenation with a constant")
@@ -64,7 +64,7 @@ def _padded(
     return b.pad(x, edges, number(filling))
 
 
-@rule("Reshape")
+@rule("Reshape", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, shape: Any) -> Symbol:
     wanted = whole_numbers(shape)
     if not a.get("allowzero", 0):
@@ -73,21 +73,21 @@ def _(b: Builder, a: Attributes, x: Symbol, shape: Any) -> Symbol:
     return b.reshape(x, tuple(rest if length == -1 else length for length in wanted))
 
 
-@rule("Flatten")
+@rule("Flatten", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     axis = a.get("axis", 1)
     axis += len(x.shape) if axis < 0 else 0
     return b.reshape(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
 
 
-@rule("Squeeze")
+@rule("Squeeze", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, axes: Any = None) -> Symbol:
     rank = len(x.shape)
     chosen = range(1, rank) if axes is None else [axis % rank for axis in whole_numbers(axes)]
     return b.reshape(x, tuple(length for at, length in enumerate(x.shape) if at not in chosen or length != 1))
 
 
-@rule("Unsqueeze")
+@rule("Unsqueeze", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, axes: Any) -> Symbol:
     chosen = whole_numbers(axes)
     shape, rank = list(x.shape), len(x.shape) + len(chosen)
@@ -96,7 +96,7 @@ def _(b: Builder, a: Attributes, x: Symbol, axes: Any) -> Symbol:
     return b.reshape(x, tuple(shape))
 
 
-@rule("Transpose")
+@rule("Transpose", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     order = a.get("perm", range(len(x.shape))[::-1])
     if sorted(order) != list(range(len(x.shape))):
@@ -104,20 +104,37 @@ def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.permute(x, tuple(order))
 
 
-@rule("Resize")
+@rule("Tile", takes="any")
+def _(b: Builder, a: Attributes, x: Symbol, times: Any) -> Symbol:
+    for axis, count in enumerate(whole_numbers(times)):
+        x = b.tile(x, axis, count)
+    return x
+
+
+@rule("Expand", takes="any")
+def _(b: Builder, a: Attributes, x: Symbol, shape: Any) -> Symbol:
+    return b.expand(x, tuple(whole_numbers(shape)))
+
+
+@rule("Resize", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, roi: Any = None, scales: Any = None, sizes: Any = None) -> Symbol:
-    if len(x.shape) != 4 or a.get("antialias", 0) or "axes" in a:
-        raise Unsupported("resizing with antialiasing, along chosen axes, or of something else than images")
+    if a.get("antialias", 0) or "axes" in a:
+        raise Unsupported("resizing with antialiasing, or along chosen axes")
     if a.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
         raise Unsupported("resizing that keeps the aspect ratio")
     wanted = whole_numbers(sizes) if sizes is not None else _scaled(x, scales)
-    if tuple(wanted[:2]) != x.shape[:2]:
-        raise Unsupported("resizing of channels")
     mode = a.get("mode", b"nearest").decode()
     place = a.get("coordinate_transformation_mode", b"half_pixel").decode()
     if mode == "nearest":
-        _require_repeating(a, place, wanted[2] // x.shape[2], wanted[3] // x.shape[3])
-        return b.nearest(x, (wanted[2], wanted[3]))
+        times = [new // old for new, old in zip(wanted, x.shape, strict=True)]
+        if [old * by for old, by in zip(x.shape, times, strict=True)] != wanted:
+            raise Unsupported("nearest resizing by something else than a whole number")
+        _require_repeating(a, place, *times)
+        if len(times) == 4 and times[:2] == [1, 1]:
+            return b.nearest(x, (wanted[2], wanted[3]))
+        return b.repeat(x, tuple(times))
+    if len(x.shape) != 4 or tuple(wanted[:2]) != x.shape[:2]:
+        raise Unsupported(f"{mode} resizing of something else than height and width")
     if mode != "linear" or place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         raise Unsupported(f"{mode} resizing by {place}")
     shrunk = any(new == 1 != old for new, old in zip(wanted[2:], x.shape[2:], strict=True))
@@ -138,7 +155,8 @@ def _scaled(x: Symbol, scales: Any) -> list[int]:
 def _require_repeating(a: Attributes, place: str, *times: int) -> None:
     """Nearest resizing is a repetition where rounding never reaches the next element."""
     rounding = a.get("nearest_mode", b"round_prefer_floor").decode()
+    cells = place == "tf_half_pixel_for_nn" and rounding == "floor"  # TensorFlow's, which later opsets do not name
     halves = place in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round")
     corner = place == "asymmetric" and (rounding == "floor" or (rounding == "round_prefer_floor" and max(times) <= 2))
-    if not halves and not corner:
+    if not halves and not corner and not cells:
         raise Unsupported(f"nearest resizing by {place} and {rounding}")

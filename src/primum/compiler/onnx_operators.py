@@ -80,7 +80,7 @@ def _cut_off(x: Symbol, a: Attributes, weight: Any, window: tuple[Pair, Pair, Pa
     return (edges[0], edges[1], edges[2], edges[3])
 
 
-@rule("Gemm")
+@rule("Gemm", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Symbol:
     if isinstance(weight, Symbol) or not isinstance(x, Symbol) or a.get("transA", 0):
         raise Unsupported("a product of two computed matrices")
@@ -90,7 +90,7 @@ def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Sy
     return b.linear(x, flat if a.get("transB", 0) else flat.T, offset)
 
 
-@rule("MatMul")
+@rule("MatMul", takes="any")
 def _(b: Builder, a: Attributes, x: Any, weight: Any) -> Symbol:
     if isinstance(weight, Symbol) or not isinstance(x, Symbol) or np.ndim(weight) != 2:
         raise Unsupported("a product of two computed matrices")
@@ -105,12 +105,12 @@ def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any, mean: Any, v
     return b.batch_norm(x, parts[0], parts[1], parts[2], parts[3], a.get("epsilon", 1e-5))
 
 
-@rule("Relu")
+@rule("Relu", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.rectify(x)
 
 
-@rule("LeakyRelu")
+@rule("LeakyRelu", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.leaky(x, a.get("alpha", 0.01))
 
@@ -123,42 +123,42 @@ def _(b: Builder, a: Attributes, x: Symbol, slope: Any) -> Symbol:
     return b.parametric(x, slopes.reshape((1,) * (len(x.shape) - slopes.ndim) + slopes.shape))
 
 
-@rule("Clip")
+@rule("Clip", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol, low: Any = None, high: Any = None) -> Symbol:
     return b.clip(x, number(low, -inf), number(high, inf))
 
 
-@rule("HardSigmoid")
+@rule("HardSigmoid", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.hard_sigmoid(x, a.get("alpha", 0.2), a.get("beta", 0.5))
 
 
-@rule("HardSwish")
+@rule("HardSwish", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.hard_swish(x)
 
 
-@rule("Sigmoid")
+@rule("Sigmoid", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "sigmoid")
 
 
-@rule("Tanh")
+@rule("Tanh", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "tanh")
 
 
-@rule("Erf")
+@rule("Erf", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "erf")
 
 
-@rule("Gelu")
+@rule("Gelu", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "gelu_tanh" if a.get("approximate", b"none") == b"tanh" else "gelu")
 
 
-@rule("Swish")
+@rule("Swish", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     slope = a.get("alpha", 1.0)
     inner = b.curve(b.public_affine(x, slope, 0.0), "silu")
@@ -204,7 +204,7 @@ def _(b: Builder, a: Attributes, x: Symbol, axes: Any = None) -> Symbol:
     return b.mean(x, tuple({one % len(x.shape) for one in chosen}), bool(a.get("keepdims", 1)))
 
 
-@rule("Add")
+@rule("Add", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     for x, other in ((left, right), (right, left)):
         if isinstance(other, Public):
@@ -212,7 +212,7 @@ def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     return b.sum(required(left), required(right))
 
 
-@rule("Sub")
+@rule("Sub", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     if isinstance(right, Public):
         return b.public_affine(left, 1.0, -number(right))
@@ -221,7 +221,7 @@ def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     return b.sum(required(left), required(right), -1)
 
 
-@rule("Mul")
+@rule("Mul", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     for x, other in ((left, right), (right, left)):
         if isinstance(other, Public):
@@ -229,7 +229,7 @@ def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     return b.product(required(left), required(right))
 
 
-@rule("Div")
+@rule("Div", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     if isinstance(right, Symbol):
         raise Unsupported("a division by a computed value")
@@ -238,19 +238,19 @@ def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     return b.product(left, 1.0 / np.asarray(right, np.float64))
 
 
-@rule("Neg")
+@rule("Neg", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.public_affine(x, -1.0, 0.0)
 
 
-@rule("Pow")
+@rule("Pow", takes="elements")
 def _(b: Builder, a: Attributes, x: Any, exponent: Any) -> Symbol:
     if not isinstance(x, Symbol) or number(exponent) != 2.0:
         raise Unsupported("a power other than the square")
     return b.product(x, x)
 
 
-@rule("Sum")
+@rule("Sum", takes="elements")
 def _(b: Builder, a: Attributes, first: Any, *rest: Any) -> Any:
     total = required(first)
     for one in rest:
@@ -259,19 +259,19 @@ def _(b: Builder, a: Attributes, first: Any, *rest: Any) -> Any:
     return total
 
 
-@rule("Identity")
+@rule("Identity", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return x
 
 
-@rule("Dropout")
+@rule("Dropout", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, ratio: Any = None, training: Any = None) -> Symbol:
     if training is not None and (isinstance(training, Symbol) or np.any(training)):
         raise Unsupported("dropout in training mode; export the model in evaluation mode")
     return x
 
 
-@rule("Cast")
+@rule("Cast", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     whole = b.endings.get(x.name, (x, "none"))[1] == "argmax" and a.get("to") in (6, 7)
     if a.get("to", 1) not in (1, 10, 11, 16) and not whole:
@@ -279,7 +279,7 @@ def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return x
 
 
-@rule("CastLike")
+@rule("CastLike", takes="any")
 def _(b: Builder, a: Attributes, x: Any, like: Any) -> Symbol:
     real = isinstance(like, Symbol) or np.asarray(like).dtype.name in ("float16", "float32", "float64", "bfloat16")
     if not isinstance(x, Symbol) or not real:

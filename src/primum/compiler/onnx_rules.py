@@ -1,29 +1,19 @@
 """The table of ONNX operators and what its rules share: f(builder, attributes, *inputs), inputs are symbols, arrays or None."""
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
 from primum.compiler.recorder import Symbol, Unsupported, Value
+from primum.compiler.rules import Rules
 
 Attributes = dict[str, Any]
-Rule = Callable[..., Any]
-RULES: Final[dict[str, Rule]] = {}
+RULES: Final = Rules()
+rule = RULES.rule
 
 
 class Public(np.ndarray[Any, Any]):
     """A constant of the architecture: one number from a Constant node, which no training changed."""
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """The decorated function reads these operators."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 def number(value: Any, default: float = 0.0) -> float:

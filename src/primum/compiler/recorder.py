@@ -24,6 +24,7 @@ from primum.compiler.graph import (
     shape_of,
 )
 from primum.compiler.windows import padded_size, possible
+from primum.errors import ModelError
 
 MOST_ELEMENTS: Final = 1 << 26
 MOST_WEIGHTS: Final = 1 << 28
@@ -35,7 +36,11 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Symbol:
-    """A value of the graph as its file sees it: name and full shape, batch included."""
+    """A value of the graph as its file sees it: name and full shape, batch included.
+
+    Its elements stand in the order of the graph's value. Five axes, or rows of all places [n, channels], are a shape
+    too: movements and linear layers take them, other operators see an image (`Builder.as_image`).
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -44,10 +49,15 @@ class Symbol:
 Value = Symbol | Array
 
 
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether a file's shape is [1, channels, height, width], or the first of these."""
+    return len(shape) <= 4 and shape[:1] == (1,)
+
+
 def image_shape(shape: tuple[int, ...]) -> Shape:
     """[1, ...] as [channels, height, width]: missing axes are 1; a sequence [1, c, n] is one row of n."""
-    if not shape or shape[0] != 1 or len(shape) > 4:
-        raise Unsupported(f"a value has the shape {list(shape)}, not one image's [1, channels, height, width]")
+    if not is_image(shape):
+        raise Unsupported(f"a value of shape {list(shape)}, not one image's [1, channels, height, width]")
     channels, height, width = {1: (1, 1, 1), 2: (*shape[1:], 1, 1), 3: (*shape[1:2], 1, *shape[2:]), 4: shape[1:]}[
         len(shape)
     ]
@@ -68,7 +78,12 @@ class Recorder:
         """The layer that is being read; its nodes are named after it."""
 
     def finish(self, output: Symbol) -> Graph:
-        """The graph that ends in `output`."""
+        """The graph that ends in `output`; ModelError where its shape is not that of one image's answer."""
+        if not is_image(output.shape):
+            raise ModelError(
+                f"the answer of this model has the shape {list(output.shape)}.",
+                "It must be [1, classes] or [1, channels, height, width].",
+            )
         source, ending = self.endings.get(output.name, (output, "none"))
         last = next((node for node in reversed(self.nodes) if node.name == source.name), None)
         if isinstance(last, Curve) and last.kind == "sigmoid" and ending == "none":
