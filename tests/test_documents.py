@@ -18,7 +18,7 @@ from PIL import Image
 
 from primum.cli import _group
 from primum.compiler.curves import CURVES
-from primum.compiler.onnx_operators import RULES as ONNX_RULES
+from primum.compiler.onnx_rules import RULES as ONNX_RULES
 from primum.compiler.torch_operators import RULES as TORCH_RULES
 from primum.diagnosis.roles import free_address
 

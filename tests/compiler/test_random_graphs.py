@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.compiler.agreement import images_for, weights_like
 
-from primum.compiler.builder import Builder, Symbol, Unsupported
+from primum.compiler.builder import Builder
 from primum.compiler.compiled import Wish, compile_graph
 from primum.compiler.evaluate import evaluate
 from primum.compiler.ranges import drawn_images
+from primum.compiler.recorder import Symbol, Unsupported
 from primum.compiler.simplify import simplify
 
 SHAPE = (3, 6, 5)

@@ -9,11 +9,12 @@ from tests.compiler.agreement import answers_of, images_for, onnx_answers, onnx_
 from torch import nn
 from torch.nn import functional
 
-from primum.compiler.builder import MOST_WEIGHTS, Builder, Unsupported
+from primum.compiler.builder import Builder
 from primum.compiler.evaluate import evaluate
 from primum.compiler.from_onnx import graph_of_bytes
 from primum.compiler.from_torch import graph_of_module
 from primum.compiler.graph import Convolution, Graph, MaxPool, Rectify, Reshape, Sum
+from primum.compiler.recorder import MOST_WEIGHTS, Unsupported
 from primum.compiler.simplify import never_negative, simplify
 from primum.errors import ModelError
 
@@ -38,6 +39,9 @@ READ_MODULES = {
     "bilinear to a size": lambda x: functional.interpolate(x, size=(7, 3), mode="bilinear"),
     "a sequence padded": lambda x: functional.pad(x.flatten(2), (1, 2)),
     "one bias for all outputs": lambda x: torch.addmm(BIAS, x.mean((2, 3)), MATRIX),
+    "a linear layer at every place": lambda x: functional.linear(x.permute(0, 2, 3, 1), MATRIX.T).permute(0, 3, 1, 2),
+    "rows of all places": lambda x: (x.permute(0, 2, 3, 1).reshape(-1, 4) @ MATRIX + ROW).relu().reshape(-1, 5, 7, 5),
+    "a channel shuffle": lambda x: x.reshape(-1, 2, 2, 5, 7).transpose(1, 2).reshape(-1, 4, 5, 7),
     "a row of biases": lambda x: torch.addmm(ROW, x.mean((2, 3)), MATRIX),
 }
 REFUSED_MODULES = {
@@ -49,6 +53,8 @@ REFUSED_MODULES = {
     "argmax of everything": lambda x: x.argmax().reshape(1),
     "random numbers": lambda x: x + torch.rand(4, 1, 1),
     "normal random numbers": lambda x: x * torch.randn(4, 1, 1),
+    "a pixel shuffle": lambda x: functional.pixel_shuffle(x, 2),
+    "five axes pooled": lambda x: functional.max_pool3d(x.reshape(-1, 2, 2, 5, 7), 1),
     "softmax twice": lambda x: x.mean((2, 3)).softmax(1).softmax(1),
     "log-softmax of softmax": lambda x: x.mean((2, 3)).softmax(1).log_softmax(1),
     "a fold that cannot be": lambda x: x + torch.ones(3).reshape(3, 1, 1).cholesky_inverse(),

@@ -111,8 +111,25 @@ def keras() -> None:
         x = L.AveragePooling2D(3, strides=2, padding="same")(x)
         return keras.Model(image, L.Dense(3)(L.Flatten()(x)))
 
+    def upsampled() -> Any:
+        """Nearest, three times: of the image, of a layer by other factors for height and width, and by its resizing layer."""
+        image = L.Input((5, 5, 3))
+        x = L.Conv2D(4, 3, activation="relu")(L.UpSampling2D(2)(image))
+        x = L.BatchNormalization()(L.UpSampling2D((2, 3))(x))
+        x = L.Resizing(14, 33, interpolation="nearest")(L.Conv2D(3, 3, strides=2)(x))
+        return keras.Model(image, L.Dense(3)(L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu")(x))))
+
+    def places() -> Any:
+        """Dense layers at every place of an image, of a map and of a sequence, which is repeated too."""
+        image = L.Input((6, 6, 3))
+        x = L.Conv2D(5, 3, activation="relu")(L.Dense(4, activation="relu")(image))
+        x = L.Reshape((4, 12))(L.Dense(3, activation="relu")(x))
+        x = L.UpSampling1D(2)(L.Dense(5, activation="relu")(x))
+        return keras.Model(image, L.Dense(3)(L.Flatten()(x)))
+
     keras.utils.set_random_seed(0)
-    answers = {one.__name__: _of_keras(f"keras_{one.__name__}", one()) for one in (mobile, branches, wide, decoder)}
+    models = (mobile, branches, wide, decoder, upsampled, places)
+    answers = {one.__name__: _of_keras(f"keras_{one.__name__}", one()) for one in models}
     _save("keras", answers)
 
 

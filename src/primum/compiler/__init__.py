@@ -9,11 +9,13 @@ anything is sent. Read first: `graph.py` (the float model), then `lower.py` (eac
 | file | what |
 |---|---|
 | graph.py | nodes, values and shapes of a float model |
-| builder.py, windows.py, refusal.py | what both readers write a graph with; what is refused, all at once |
+| recorder.py, arranger.py, builder.py, windows.py | what both readers write a graph with: nodes and shapes, movements, layers |
+| rules.py, refusal.py | the table of a reader's operators and the shapes that they take; what is refused, all at once |
 | from_torch.py, torch_operators.py | modules through torch.export, and ATen's operators |
-| from_onnx.py, onnx_operators.py, onnx_ml_operators.py | ONNX files and operators, scikit-learn's among them |
+| from_onnx.py, onnx_rules.py | ONNX files; the table of their operators |
+| onnx_operators.py, onnx_movements.py, onnx_ml_operators.py | the rules: what computes, what moves elements, scikit-learn's |
 | onnx_heads.py | how a file takes an image (channels last, a row of pixels), which of its outputs is the answer |
-| simplify.py | folding and reordering, exact in real numbers |
+| simplify.py, movements.py | folding and reordering, exact in real numbers; movements that follow each other as one |
 | equalise.py | the channels of a layer near one magnitude: the same function, exactly |
 | curves.py | sigmoid, tanh, erf, SiLU and GELU as splines with a stated error |
 | evaluate.py, ranges.py | the model in clear; how large its values get |

@@ -1,155 +1,34 @@
-"""What both readers write a graph with: one method for each operator of the field, whatever file it came from.
+"""What both readers write a graph with: one method for each operator of the field, whatever file it came from."""
 
-A reader's value is a constant (a float64 array that follows from the weights alone) or a `Symbol`. Shapes here include
-the batch, which is 1. An operator that cannot be expressed raises `Unsupported` with the reason; the reader collects
-them all before it refuses the model.
-"""
-
-from dataclasses import dataclass
 from math import prod
-from typing import Final
 
 import numpy as np
 
+from primum.compiler.arranger import Arranger
 from primum.compiler.graph import (
     NO_EDGES,
     Affine,
     Array,
     AveragePool,
     Clip,
-    Concatenate,
     Convolution,
     Curve,
     Edges,
-    Ending,
-    Graph,
-    Interpolate,
     Leaky,
     MaxPool,
     Multiply,
-    Node,
     Pad,
     Pair,
-    Permute,
     Rectify,
-    Repeat,
-    Reshape,
     Shape,
-    Slice,
     Sum,
-    shape_of,
 )
-from primum.compiler.windows import counts, padded_size, possible, rounded_up, transposed_edges
-
-MOST_ELEMENTS: Final = 1 << 26
-MOST_WEIGHTS: Final = 1 << 28
+from primum.compiler.recorder import Symbol, Unsupported, Value, is_image
+from primum.compiler.windows import counts, rounded_up, transposed_edges
 
 
-class Unsupported(Exception):
-    """This operator, as it is used here, has no rule; the text says why."""
-
-
-@dataclass(frozen=True)
-class Symbol:
-    """A value of the graph as its file sees it: name and full shape, batch included."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-Value = Symbol | Array
-
-
-def image_shape(shape: tuple[int, ...]) -> Shape:
-    """[1, ...] as [channels, height, width]: missing axes are 1; a sequence [1, c, n] is one row of n."""
-    if not shape or shape[0] != 1 or len(shape) > 4:
-        raise Unsupported(f"a value has the shape {list(shape)}, not one image's [1, channels, height, width]")
-    channels, height, width = {1: (1, 1, 1), 2: (*shape[1:], 1, 1), 3: (*shape[1:2], 1, *shape[2:]), 4: shape[1:]}[
-        len(shape)
-    ]
-    return (channels, height, width)
-
-
-class Builder:
-    """Collects the nodes of one graph; a method returns the symbol of what it adds."""
-
-    def __init__(self, name: str, shape: Shape) -> None:
-        self.input = Symbol(name, (1, *shape))
-        self.shape = shape
-        self.nodes: list[Node] = []
-        self.shapes: dict[str, Shape] = {name: shape}
-        self.endings: dict[str, tuple[Symbol, Ending]] = {}
-        self.weights = 0
-        self.place = ""
-        """The layer that is being read; its nodes are named after it."""
-
-    def finish(self, output: Symbol) -> Graph:
-        """The graph that ends in `output`."""
-        source, ending = self.endings.get(output.name, (output, "none"))
-        last = next((node for node in reversed(self.nodes) if node.name == source.name), None)
-        if isinstance(last, Curve) and last.kind == "sigmoid" and ending == "none":
-            return Graph(self.input.name, self.shape, tuple(self.nodes), last.sources[0], "sigmoid")
-        z = self._two_sided(last) if ending == "none" else None
-        if z is not None:
-            halves = np.array([-0.5, 0.5]).reshape(2, 1, 1, 1)
-            self.add(Convolution(f"{source.name}~logits", (z,), halves, np.zeros(2)))
-            return Graph(self.input.name, self.shape, tuple(self.nodes), f"{source.name}~logits", "softmax")
-        return Graph(self.input.name, self.shape, tuple(self.nodes), source.name, ending)
-
-    def _two_sided(self, last: Node | None) -> str | None:
-        """z where `last` is (1 - p, p) with p = sigmoid(z) of one number: the softmax of (-z/2, z/2)."""
-        by_name = {node.name: node for node in self.nodes}
-        if not isinstance(last, Concatenate) or self.shapes[last.name] != (2, 1, 1) or len(last.sources) != 2:
-            return None
-        other, curve = (by_name.get(name) for name in last.sources)
-        if not isinstance(curve, Curve) or curve.kind != "sigmoid" or not isinstance(other, Affine):
-            return None
-        turned = other.sources == (curve.name,) and (*other.scale, *other.shift) == (-1.0, 1.0)
-        return curve.sources[0] if turned else None
-
-    def name(self) -> str:
-        """A name that no value has yet, after the layer that is being read."""
-        wanted, number = self.place or "value", 1
-        while wanted in self.shapes:
-            number += 1
-            wanted = f"{self.place or 'value'}#{number}"
-        return wanted
-
-    def add(self, node: Node, shape: tuple[int, ...] | None = None) -> Symbol:
-        """Append `node`; `shape` where the file's shape is not simply [1, channels, height, width]."""
-        if any(name in self.endings for name in node.sources):
-            raise Unsupported("softmax, log-softmax and argmax are computed at the very end only")
-        if not possible(node):
-            raise Unsupported("a window whose stride, dilation or padding makes no sense")
-        made = shape_of(node, [self.shapes[name] for name in node.sources])
-        if min(made) < 1:
-            raise Unsupported(f"its result would be empty ({list(made)})")
-        if max(prod(made), padded_size(node, self.shapes[node.sources[0]])) > MOST_ELEMENTS:
-            raise Unsupported(f"its values would have more than {MOST_ELEMENTS:,} elements")
-        self._count(node)
-        self.nodes.append(node)
-        self.shapes[node.name] = made
-        return Symbol(node.name, shape or (1, *made))
-
-    def _count(self, node: Node) -> None:
-        """A weight of the file that many layers read is held once for each of them: a small file could fill memory."""
-        if isinstance(node, Convolution):
-            self.weights += node.weight.size
-        elif isinstance(node, Affine):
-            self.weights += 2 * node.scale.size
-        if self.weights > MOST_WEIGHTS:
-            raise Unsupported(
-                f"its model has more than {MOST_WEIGHTS:,} weights, counted for each layer that uses them"
-            )
-
-    def stand_in(self, shape: tuple[int, ...]) -> Symbol:
-        """A value for one that could not be read, so that what follows is looked at too; the model is refused anyway."""
-        made = Symbol(self.name(), shape)
-        try:
-            self.shapes[made.name] = image_shape(shape)
-        except Unsupported:
-            self.shapes[made.name] = (1, 1, 1)
-        return made
+class Builder(Arranger):
+    """Layers, activations, pools and arithmetic; a method returns the symbol of what it adds."""
 
     def convolution(
         self,
@@ -198,16 +77,33 @@ class Builder:
         return self.convolution(spread, flipped.copy(), bias, dilation=dilation, groups=groups)
 
     def linear(self, x: Symbol, weight: Value, bias: Value | None) -> Symbol:
-        """weight [outputs, inputs] on a vector [1, inputs]."""
+        """weight [outputs, inputs] on a vector [1, inputs], or on the last axis at every place."""
         flat, offset = _weights(weight, bias)
-        if prod(x.shape) != flat.shape[1] or x.shape[-1] != flat.shape[1]:
+        if flat.ndim != 2 or x.shape[-1:] != flat.shape[1:]:
             raise Unsupported(f"a linear layer on a value of shape {list(x.shape)}; flatten it first")
         if offset.shape not in ((1,), (flat.shape[0],), (1, 1), (1, flat.shape[0])):
             raise Unsupported(f"a bias of shape {list(offset.shape)} on {flat.shape[0]} outputs")
         offset = _own(np.broadcast_to(offset.reshape(-1), flat.shape[:1]))
+        if prod(x.shape) != flat.shape[1]:
+            return self._linear_at_places(x, flat, offset)
         source = self.reshape(x, (1, flat.shape[1]))
         node = Convolution(self.name(), (source.name,), flat[:, :, None, None], offset)
         return self.add(node, (*x.shape[:-1], flat.shape[0]))
+
+    def _linear_at_places(self, x: Symbol, weight: Array, bias: Array) -> Symbol:
+        """A 1x1 convolution, once the last axis is that of the channels."""
+        first = self.permute(self.reshape(x, (1, *self._maps(x))), (0, 3, 1, 2))
+        made = self.permute(self.convolution(first, weight[:, :, None, None], bias), (0, 2, 3, 1))
+        return Symbol(made.name, (*x.shape[:-1], len(weight)))
+
+    def _maps(self, x: Symbol) -> Shape:
+        """[height, width, last axis] with the places of `x`: those of the graph's value where that ends in this axis."""
+        known, last = self.shapes[x.name], x.shape[-1]
+        return known if known[2] == last else (prod(x.shape) // last, 1, last)
+
+    def as_image(self, x: Symbol) -> Symbol:
+        """`x` as [1, ...] with at most four axes, the last one as it is: rows of all places, five axes."""
+        return x if is_image(x.shape) else self.reshape(x, (1, *self._maps(x)))
 
     def affine(self, x: Symbol, scale: Value, shift: Value) -> Symbol:
         """scale x + shift with weights that broadcast against x."""
@@ -219,8 +115,8 @@ class Builder:
             by_channel = (_own(np.broadcast_to(one, (channels,))), _own(np.broadcast_to(two, (channels,))))
             return self.add(Affine(self.name(), (x.name,), *by_channel), x.shape)
         axis = _only_axis((scale, shift), x.shape)
-        if axis and len(x.shape) == 4:  # channels last: by channel once they are first
-            order = (0, axis, *(at for at in range(1, 4) if at != axis))
+        if axis and len(x.shape) in (3, 4):  # channels last: by channel once they are first
+            order = (0, axis, *(at for at in range(1, len(x.shape)) if at != axis))
             turned = self.affine(
                 self.permute(x, order), *(_turned(part, order) for part in (np.asarray(scale), np.asarray(shift)))
             )
@@ -347,102 +243,6 @@ class Builder:
         """x times weights that broadcast against it."""
         return self.affine(x, factor, np.array(0.0))
 
-    def concatenate(self, parts: list[Symbol], axis: int) -> Symbol:
-        """Side by side along an axis that is not the batch."""
-        rank = len(parts[0].shape)
-        at = axis % rank
-        if at == 0 or any(len(part.shape) != rank for part in parts):
-            raise Unsupported("a concatenation along the batch")
-        if len({(*part.shape[:at], *part.shape[at + 1 :]) for part in parts}) != 1:
-            raise Unsupported("a concatenation of values that do not fit together")
-        shape = list(parts[0].shape)
-        shape[at] = sum(part.shape[at] for part in parts)
-        return self.add(Concatenate(self.name(), tuple(part.name for part in parts), _axis(rank, at)), tuple(shape))
-
-    def slice(self, x: Symbol, axis: int, start: int, stop: int, step: int = 1) -> Symbol:
-        """Elements start, start + step, ... before stop along one axis; negative positions count from the end."""
-        rank = len(x.shape)
-        at = axis % rank
-        if step < 1:
-            raise Unsupported("a slice that runs backwards")
-        first, last, _ = slice(start, stop, step).indices(x.shape[at])
-        shape = list(x.shape)
-        shape[at] = len(range(first, last, step))
-        if shape[at] == x.shape[at]:
-            return x
-        if at == 0:
-            raise Unsupported("a slice of the batch")
-        place, whole = _axis(rank, at), self.shapes[x.name]
-        starts, stops, jumps = [0, 0, 0], list(whole), [1, 1, 1]
-        starts[place], stops[place], jumps[place] = first, last, step
-        node = Slice(self.name(), (x.name,), _three(starts), _three(stops), _three(jumps))
-        return self.add(node, tuple(shape))
-
-    def pad(self, x: Symbol, edges: Edges, filling: float = 0.0) -> Symbol:
-        """Zeros around height and width; a negative edge cuts away."""
-        if filling != 0.0:
-            raise Unsupported("padding with something else than 0")
-        _, height, width = self.shapes[x.name]
-        top, bottom, left, right = edges
-        if min(edges) < 0:
-            start, stop = (0, max(-top, 0), max(-left, 0)), (height + min(bottom, 0), width + min(right, 0))
-            x = self.add(Slice(self.name(), (x.name,), start, (self.shapes[x.name][0], *stop)))
-        around = (max(top, 0), max(bottom, 0), max(left, 0), max(right, 0))
-        return self._ranked(Pad(self.name(), (x.name,), around), x) if any(around) else x
-
-    def permute(self, x: Symbol, order: tuple[int, ...]) -> Symbol:
-        """The axes of the file in another order; the batch stays where it is."""
-        shape = tuple(x.shape[axis] for axis in order)
-        long = [axis for axis in order if x.shape[axis] != 1]
-        if long == sorted(long):
-            return self.reshape(x, shape)
-        if x.name in self.endings or order[0] != 0 or len(shape) not in (3, 4):
-            raise Unsupported(f"a transposition of {list(x.shape)} by {list(order)}")
-        axes = (2, 1, 0) if len(shape) == 3 else _three([axis - 1 for axis in order[1:]])
-        return self.add(Permute(self.name(), (x.name,), axes), shape)
-
-    def reshape(self, x: Symbol, shape: tuple[int, ...]) -> Symbol:
-        """The same numbers in the same order."""
-        if prod(shape) != prod(x.shape):
-            raise Unsupported(f"a reshape of {list(x.shape)} to {list(shape)}, which has another number of elements")
-        made = image_shape(shape)
-        if made == self.shapes[x.name] or x.name in self.endings:
-            return Symbol(x.name, shape)
-        return self.add(Reshape(self.name(), (x.name,), made), shape)
-
-    def nearest(self, x: Symbol, size: Pair) -> Symbol:
-        """Nearest upsampling to a multiple of the size."""
-        _, height, width = self.shapes[x.name]
-        times = (size[0] // height, size[1] // width)
-        if (times[0] * height, times[1] * width) != size:
-            raise Unsupported("nearest resizing by something else than a whole number")
-        return self._ranked(Repeat(self.name(), (x.name,), times), x) if times != (1, 1) else x
-
-    def bilinear(self, x: Symbol, size: Pair, align_corners: bool) -> Symbol:
-        """Bilinear resizing."""
-        return self._ranked(Interpolate(self.name(), (x.name,), size, align_corners), x)
-
-    def end(self, x: Symbol, ending: Ending, axis: int = 1, shape: tuple[int, ...] | None = None) -> Symbol:
-        """Softmax, log-softmax or argmax over the classes: what the data owner does with the answer."""
-        rank = len(x.shape)
-        if x.name in self.endings:
-            source, before = self.endings[x.name]
-            if ending != "argmax" or before == "argmax" or x.shape != source.shape:
-                raise Unsupported(f"{ending} of {before}")
-            x = source  # the largest stays the largest
-        if axis % rank != 1 and prod(x.shape[1:]) != x.shape[axis % rank]:
-            raise Unsupported(f"{ending} along another axis than the classes")
-        made = Symbol(self.name(), shape or x.shape)
-        self.shapes[made.name] = self.shapes[x.name]
-        self.endings[made.name] = (x, ending)
-        return made
-
-    def _ranked(self, node: Node, x: Symbol) -> Symbol:
-        """Add a node whose result has as many axes as its source in the file."""
-        made = self.add(node)
-        channels, height, width = self.shapes[made.name]
-        return Symbol(made.name, (1, channels, width) if len(x.shape) == 3 else (1, channels, height, width))
-
     def _edges(self, x: Symbol, kernel: Pair, stride: Pair, padding: Edges, ceil: bool) -> Edges:
         """Padding with what a window that is rounded up needs at the end; PyTorch starts none inside the padding."""
         if not ceil:
@@ -451,11 +251,6 @@ class Builder:
         bottom = rounded_up(height, kernel[0], stride[0], padding[0], padding[1])
         right = rounded_up(width, kernel[1], stride[1], padding[2], padding[3])
         return (padding[0], bottom, padding[2], right)
-
-    def _aligned(self, left: Symbol, right: Symbol) -> tuple[Symbol, Symbol]:
-        """Two values that broadcast in the file, so that they broadcast as [channels, height, width] too."""
-        rank = max(len(left.shape), len(right.shape))
-        return tuple(self.reshape(x, (1,) * (rank - len(x.shape)) + x.shape) for x in (left, right))  # type: ignore[return-value]
 
     def _elementwise(self, x: Symbol, scale: Array, shift: Array) -> Symbol:
         """Weights for every position: flatten, one channel an element, and back."""
@@ -509,12 +304,3 @@ def _turned(part: Array, order: tuple[int, ...]) -> Array:
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
     """The order that undoes `order`."""
     return tuple(order.index(axis) for axis in range(len(order)))
-
-
-def _axis(rank: int, at: int) -> int:
-    """Which of channels, height and width the file's axis is."""
-    return 2 if rank == 3 and at == 2 else at - 1
-
-
-def _three(numbers: list[int]) -> Shape:
-    return (numbers[0], numbers[1], numbers[2])

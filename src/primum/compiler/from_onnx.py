@@ -17,11 +17,13 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, inliner, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from primum.compiler.builder import Builder, Symbol, Unsupported
+from primum.compiler import onnx_ml_operators, onnx_movements, onnx_operators  # noqa: F401 - their rules register
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Graph, Shape
 from primum.compiler.onnx_heads import Entry, entry_of, with_scores
 from primum.compiler.onnx_ml_operators import DOMAIN
-from primum.compiler.onnx_operators import RULES, Public
+from primum.compiler.onnx_rules import RULES, Public
+from primum.compiler.recorder import Symbol, Unsupported
 from primum.compiler.refusal import Refusals
 from primum.errors import ModelError
 
@@ -236,7 +238,7 @@ class Reader:
             return self._folded(node, arguments)
         if node.op_type not in RULES:
             raise Unsupported(Refusals.reason(node.op_type))
-        made = RULES[node.op_type](self.builder, attributes, *arguments)
+        made = RULES.read(node.op_type, self.builder, arguments, attributes)
         return list(made) if isinstance(made, list) else [made]
 
     def _folded(self, node: NodeProto, arguments: list[Any]) -> list[Any]:

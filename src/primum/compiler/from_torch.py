@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import ConstantArgument
 
-from primum.compiler.builder import Builder, Symbol, Unsupported
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Graph, Shape
+from primum.compiler.recorder import Symbol, Unsupported
 from primum.compiler.refusal import Refusals
 from primum.compiler.torch_operators import RULES
 from primum.errors import ModelError
@@ -86,9 +87,8 @@ def _read(builder: Builder, refused: Refusals, node: torch.fx.Node, known: dict[
         if name not in RULES:
             raise Unsupported(Refusals.reason(name))
         with np.errstate(all="ignore"):  # numbers that are not finite are refused by layer
-            return RULES[name](
-                builder, *(_plain(item) for item in arguments), **{k: _plain(v) for k, v in named.items()}
-            )
+            named = {key: _plain(value) for key, value in named.items()}
+            return RULES.read(name, builder, [_plain(item) for item in arguments], **named)
     except Unsupported as reason:
         refused.add(name, builder.place, str(reason))
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from primum.compiler.builder import Builder, Symbol
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Shape
+from primum.compiler.recorder import Symbol
 from primum.errors import ModelError
 
 _COLOURS: Final = (1, 3)

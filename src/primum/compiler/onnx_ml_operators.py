@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from primum.compiler.builder import Builder, Symbol, Unsupported
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Array, Ending
-from primum.compiler.onnx_operators import Attributes, rule
+from primum.compiler.onnx_rules import Attributes, rule
+from primum.compiler.recorder import Symbol, Unsupported
 from primum.compiler.refusal import NORMS
 
 DOMAIN: Final = "ai.onnx.ml"

@@ -1,51 +1,14 @@
-"""One rule for each ONNX operator: f(builder, attributes, *inputs), inputs are symbols, arrays or None."""
+"""Rules for the ONNX operators that compute: layers, activations, pools, arithmetic, and the ends of a model."""
 
-from collections.abc import Callable
-from itertools import pairwise
-from math import inf, prod
-from typing import Any, Final
+from math import inf
+from typing import Any
 
 import numpy as np
 
-from primum.compiler.builder import Builder, Symbol, Unsupported, Value
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Edges, Pair
-
-Attributes = dict[str, Any]
-Rule = Callable[..., Any]
-RULES: Final[dict[str, Rule]] = {}
-
-
-class Public(np.ndarray[Any, Any]):
-    """A constant of the architecture: one number from a Constant node, which no training changed."""
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """The decorated function reads these operators."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
-
-
-def _number(value: Any, default: float = 0.0) -> float:
-    if isinstance(value, Symbol):
-        raise Unsupported("a computed bound or factor")
-    if np.size(value) != 1:
-        raise Unsupported("several numbers where one is expected")
-    return default if value is None else float(np.asarray(value).reshape(()))
-
-
-def _whole(value: Any) -> list[int]:
-    if value is None or isinstance(value, Symbol):
-        raise Unsupported("a computed shape or axis")
-    return [int(one) for one in np.asarray(value).reshape(-1)]
-
-
-def _float(value: Any) -> Value | None:
-    """A constant as float64; symbols and None as they are."""
-    return value if value is None or isinstance(value, Symbol) else np.asarray(value, np.float64)
+from primum.compiler.onnx_rules import Attributes, Public, as_float, number, required, rule, whole_numbers
+from primum.compiler.recorder import Symbol, Unsupported
 
 
 def _axes(x: Symbol, numbers: Any, default: int) -> Pair:
@@ -87,14 +50,7 @@ def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Sy
     stride, dilation = _axes(x, a.get("strides"), 1), _axes(x, a.get("dilations"), 1)
     kernel = _axes(x, None if isinstance(weight, Symbol) else weight.shape[2:], 1)
     edges = _padding(x, a, kernel, stride, dilation)
-    return b.convolution(x, _required(weight), _float(bias), stride, edges, dilation, a.get("group", 1))
-
-
-def _required(value: Any) -> Value:
-    made = _float(value)
-    if made is None:
-        raise Unsupported("an input is missing")
-    return made
+    return b.convolution(x, required(weight), as_float(bias), stride, edges, dilation, a.get("group", 1))
 
 
 @rule("ConvTranspose")
@@ -102,7 +58,7 @@ def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Sy
     stride, dilation = _axes(x, a.get("strides"), 1), _axes(x, a.get("dilations"), 1)
     extra = _axes(x, a.get("output_padding"), 0)
     edges = _cut_off(x, a, weight, (stride, dilation, extra))
-    return b.transposed(x, _required(weight), _float(bias), stride, edges, extra, dilation, a.get("group", 1))
+    return b.transposed(x, required(weight), as_float(bias), stride, edges, extra, dilation, a.get("group", 1))
 
 
 def _cut_off(x: Symbol, a: Attributes, weight: Any, window: tuple[Pair, Pair, Pair]) -> Edges:
@@ -124,17 +80,17 @@ def _cut_off(x: Symbol, a: Attributes, weight: Any, window: tuple[Pair, Pair, Pa
     return (edges[0], edges[1], edges[2], edges[3])
 
 
-@rule("Gemm")
+@rule("Gemm", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any = None) -> Symbol:
     if isinstance(weight, Symbol) or not isinstance(x, Symbol) or a.get("transA", 0):
         raise Unsupported("a product of two computed matrices")
     flat = np.asarray(weight, np.float64) * a.get("alpha", 1.0)
     outputs = flat.shape[0] if a.get("transB", 0) else flat.shape[1]
-    offset = None if bias is None else np.broadcast_to(_required(bias) * a.get("beta", 1.0), (1, outputs))[0]
+    offset = None if bias is None else np.broadcast_to(required(bias) * a.get("beta", 1.0), (1, outputs))[0]
     return b.linear(x, flat if a.get("transB", 0) else flat.T, offset)
 
 
-@rule("MatMul")
+@rule("MatMul", takes="any")
 def _(b: Builder, a: Attributes, x: Any, weight: Any) -> Symbol:
     if isinstance(weight, Symbol) or not isinstance(x, Symbol) or np.ndim(weight) != 2:
         raise Unsupported("a product of two computed matrices")
@@ -145,64 +101,64 @@ def _(b: Builder, a: Attributes, x: Any, weight: Any) -> Symbol:
 def _(b: Builder, a: Attributes, x: Symbol, weight: Any, bias: Any, mean: Any, variance: Any) -> Symbol:
     if a.get("training_mode", 0):
         raise Unsupported("batch norm in training mode; export the model in evaluation mode")
-    parts = [_required(one) for one in (weight, bias, mean, variance)]
+    parts = [required(one) for one in (weight, bias, mean, variance)]
     return b.batch_norm(x, parts[0], parts[1], parts[2], parts[3], a.get("epsilon", 1e-5))
 
 
-@rule("Relu")
+@rule("Relu", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.rectify(x)
 
 
-@rule("LeakyRelu")
+@rule("LeakyRelu", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.leaky(x, a.get("alpha", 0.01))
 
 
 @rule("PRelu")
 def _(b: Builder, a: Attributes, x: Symbol, slope: Any) -> Symbol:
-    slopes = _required(slope)
+    slopes = required(slope)
     if isinstance(slopes, Symbol):
         raise Unsupported("computed slopes")
     return b.parametric(x, slopes.reshape((1,) * (len(x.shape) - slopes.ndim) + slopes.shape))
 
 
-@rule("Clip")
+@rule("Clip", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol, low: Any = None, high: Any = None) -> Symbol:
-    return b.clip(x, _number(low, -inf), _number(high, inf))
+    return b.clip(x, number(low, -inf), number(high, inf))
 
 
-@rule("HardSigmoid")
+@rule("HardSigmoid", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.hard_sigmoid(x, a.get("alpha", 0.2), a.get("beta", 0.5))
 
 
-@rule("HardSwish")
+@rule("HardSwish", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.hard_swish(x)
 
 
-@rule("Sigmoid")
+@rule("Sigmoid", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "sigmoid")
 
 
-@rule("Tanh")
+@rule("Tanh", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "tanh")
 
 
-@rule("Erf")
+@rule("Erf", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "erf")
 
 
-@rule("Gelu")
+@rule("Gelu", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.curve(x, "gelu_tanh" if a.get("approximate", b"none") == b"tanh" else "gelu")
 
 
-@rule("Swish")
+@rule("Swish", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     slope = a.get("alpha", 1.0)
     inner = b.curve(b.public_affine(x, slope, 0.0), "silu")
@@ -242,173 +198,80 @@ def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
 
 @rule("ReduceMean")
 def _(b: Builder, a: Attributes, x: Symbol, axes: Any = None) -> Symbol:
-    chosen = a.get("axes") if axes is None else _whole(axes)
+    chosen = a.get("axes") if axes is None else whole_numbers(axes)
     if chosen is None:
         raise Unsupported("a mean over something else than height and width")
     return b.mean(x, tuple({one % len(x.shape) for one in chosen}), bool(a.get("keepdims", 1)))
 
 
-@rule("Add")
+@rule("Add", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     for x, other in ((left, right), (right, left)):
         if isinstance(other, Public):
-            return b.public_affine(x, 1.0, _number(other))
-    return b.sum(_required(left), _required(right))
+            return b.public_affine(x, 1.0, number(other))
+    return b.sum(required(left), required(right))
 
 
-@rule("Sub")
+@rule("Sub", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     if isinstance(right, Public):
-        return b.public_affine(left, 1.0, -_number(right))
+        return b.public_affine(left, 1.0, -number(right))
     if isinstance(left, Public):
-        return b.public_affine(right, -1.0, _number(left))
-    return b.sum(_required(left), _required(right), -1)
+        return b.public_affine(right, -1.0, number(left))
+    return b.sum(required(left), required(right), -1)
 
 
-@rule("Mul")
+@rule("Mul", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     for x, other in ((left, right), (right, left)):
         if isinstance(other, Public):
-            return b.public_affine(x, _number(other), 0.0)
-    return b.product(_required(left), _required(right))
+            return b.public_affine(x, number(other), 0.0)
+    return b.product(required(left), required(right))
 
 
-@rule("Div")
+@rule("Div", takes="elements")
 def _(b: Builder, a: Attributes, left: Any, right: Any) -> Symbol:
     if isinstance(right, Symbol):
         raise Unsupported("a division by a computed value")
     if isinstance(right, Public):
-        return b.public_affine(left, 1.0 / _number(right), 0.0)
+        return b.public_affine(left, 1.0 / number(right), 0.0)
     return b.product(left, 1.0 / np.asarray(right, np.float64))
 
 
-@rule("Neg")
+@rule("Neg", takes="elements")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return b.public_affine(x, -1.0, 0.0)
 
 
-@rule("Pow")
+@rule("Pow", takes="elements")
 def _(b: Builder, a: Attributes, x: Any, exponent: Any) -> Symbol:
-    if not isinstance(x, Symbol) or _number(exponent) != 2.0:
+    if not isinstance(x, Symbol) or number(exponent) != 2.0:
         raise Unsupported("a power other than the square")
     return b.product(x, x)
 
 
-@rule("Sum")
+@rule("Sum", takes="elements")
 def _(b: Builder, a: Attributes, first: Any, *rest: Any) -> Any:
-    total = _required(first)
+    total = required(first)
     for one in rest:
-        other = _required(one)
+        other = required(one)
         total = b.sum(total, other) if isinstance(total, Symbol) or isinstance(other, Symbol) else total + other
     return total
 
 
-@rule("Concat")
-def _(b: Builder, a: Attributes, *parts: Any) -> Symbol:
-    if not all(isinstance(part, Symbol) for part in parts):
-        raise Unsupported("a concatenation with a constant")
-    return b.concatenate(list(parts), a["axis"])
-
-
-@rule("Slice")
-def _(b: Builder, a: Attributes, x: Symbol, starts: Any, stops: Any, axes: Any = None, jumps: Any = None) -> Symbol:
-    first, last = _whole(starts), _whole(stops)
-    along = list(range(len(first))) if axes is None else _whole(axes)
-    by = [1] * len(first) if jumps is None else _whole(jumps)
-    for start, stop, axis, step in zip(first, last, along, by, strict=True):
-        x = b.slice(x, axis, start, stop, step)
-    return x
-
-
-@rule("Split")
-def _(b: Builder, a: Attributes, x: Symbol, sizes: Any = None) -> list[Symbol]:
-    axis = a.get("axis", 0)
-    if sizes is None and "num_outputs" not in a:
-        raise Unsupported("a split without sizes")
-    each = -(-x.shape[axis] // a.get("num_outputs", 1))
-    parts = _whole(sizes) if sizes is not None else [each] * a["num_outputs"]
-    ends = np.minimum(np.cumsum([0, *parts]), x.shape[axis]).tolist()
-    return [b.slice(x, axis, start, stop) for start, stop in pairwise(ends)]
-
-
-@rule("Pad")
-def _(b: Builder, a: Attributes, x: Symbol, pads: Any, filling: Any = None, axes: Any = None) -> Symbol:
-    rank, widths = len(x.shape), _whole(pads)
-    along = list(range(rank)) if axes is None else [axis % rank for axis in _whole(axes)]
-    before, after = dict(zip(along, widths, strict=False)), dict(zip(along, widths[len(along) :], strict=True))
-    moved = {axis for axis in along if before[axis] or after[axis]}
-    if moved == {1, 2} and rank == 4:  # height and width of an image whose channels are last
-        back = {2: before.get(1, 0), 3: before.get(2, 0)}, {2: after.get(1, 0), 3: after.get(2, 0)}
-        turned = _padded(b, b.permute(x, (0, 3, 1, 2)), *back, a, filling)
-        return b.permute(turned, (0, 2, 3, 1))
-    if moved - set(range(2, rank)):
-        raise Unsupported("padding of channels")
-    return _padded(b, x, before, after, a, filling)
-
-
-def _padded(
-    b: Builder, x: Symbol, before: dict[int, int], after: dict[int, int], a: Attributes, filling: Any
-) -> Symbol:
-    if a.get("mode", b"constant") != b"constant":
-        raise Unsupported("padding by reflection or repetition")
-    last, tall = len(x.shape) - 1, len(x.shape) - 2 if len(x.shape) == 4 else -1
-    edges = (before.get(tall, 0), after.get(tall, 0), before.get(last, 0), after.get(last, 0))
-    return b.pad(x, edges, _number(filling))
-
-
-@rule("Reshape")
-def _(b: Builder, a: Attributes, x: Symbol, shape: Any) -> Symbol:
-    wanted = _whole(shape)
-    if not a.get("allowzero", 0):
-        wanted = [x.shape[at] if length == 0 else length for at, length in enumerate(wanted)]
-    rest = prod(x.shape) // max(1, prod(length for length in wanted if length != -1))
-    return b.reshape(x, tuple(rest if length == -1 else length for length in wanted))
-
-
-@rule("Flatten")
-def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
-    axis = a.get("axis", 1)
-    axis += len(x.shape) if axis < 0 else 0
-    return b.reshape(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
-
-
-@rule("Squeeze")
-def _(b: Builder, a: Attributes, x: Symbol, axes: Any = None) -> Symbol:
-    rank = len(x.shape)
-    chosen = range(1, rank) if axes is None else [axis % rank for axis in _whole(axes)]
-    return b.reshape(x, tuple(length for at, length in enumerate(x.shape) if at not in chosen or length != 1))
-
-
-@rule("Unsqueeze")
-def _(b: Builder, a: Attributes, x: Symbol, axes: Any) -> Symbol:
-    chosen = _whole(axes)
-    shape, rank = list(x.shape), len(x.shape) + len(chosen)
-    for axis in sorted(one % rank for one in chosen):
-        shape.insert(axis, 1)
-    return b.reshape(x, tuple(shape))
-
-
-@rule("Transpose")
-def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
-    order = a.get("perm", range(len(x.shape))[::-1])
-    if sorted(order) != list(range(len(x.shape))):
-        raise Unsupported("a transposition of axes that are not there")
-    return b.permute(x, tuple(order))
-
-
-@rule("Identity")
+@rule("Identity", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return x
 
 
-@rule("Dropout")
+@rule("Dropout", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol, ratio: Any = None, training: Any = None) -> Symbol:
     if training is not None and (isinstance(training, Symbol) or np.any(training)):
         raise Unsupported("dropout in training mode; export the model in evaluation mode")
     return x
 
 
-@rule("Cast")
+@rule("Cast", takes="any")
 def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     whole = b.endings.get(x.name, (x, "none"))[1] == "argmax" and a.get("to") in (6, 7)
     if a.get("to", 1) not in (1, 10, 11, 16) and not whole:
@@ -416,52 +279,12 @@ def _(b: Builder, a: Attributes, x: Symbol) -> Symbol:
     return x
 
 
-@rule("CastLike")
+@rule("CastLike", takes="any")
 def _(b: Builder, a: Attributes, x: Any, like: Any) -> Symbol:
     real = isinstance(like, Symbol) or np.asarray(like).dtype.name in ("float16", "float32", "float64", "bfloat16")
     if not isinstance(x, Symbol) or not real:
         raise Unsupported("a cast to something else than floating point")
     return x
-
-
-@rule("Resize")
-def _(b: Builder, a: Attributes, x: Symbol, roi: Any = None, scales: Any = None, sizes: Any = None) -> Symbol:
-    if len(x.shape) != 4 or a.get("antialias", 0) or "axes" in a:
-        raise Unsupported("resizing with antialiasing, along chosen axes, or of something else than images")
-    if a.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
-        raise Unsupported("resizing that keeps the aspect ratio")
-    wanted = _whole(sizes) if sizes is not None else _scaled(x, scales)
-    if tuple(wanted[:2]) != x.shape[:2]:
-        raise Unsupported("resizing of channels")
-    mode = a.get("mode", b"nearest").decode()
-    place = a.get("coordinate_transformation_mode", b"half_pixel").decode()
-    if mode == "nearest":
-        _require_repeating(a, place, wanted[2] // x.shape[2], wanted[3] // x.shape[3])
-        return b.nearest(x, (wanted[2], wanted[3]))
-    if mode != "linear" or place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        raise Unsupported(f"{mode} resizing by {place}")
-    shrunk = any(new == 1 != old for new, old in zip(wanted[2:], x.shape[2:], strict=True))
-    if shrunk and place == "pytorch_half_pixel":
-        raise Unsupported("resizing to one pixel by pytorch_half_pixel")
-    return b.bilinear(x, (wanted[2], wanted[3]), place == "align_corners")
-
-
-def _scaled(x: Symbol, scales: Any) -> list[int]:
-    if scales is None or isinstance(scales, Symbol):
-        raise Unsupported("resizing by a computed factor")
-    made = [length * scale for length, scale in zip(x.shape, np.asarray(scales, np.float64).tolist(), strict=True)]
-    if not all(float(one).is_integer() for one in made):  # onnx samples by the factor, not by the ratio of the sizes
-        raise Unsupported(f"resizing of {list(x.shape)} to {made}, which are no whole numbers")
-    return [int(one) for one in made]
-
-
-def _require_repeating(a: Attributes, place: str, *times: int) -> None:
-    """Nearest resizing is a repetition where rounding never reaches the next element."""
-    rounding = a.get("nearest_mode", b"round_prefer_floor").decode()
-    halves = place in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round")
-    corner = place == "asymmetric" and (rounding == "floor" or (rounding == "round_prefer_floor" and max(times) <= 2))
-    if not halves and not corner:
-        raise Unsupported(f"nearest resizing by {place} and {rounding}")
 
 
 @rule("Softmax")

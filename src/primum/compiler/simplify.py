@@ -2,13 +2,14 @@
 
 Folding: affine maps and batch norm into the convolution before or behind them, zeros around an image into the
 convolution's padding, 1/n of an average into the weights behind it. Reordering: ReLU behind max pooling and behind
-concatenation, where nobody else reads it (a 2x2 pool leaves a quarter of the comparisons). Every pass is exact in real
+concatenation, and before copies, where nobody else reads it (a 2x2 pool leaves a quarter of the comparisons). Every pass is exact in real
 numbers; the tests compare.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
+from types import UnionType
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from primum.compiler.graph import (
     Curve,
     Graph,
     Interpolate,
+    Leaky,
     MaxPool,
     Multiply,
     Node,
@@ -31,11 +33,13 @@ from primum.compiler.graph import (
     Rectify,
     Repeat,
     Reshape,
+    Shape,
     Slice,
     Sum,
     SumPool,
     Window,
 )
+from primum.compiler.movements import Movement, move_once
 
 Pass = Callable[[Graph], Graph]
 
@@ -73,7 +77,7 @@ def _replaced(graph: Graph, changes: dict[str, Node | None], aliases: dict[str, 
     return graph.with_nodes(nodes, aliases.get(graph.output, graph.output))
 
 
-def _pairs(graph: Graph, first: type[Node], second: type[Node]) -> list[tuple[Node, Node]]:
+def _pairs(graph: Graph, first: type[Node] | UnionType, second: type[Node] | UnionType) -> list[tuple[Node, Node]]:
     """Neighbours (a, b): b reads a and nothing else, nobody else reads a; no node stands in two of them."""
     by_name, readers, used, found = {node.name: node for node in graph.nodes}, graph.readers, set[str](), []
     for node in graph.nodes:
@@ -203,36 +207,28 @@ def rectify_once(graph: Graph) -> Graph:
     return _replaced(graph, changes, aliases)
 
 
-def same_reshape(graph: Graph) -> Graph:
-    """A reshape of a reshape is the second; a reshape to the same shape is none."""
-    shapes, by_name = graph.shapes, {node.name: node for node in graph.nodes}
-    changes: dict[str, Node | None] = {}
-    aliases: dict[str, str] = {}
-    for node in graph.nodes:
-        before = by_name.get(node.sources[0])
-        if isinstance(node, Reshape) and isinstance(before, Reshape):
-            changes[node.name] = replace(node, sources=before.sources)
-        elif isinstance(node, Reshape) and shapes[node.sources[0]] == node.shape:
-            changes[node.name] = None
-            aliases[node.name] = aliases.get(node.sources[0], node.sources[0])
-    return _replaced(graph, changes, aliases)
-
-
-def permute_once(graph: Graph) -> Graph:
-    """A permutation of a permutation is one; one that keeps the order of all axes longer than 1 is a reshape."""
-    shapes, by_name = graph.shapes, {node.name: node for node in graph.nodes}
-    changes: dict[str, Node | None] = {}
-    for node in graph.nodes:
-        before = by_name.get(node.sources[0])
-        if not isinstance(node, Permute):
+def move_later(graph: Graph) -> Graph:
+    """What is computed of each element alone, or by channel, comes before movements: these meet then, and cancel."""
+    shapes, changes = graph.shapes, dict[str, Node | None]()
+    for before, node in _pairs(graph, Movement, Rectify | Clip | Leaky | Curve | Affine):
+        earlier = replace(node, name=before.name, sources=before.sources)
+        if isinstance(earlier, Affine) and earlier.public:
+            channels = shapes[before.sources[0]][0]
+            earlier = replace(
+                earlier, scale=np.full(channels, earlier.scale[0]), shift=np.full(channels, earlier.shift[0])
+            )
+        elif isinstance(earlier, Affine) and not _keeps_channels(before, shapes):
             continue
-        long = [axis for axis in node.axes if shapes[node.sources[0]][axis] != 1]
-        if long == sorted(long):
-            changes[node.name] = Reshape(node.name, node.sources, shapes[node.name])
-        elif isinstance(before, Permute):
-            one, two, three = (before.axes[axis] for axis in node.axes)
-            changes[node.name] = Permute(node.name, before.sources, (one, two, three))
+        changes[before.name] = earlier
+        changes[node.name] = replace(before, name=node.name, sources=(before.name,))
     return _replaced(graph, changes, {})
+
+
+def _keeps_channels(node: Node, shapes: dict[str, Shape]) -> bool:
+    """Whether a movement leaves every element in its channel."""
+    if isinstance(node, Permute):
+        return node.axes[0] == 0
+    return shapes[node.name][0] == shapes[node.sources[0]][0]
 
 
 def multiply_once(graph: Graph) -> Graph:
@@ -396,8 +392,8 @@ def readers_of(graph: Graph) -> dict[str, list[Node]]:
 
 PASSES: Final[tuple[Pass, ...]] = (
     without_dead,
-    permute_once,
-    same_reshape,
+    move_once,
+    move_later,
     multiply_once,
     fold_affine_twice,
     fold_affine_back,

@@ -1,27 +1,18 @@
 """One rule for each operator of ATen that torch.export leaves: f(builder, *arguments), as PyTorch calls them."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from math import inf
 from typing import Any, Final
 
 import numpy as np
 
-from primum.compiler.builder import Builder, Symbol, Unsupported, Value
+from primum.compiler.builder import Builder
 from primum.compiler.graph import Edges, Pair
+from primum.compiler.recorder import Symbol, Unsupported, Value
+from primum.compiler.rules import Rules
 
-Rule = Callable[..., Any]
-RULES: Final[dict[str, Rule]] = {}
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """The decorated function reads these operators of ATen: f(builder, *arguments)."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+RULES: Final = Rules()
+rule = RULES.rule
 
 
 def _pair(item: Any, default: Pair = (1, 1)) -> Pair:
@@ -70,19 +61,19 @@ def _(b: Builder, x: Symbol, weight: Value, bias: Value | None = None, stride: A
     return b.transposed(x, weight, bias, _pair(stride), edges, _pair(output_padding, (0, 0)), _pair(dilation), groups)
 
 
-@rule("linear")
+@rule("linear", takes="any")
 def _(b: Builder, x: Symbol, weight: Value, bias: Value | None = None) -> Symbol:
     return b.linear(x, weight, bias)
 
 
-@rule("addmm")
+@rule("addmm", takes="any")
 def _(b: Builder, bias: Value, x: Any, weight: Value, beta: float = 1, alpha: float = 1) -> Symbol:
     if (beta, alpha) != (1, 1) or isinstance(weight, Symbol) or not isinstance(x, Symbol):
         raise Unsupported("a product of two computed matrices")
     return b.linear(x, weight.T, bias)
 
 
-@rule("matmul", "mm")
+@rule("matmul", "mm", takes="any")
 def _(b: Builder, x: Symbol, weight: Value) -> Symbol:
     if isinstance(weight, Symbol) or weight.ndim != 2:
         raise Unsupported("a product of two computed matrices")
@@ -108,32 +99,32 @@ def _(b: Builder, parts: list[Symbol], at: int) -> Symbol:
     return parts[at]
 
 
-@rule("relu")
+@rule("relu", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.rectify(x)
 
 
-@rule("relu6")
+@rule("relu6", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.clip(x, 0.0, 6.0)
 
 
-@rule("hardtanh")
+@rule("hardtanh", takes="elements")
 def _(b: Builder, x: Symbol, low: float = -1.0, high: float = 1.0) -> Symbol:
     return b.clip(x, low, high)
 
 
-@rule("clamp", "clip")
+@rule("clamp", "clip", takes="elements")
 def _(b: Builder, x: Symbol, low: float | None = None, high: float | None = None) -> Symbol:
     return b.clip(x, -inf if low is None else low, inf if high is None else high)
 
 
-@rule("clamp_min")
+@rule("clamp_min", takes="elements")
 def _(b: Builder, x: Symbol, low: float) -> Symbol:
     return b.clip(x, low, inf)
 
 
-@rule("leaky_relu")
+@rule("leaky_relu", takes="elements")
 def _(b: Builder, x: Symbol, slope: float = 0.01) -> Symbol:
     return b.leaky(x, slope)
 
@@ -143,32 +134,32 @@ def _(b: Builder, x: Symbol, slope: Value) -> Symbol:
     return b.parametric(x, slope)
 
 
-@rule("hardsigmoid")
+@rule("hardsigmoid", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.hard_sigmoid(x)
 
 
-@rule("hardswish")
+@rule("hardswish", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.hard_swish(x)
 
 
-@rule("sigmoid")
+@rule("sigmoid", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.curve(x, "sigmoid")
 
 
-@rule("tanh")
+@rule("tanh", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.curve(x, "tanh")
 
 
-@rule("silu")
+@rule("silu", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.curve(x, "silu")
 
 
-@rule("gelu")
+@rule("gelu", takes="elements")
 def _(b: Builder, x: Symbol, approximate: str = "none") -> Symbol:
     return b.curve(x, "gelu_tanh" if approximate == "tanh" else "gelu")
 
@@ -221,17 +212,17 @@ def _(b: Builder, x: Symbol, axes: Any = None, keep: bool = False, dtype: Any = 
     return b.mean(x, tuple({axis % len(x.shape) for axis in axes or ()}), keep)
 
 
-@rule("add")
+@rule("add", takes="elements")
 def _(b: Builder, left: Any, right: Any, alpha: float = 1) -> Symbol:
     return _combined(b, left, right, alpha)
 
 
-@rule("sub")
+@rule("sub", takes="elements")
 def _(b: Builder, left: Any, right: Any, alpha: float = 1) -> Symbol:
     return _combined(b, left, right, -alpha)
 
 
-@rule("rsub")
+@rule("rsub", takes="elements")
 def _(b: Builder, left: Any, right: Any, alpha: float = 1) -> Symbol:
     if alpha != 1:
         raise Unsupported("a difference with a factor")
@@ -251,7 +242,7 @@ def _combined(b: Builder, left: Any, right: Any, alpha: float) -> Symbol:
     return b.sum(left, alpha * right)
 
 
-@rule("mul")
+@rule("mul", takes="elements")
 def _(b: Builder, left: Any, right: Any) -> Symbol:
     if isinstance(right, int | float):
         return b.public_affine(left, float(right), 0.0)
@@ -260,7 +251,7 @@ def _(b: Builder, left: Any, right: Any) -> Symbol:
     return b.product(left, right)
 
 
-@rule("div")
+@rule("div", takes="elements")
 def _(b: Builder, left: Any, right: Any) -> Symbol:
     if isinstance(right, int | float):
         return b.public_affine(left, 1.0 / right, 0.0)
@@ -269,17 +260,17 @@ def _(b: Builder, left: Any, right: Any) -> Symbol:
     return b.product(left, 1.0 / np.asarray(right))
 
 
-@rule("neg")
+@rule("neg", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.public_affine(x, -1.0, 0.0)
 
 
-@rule("square")
+@rule("square", takes="elements")
 def _(b: Builder, x: Symbol) -> Symbol:
     return b.product(x, x)
 
 
-@rule("pow")
+@rule("pow", takes="elements")
 def _(b: Builder, x: Symbol, exponent: Any) -> Symbol:
     if exponent != 2:
         raise Unsupported("a power other than the square")
@@ -324,46 +315,57 @@ def _(b: Builder, x: Symbol, widths: list[int], mode: Any = "constant", filling:
     return b.pad(x, (top, bottom, left, right), filling or 0.0)
 
 
-@rule("view", "reshape", "_unsafe_view")
+@rule("view", "reshape", "_unsafe_view", takes="any")
 def _(b: Builder, x: Symbol, shape: list[int]) -> Symbol:
     known = [length for length in shape if length != -1]
     rest = int(np.prod(x.shape)) // max(1, int(np.prod(known)))
     return b.reshape(x, tuple(rest if length == -1 else length for length in shape))
 
 
-@rule("flatten")
+@rule("flatten", takes="any")
 def _(b: Builder, x: Symbol, first: int = 0, last: int = -1) -> Symbol:
     rank = len(x.shape)
     start, stop = first % rank, last % rank
     return b.reshape(x, (*x.shape[:start], int(np.prod(x.shape[start : stop + 1])), *x.shape[stop + 1 :]))
 
 
-@rule("unsqueeze")
+@rule("unsqueeze", takes="any")
 def _(b: Builder, x: Symbol, axis: int) -> Symbol:
     at = axis % (len(x.shape) + 1)
     return b.reshape(x, (*x.shape[:at], 1, *x.shape[at:]))
 
 
-@rule("squeeze")
+@rule("squeeze", takes="any")
 def _(b: Builder, x: Symbol, axes: Any = None) -> Symbol:
     rank = len(x.shape)
     chosen = range(1, rank) if axes is None else [axes % rank] if isinstance(axes, int) else [a % rank for a in axes]
     return b.reshape(x, tuple(length for at, length in enumerate(x.shape) if at not in chosen or length != 1))
 
 
-@rule("permute")
+@rule("permute", takes="any")
 def _(b: Builder, x: Symbol, order: Any) -> Symbol:
     return b.permute(x, tuple(axis % len(x.shape) for axis in order))
 
 
-@rule("transpose")
+@rule("transpose", takes="any")
 def _(b: Builder, x: Symbol, one: int, two: int) -> Symbol:
     order = list(range(len(x.shape)))
     order[one], order[two] = order[two], order[one]
     return b.permute(x, tuple(order))
 
 
-@rule("dropout", "alias", "clone", "contiguous", "detach", "to", "_to_copy", "feature_dropout", "lift_fresh_copy")
+@rule(
+    "dropout",
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "to",
+    "_to_copy",
+    "feature_dropout",
+    "lift_fresh_copy",
+    takes="any",
+)
 def _(b: Builder, x: Symbol, *arguments: Any, **named: Any) -> Symbol:
     return x
 
