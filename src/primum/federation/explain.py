@@ -150,13 +150,16 @@ def rounds_in_words(study: Study) -> str:
     looked = f"{share:.0%} of the patients, on whom nothing is trained, are looked at {often} at most"
     if study.looks_at_learners:
         looked = f"all patients, also those on whom it may have been trained, are looked at {often} at most"
-    if study.study.task == "segmentation" and looks:
-        looked += f", for {', '.join(study.measures).replace('_', ' ')}"
+    looked += _measures(study) if looks else ""
     if study.training.rounds == 0:
         return f"none: a finished model is validated; {looked}"
     parts = [f"{study.training.rounds}, {steps_in_words(study)}"] + [looked] * bool(looks)
     whom = "those patients" if study.privacy else "all patients that learn"
     return "; ".join(parts + [_survey_in_words(study, whom)] * study.surveys)
+
+
+def _measures(study: Study) -> str:
+    return f", for {', '.join(study.measures).replace('_', ' ')}" if study.study.task == "segmentation" else ""
 
 
 def _survey_in_words(study: Study, whom: str) -> str:
@@ -212,7 +215,7 @@ def _privacy(plan: Plan) -> list[str]:
     if privacy is None:
         return [f"WITHOUT privacy: sums only, but a sum can tell a lot. Rounds: {rounds_in_words(plan.study)}."]
     looks = (
-        f"Evaluation patients ({privacy.evaluation_share:.0%}, never trained on): {plan.looks} look(s), "
+        f"Evaluation patients ({privacy.evaluation_share:.0%}, never trained on): {plan.looks} look(s){_measures(plan.study)}, "
         f"epsilon {account.epsilon(plan.evaluation_steps(plan.looks), plan.accounted_delta):.2f}."
     )
     if training.rounds == 0:
