@@ -113,7 +113,7 @@ def test_public_factors_are_exact_or_fine_and_weights_are_never_public():
         nodes = (*graph.nodes[:-1], middle, conv("last", "scaled", 4, 3))
         graph = graph.with_nodes(nodes)
         program, _ = lower(graph, precision_of(graph, largest(graph, drawn_images(SHAPE, 8)), 40))
-        assert len(program.convolutions) == 3 + (not public)
+        assert len(program.weighted) == 3 + (not public)
 
 
 def test_products_of_large_values_are_refused():
@@ -132,7 +132,7 @@ def test_weights_are_flat_in_the_order_of_the_program():
     graph = residual()
     program, weights = lower(graph, precision_of(graph, largest(graph, drawn_images(SHAPE, 8)), 40))
     flat = flat_weights(program, weights)
-    first = program.convolutions[0]
+    first = program.weighted[0]
     kernel = graph.nodes[0].weight.transpose(2, 3, 1, 0).ravel()
     expected = np.rint(np.ldexp(kernel, first.fraction)).astype(np.int64).view(np.uint64) & np.uint64(2**40 - 1)
     np.testing.assert_array_equal(flat[: kernel.size], expected)

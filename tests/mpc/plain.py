@@ -14,6 +14,7 @@ from primum.mpc.linear import split_weights
 from primum.mpc.local import interpolation
 from primum.mpc.program import (
     Add,
+    Bias,
     Concatenate,
     Convolution,
     Cut,
@@ -111,6 +112,11 @@ def _(step: Convolution, program: Program, weights: Ring, value: Whole) -> Whole
         for g in range(step.groups)
     ]
     return np.concatenate(groups, axis=3) + bias.view(np.int64)
+
+
+@expected.register
+def _(step: Bias, program: Program, weights: Ring, value: Whole) -> Whole:
+    return value + next(b for layer, _, b in split_weights(program, weights) if layer is step).view(np.int64)
 
 
 @expected.register

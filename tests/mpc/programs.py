@@ -9,6 +9,7 @@ from tests.mpc.theatre import program_of
 
 from primum.mpc.program import (
     Add,
+    Bias,
     Concatenate,
     Convolution,
     Cut,
@@ -43,6 +44,7 @@ def everything(bits: int = 40) -> Program:
         Wire("x^", (4, 4, 2), bits, 6, 7),
         Wire("y", (4, 4, 2), bits, 10, 12),
         Wire("T", (4, 4, 2), 10, 6, 8),
+        Wire("b", (4, 4, 2), 10, 6, 8),
         Wire("m", (2, 2, 2), 10, 6, 8),
         Wire("r", (2, 2, 2), bits, 6, 8),
         Wire("s", (2, 2, 2), bits, 0, 1),
@@ -68,7 +70,8 @@ def everything(bits: int = 40) -> Program:
         Open("open x", "x", "x^"),
         Convolution("conv", "x^", "y", 4, (3, 3), padding=(1, 1, 1, 1)),
         Cut("cut", "y", "T"),
-        MaxPool("max", "T", "m", (2, 2), (2, 2)),
+        Bias("bias", "T", "b"),
+        MaxPool("max", "b", "m", (2, 2), (2, 2)),
         Relu("relu", "m", "r"),
         Sign("sign", "m", "s"),
         Extend("extend", "m", "e"),
@@ -164,6 +167,10 @@ class Chain:
             shape=(*places, outputs), fraction=self.last.fraction + more,
         )  # fmt: skip
 
+    def bias(self) -> None:
+        if self.last.bits <= self.bits:
+            self.put(Bias)
+
     def pool(self) -> None:
         kernel, stride, edges = self.pair(1, 3), self.pair(1, 2), self.edges()
         places = self.places(kernel, stride, edges)
@@ -251,7 +258,7 @@ def chains(draw: st.DrawFn) -> Program:
     kinds = (chain.open, chain.convolution, chain.pool, chain.narrow, chain.widen, chain.multiply, chain.add)
     for _ in range(draw(st.integers(0, 10))):
         if chain.last.size < 300:
-            draw(st.sampled_from((*kinds, chain.scale, chain.move)))()
+            draw(st.sampled_from((*kinds, chain.scale, chain.bias, chain.move)))()
     last = chain.last
     lost = draw(st.integers(0, min(max(last.fraction, 0), last.bits - 1)))
     return program_of(chain.bits, chain.wires, chain.steps, last.fraction - lost)

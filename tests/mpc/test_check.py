@@ -16,6 +16,7 @@ from primum.mpc import check as check_module
 from primum.mpc.check import LARGEST_WIRE, MOST_OPERATIONS, check, cost, elements, material_sizes, step_cost
 from primum.mpc.program import (
     Add,
+    Bias,
     Concatenate,
     Convolution,
     Cut,
@@ -81,6 +82,7 @@ def test_the_table_of_costs_is_the_one_in_the_docstring() -> None:
         "Open": alone(Open("k", "s", "y"), large, large),
         "Convolution, of an output": alone(Convolution("k", "s", "y", 0, (1, 1)), large, large),
         "Multiply": alone(Multiply("k", "s", "s", "y"), large, large),
+        "Bias": alone(Bias("k", "s", "y"), large, large),
         "Cut": alone(Cut("k", "s", "y"), large, t),
         "Relu": alone(Relu("k", "s", "y"), t, large),
         "Sign": alone(Sign("k", "s", "y"), t, large),
@@ -97,7 +99,7 @@ def test_the_table_of_costs_is_the_one_in_the_docstring() -> None:
 
 def test_local_operations_cost_nothing() -> None:
     program = everything()
-    local = (Add, Concatenate, Cut, Flatten, Interpolate, Pad, Repeat, Reshape, Scale, Slice, SumPool, Transpose)
+    local = (Add, Bias, Concatenate, Cut, Flatten, Interpolate, Pad, Repeat, Reshape, Scale, Slice, SumPool, Transpose)
     for step in program.operations:
         found = step_cost(Wires(program), step, 3)
         assert (found.rounds == found.sent_each_way == found.dealt_to_b == 0) == isinstance(step, local)
@@ -184,6 +186,8 @@ WIRES: dict[str, tuple[str, dict[str, Any]]] = {
     "a height backwards": ("x", {"shape": (-4, -4, 2)}),
     "no bits": ("T", {"bits": 0}),
     "too many bits": ("x", {"bits": 65}),
+    "a bias in another ring": ("b", {"bits": 11}),
+    "a bias of another fraction": ("b", {"fraction": 5}),
     "a comparison in 4 bits": ("m", {"bits": 4}),
     "a cut to more bits than there are": ("T", {"bits": 37}),
     "a cut to more than 32 bits": ("T", {"bits": 33, "fraction": 9}),

@@ -11,9 +11,9 @@ from tests.mpc.programs import everything, small_images, small_weights
 from tests.mpc.theatre import MODEL, Theatre, program_of
 
 from primum.kernels import limbs
-from primum.mpc.check import check
+from primum.mpc.check import check, cost
 from primum.mpc.linear import mask_weights, split_weights, weight_mask
-from primum.mpc.program import Convolution, Multiply, Open, Program, Repeat, Wire, weight_size
+from primum.mpc.program import Add, Bias, Convolution, Multiply, Open, Program, Repeat, Wire, weight_size
 from primum.ring import mask, to_signed
 from primum.rng import Stream
 
@@ -100,6 +100,22 @@ def test_a_processor_whose_int8_products_saturate_computes_the_same(monkeypatch)
     assert_every_step_is_right(slow)
 
 
+@given(st.integers(8, 64), st.integers(1, 64), st.integers(1, 3), st.booleans())
+def test_a_secret_number_for_each_channel_in_any_smaller_ring(bits, smaller, images, opened):
+    """The lowest bits of a share in the program's ring are a share in the smaller one."""
+    narrow = min(bits, smaller)
+    wires = [Wire(name, (2, 3, 4), bits, 2, 7) for name in "xs"] + [
+        Wire(name, (2, 3, 4), narrow, 2, 7) for name in "ny"
+    ]
+    begin = Open("o", "x", "s") if opened else Add("o", ("x",), "s", (1,))
+    program = program_of(bits, wires, (begin, Add("narrow", ("s",), "n", (1,)), Bias("bias", "n", "y")))
+    check(program)
+    stage = Theatre(program, any_elements(weight_size(program), bits))
+    stage.infer(any_elements((images, 2, 3, 4), bits))
+    assert_every_step_is_right(stage)
+    assert weight_size(program) == 4 and cost(program).rounds == opened and not cost(program).dealt_to_b
+
+
 @given(st.integers(8, 64), st.integers(1, 3), st.sampled_from([(1, 1, 1), (2, 1, 3), (1, 4, 1)]))
 def test_products_of_wires_of_any_values(bits, images, small):
     """A size of 1 is repeated; a wire times itself is its square."""
@@ -141,8 +157,15 @@ def test_a_value_that_two_layers_use_is_opened_once_and_a_share_is_opened_anew()
 def test_weights_lie_in_the_order_of_the_program():
     program = everything()
     flat = np.arange(weight_size(program), dtype=np.uint64)
-    parts = [(step.name, w.shape, int(w.reshape(-1)[0]), b.tolist()) for step, w, b in split_weights(program, flat)]
-    assert parts == [("conv", (3, 3, 2, 2), 0, [36, 37]), ("linear", (1, 1, 16, 3), 38, [86, 87, 88])]
+    parts = [
+        (step.name, w.shape, int(w.flat[0]) if w.size else None, b.tolist())
+        for step, w, b in split_weights(program, flat)
+    ]
+    assert parts == [
+        ("conv", (3, 3, 2, 2), 0, [36, 37]),
+        ("bias", (1, 1, 0, 2), None, [38, 39]),
+        ("linear", (1, 1, 16, 3), 40, [88, 89, 90]),
+    ]
 
 
 def test_masks_of_two_versions_differ_even_under_one_seed():

@@ -70,11 +70,11 @@ def test_a_digest_names_a_program() -> None:
 
 def test_sizes_of_weights_and_wires() -> None:
     program = everything()
-    assert [weight_shape(program, layer) for layer in program.convolutions] == [(3, 3, 2, 2), (1, 1, 16, 3)]
-    assert weight_size(program) == 36 + 2 + 48 + 3
+    assert [weight_shape(program, layer) for layer in program.weighted] == [(3, 3, 2, 2), (1, 1, 0, 2), (1, 1, 16, 3)]
+    assert weight_size(program) == 36 + 2 + 2 + 48 + 3
     assert elements(program) == sum(np.prod(wire.shape) for wire in program.wires)
 
 
 def test_what_an_operation_reads() -> None:
-    assert [sources(step) for step in everything().operations[9:12]] == [("r^", "s^"), ("p",), ("q", "e")]
+    assert [sources(step) for step in everything().operations[10:13]] == [("r^", "s^"), ("p",), ("q", "e")]
     assert sources(Add("a", ("x", "x"), "y", (1, 1))) == ("x", "x")

@@ -178,7 +178,7 @@ class Emitter:
         wires = tuple(wire for name, wire in self.wires.items() if name in needed)
         answer = min(output.fraction, ANSWER_FRACTION)
         program = Program(self.bits, wires, tuple(kept), self.graph.input, output.name, answer)
-        return program, tuple(self.weights[step.target] for step in program.convolutions)
+        return program, tuple(self.weights[step.target] for step in program.weighted)
 
 
 def moved_to(step: Operation, parts: tuple[str, ...], target: str) -> Operation:

@@ -116,7 +116,8 @@ def _(node: Rectify, values: list[Tensor]) -> Tensor:
 
 @apply.register
 def _(node: Clip, values: list[Tensor]) -> Tensor:
-    return values[0].clamp(node.low, node.high)
+    low, high = (torch.from_numpy(bound)[:, None, None] for bound in node.bounds)
+    return values[0].clamp(low, high)
 
 
 @apply.register

@@ -62,10 +62,17 @@ class Rectify(Node):
 
 @dataclass(frozen=True)
 class Clip(Node):
-    """min(max(x, low), high)."""
+    """min(max(x, low f), high f): f is 1, or one factor for each channel, which is a weight."""
 
     low: float
     high: float
+    factors: Array | None = field(default=None, repr=False)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """low f and high f, one of each or [channels]."""
+        factors = np.ones(1) if self.factors is None else self.factors
+        return self.low * factors, self.high * factors
 
 
 @dataclass(frozen=True)

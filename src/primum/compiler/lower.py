@@ -18,6 +18,7 @@ from primum.compiler.precision import COMPARED_BITS, Precision, compared_magnitu
 from primum.mpc.program import (
     LEAST_COMPARED_BITS,
     Add,
+    Bias,
     Concatenate,
     Convolution,
     Extend,
@@ -50,7 +51,7 @@ _AXES: Final = (2, 0, 1)
 
 
 def lower(graph: Graph, precision: Precision) -> tuple[Program, tuple[tuple[Array, Array], ...]]:
-    """The program of `graph`, and weight [kh, kw, channels / groups, outputs] and bias of each of its convolutions.
+    """The program of `graph`, and weight [kh, kw, channels / groups, outputs] and bias of each layer of it that has weights.
 
     Raises Unfit, naming the layer, where a range leaves too few fractional bits in the ring of `precision`.
     """
@@ -141,10 +142,32 @@ def _(node: floating.Clip, e: Emitter) -> Wire:
     """relu(x - low) - relu(x - high) + low."""
     fraction, magnitude = compared_fraction(node, e), compared_magnitude(node, e.precision.magnitude)
     short = e.narrow(node.sources[0], ring_for(magnitude, fraction), fraction)
+    if node.factors is not None:
+        return clipped_by_channel(node, e, short, magnitude)
     above = rectified_above(e, short, node.name, (node.low, node.high), magnitude)
     target = e.result(node.name, fraction)
     low = round(node.low * 2.0**fraction)
     return e.emit(Add(target.name, tuple(one.name for one in above), target.name, (1, -1), low))
+
+
+def clipped_by_channel(node: floating.Clip, e: Emitter, short: Wire, magnitude: int) -> Wire:
+    """The same with secret bounds; what is beyond all values may be as well at their end."""
+    most = 2.0 ** e.magnitude(node.sources[0])
+    low, high = (np.clip(bound, -most, most) for bound in node.bounds)
+    parts = [biased(e, short, f"{node.name}.{name}", -bound) for name, bound in (("low", low), ("high", high))]
+    above = rectified_together(e, parts, node.name, magnitude)
+    target = e.result(node.name, short.fraction)
+    made = e.emit(Add(target.name, tuple(one.name for one in above), target.name, (1, -1)))
+    return biased(e, made, f"{node.name}.lifted", low)
+
+
+def biased(e: Emitter, wire: Wire, name: str, bias: Array) -> Wire:
+    """wire + bias, one secret number for each channel, in the same ring."""
+    if not bias.any():
+        return wire
+    target = e.like(wire, name, wire.bits, wire.fraction)
+    e.weights[target.name] = (np.zeros((1, 1, 0, bias.size)), bias)
+    return e.emit(Bias(target.name, wire.name, target.name))
 
 
 @rule.register
@@ -200,14 +223,18 @@ def _(node: floating.Winner, e: Emitter) -> Wire:
 
 
 def rectified_above(e: Emitter, wire: Wire, name: str, knots: tuple[float, ...], magnitude: int) -> list[Wire]:
-    """max(wire - knot, 0) in the full ring for every knot: side by side, so that all take the rounds of one."""
-    height, width, channels = wire.shape
-    parts = tuple(moved(e, wire, -knot).name for knot in knots)
-    shape = (channels * len(knots), height, width)
-    joined = e.wire(f"{name}.joined", shape, wire.bits, wire.fraction, magnitude)
-    e.emit(Concatenate(joined.name, parts, joined.name, 2))
+    """max(wire - knot, 0) in the full ring for every knot."""
+    return rectified_together(e, [moved(e, wire, -knot) for knot in knots], name, magnitude)
+
+
+def rectified_together(e: Emitter, wires: list[Wire], name: str, magnitude: int) -> list[Wire]:
+    """max(wire, 0) in the full ring for wires of one shape: side by side, so that all take the rounds of one."""
+    height, width, channels = wires[0].shape
+    shape = (channels * len(wires), height, width)
+    joined = e.wire(f"{name}.joined", shape, wires[0].bits, wires[0].fraction, magnitude)
+    e.emit(Concatenate(joined.name, tuple(wire.name for wire in wires), joined.name, 2))
     whole = rectified(e, joined, f"{name}.above", magnitude)
-    return [part_of(e, whole, f"{name}.above{at}", at * channels, channels) for at in range(len(knots))]
+    return [part_of(e, whole, f"{name}.above{at}", at * channels, channels) for at in range(len(wires))]
 
 
 def part_of(e: Emitter, wire: Wire, name: str, first: int, channels: int) -> Wire:
@@ -364,8 +391,9 @@ def bilinear_bits(before: int, after: int, align_corners: bool) -> int:
 def flat_weights(program: Program, weights: tuple[tuple[Array, Array], ...]) -> Ring:
     """All weights and biases as ring elements, flat, in the program's order: W in units of 2^-fraction, b of 2^-target's."""
     parts: list[Array] = []
-    for step, (weight, bias) in zip(program.convolutions, weights, strict=True):
-        parts += [np.ldexp(weight, step.fraction).ravel(), np.ldexp(bias, program.wire(step.target).fraction)]
+    for step, (weight, bias) in zip(program.weighted, weights, strict=True):
+        fraction = step.fraction if isinstance(step, Convolution) else 0
+        parts += [np.ldexp(weight, fraction).ravel(), np.ldexp(bias, program.wire(step.target).fraction)]
     whole = np.rint(np.concatenate(parts)) if parts else np.zeros(0)
     if whole.size and np.abs(whole).max() >= 2.0**63:
         raise Unfit("a weight does not fit into 64 bits.", "Train with smaller weights, or normalise its layer.")

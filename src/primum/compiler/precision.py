@@ -72,7 +72,8 @@ def compared_magnitude(node: Node, magnitude: dict[str, int]) -> int:
     """The magnitude of what `node` compares."""
     at = magnitude[node.sources[0]]
     if isinstance(node, Clip):
-        at = max(at, magnitude_of(max(abs(node.low), abs(node.high)), 0)) + 1
+        bound = magnitude_of(max(abs(node.low), abs(node.high)), 0)
+        at = (max(at, bound) if node.factors is None else at) + 1  # bounds by channel end where the values do
     if isinstance(node, Curve):
         at = max(at, magnitude_of(max(CURVES[node.kind].knots), 0)) + 1
     if isinstance(node, MaxPool) and node.lifted:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from primum.mpc.program import (
     Add,
+    Bias,
     Concatenate,
     Convolution,
     Cut,
@@ -94,9 +95,9 @@ def wrap(values: Whole, bits: int) -> Whole:
 
 
 def _layers(program: Program, weights: Ring) -> dict[str, tuple[Whole, Whole]]:
-    """W [kh, kw, channels / groups, outputs] and b [outputs] of each convolution, by its target."""
+    """W [kh, kw, channels / groups, outputs] and b [outputs] of each layer that has weights, by its target."""
     found, at = {}, 0
-    for step in program.convolutions:
+    for step in program.weighted:
         shape = weight_shape(program, step)
         size = int(np.prod(shape))
         kernel, bias = weights[at : at + size], weights[at + size : at + size + shape[3]]
@@ -125,6 +126,11 @@ def _(step: Convolution, run: Simulation) -> Whole:
     value = _padded(run.source(step), step.padding).transpose(0, 3, 1, 2)
     made = exact_convolution(value, weight.transpose(3, 2, 0, 1), run.program.bits, step)
     return made.transpose(0, 2, 3, 1) + bias
+
+
+@compute.register
+def _(step: Bias, run: Simulation) -> Whole:
+    return run.source(step) + run.weights[step.target][1]
 
 
 def exact_convolution(value: Whole, weight: Whole, bits: int, step: Convolution) -> Whole:

@@ -11,7 +11,7 @@ of the output. No room here does I/O, keeps a thread or knows a clock; `primum.d
 | check.py | whether a program can be run; rounds and bytes of each operation |
 | share.py | sharings, ratcheted keys and the streams that masks come from |
 | rule.py | the parts of an operation: what is drawn, dealt and sent; deal, prepare, evaluate |
-| linear.py | openings, convolutions and products; the masked weights |
+| linear.py | openings, convolutions, biases and products; the masked weights |
 | compare.py | cuts, signs, ReLU, max pooling, and the way back to the large ring |
 | local.py | sums, public factors, and moving elements about: no message |
 | dealer.py | the randomness of one number n |

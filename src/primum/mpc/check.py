@@ -7,6 +7,7 @@ An element of the source, from Z_2^20 to Z_2^40 where there are two rings (a max
 | Open | 1 | 40 | 0 |
 | Convolution, of an output | 0 | 0 | 40 |
 | Multiply | 0 | 0 | 40 |
+| Bias | 0 | 0 | 0 |
 | Cut | 0 | 0 | 0 |
 | Relu | 3 | 28 | 288 |
 | Sign | 3 | 28 | 168 |
@@ -29,6 +30,7 @@ from primum.mpc.program import (
     LEAST_COMPARED_BITS,
     MOST_COMPARED_BITS,
     Add,
+    Bias,
     Concatenate,
     Convolution,
     Cut,
@@ -153,6 +155,8 @@ def _rings_fit(program: Program, step: Operation, read: list[Wire], target: Wire
             return opened and same and target.bits == program.bits and step.fraction >= 0 and summed
         case Multiply():
             return opened and same and target.fraction == read[0].fraction + read[1].fraction
+        case Bias():
+            return same and target.fraction == first.fraction and target.bits <= program.bits
         case Cut():
             shift = first.fraction - target.fraction
             return shift >= 0 and target.bits <= 32 and target.bits + shift <= first.bits

@@ -13,7 +13,7 @@ import numpy as np
 
 from primum.kernels.limbs import Weights, Window, convolve, prepare
 from primum.keys.agreement import hkdf
-from primum.mpc.program import Convolution, Multiply, Open, Program, weight_shape, weight_size
+from primum.mpc.program import Bias, Convolution, Multiply, Open, Program, weight_shape, weight_size
 from primum.mpc.rule import Dealing, Exchange, Parts, Rule, Serving, Value, Wires, rule
 from primum.mpc.share import ROLES, Elements, Role
 from primum.ring import Ring, mask
@@ -37,10 +37,10 @@ def mask_weights(program: Program, weights: Ring, model: bytes, seeds: dict[Role
     return total & mask(program.bits)
 
 
-def split_weights(program: Program, flat: Ring) -> Iterator[tuple[Convolution, Ring, Ring]]:
-    """(layer, W, b) of each convolution: W [kernel height, kernel width, channels / groups, outputs], b [outputs]."""
+def split_weights(program: Program, flat: Ring) -> Iterator[tuple[Convolution | Bias, Ring, Ring]]:
+    """(layer, W, b) of each layer with weights: W as `weight_shape` says, empty where there is only b [outputs]."""
     start = 0
-    for step in program.convolutions:
+    for step in program.weighted:
         shape = weight_shape(program, step)
         stop = start + math.prod(shape)
         yield step, flat[start:stop].reshape(shape), flat[stop : stop + shape[3]]
@@ -48,10 +48,11 @@ def split_weights(program: Program, flat: Ring) -> Iterator[tuple[Convolution, R
 
 
 def prepare_weights(program: Program, flat: Ring) -> dict[str, Weights]:
-    """Every layer's weights, ready for products."""
+    """Every convolution's weights, ready for products."""
     return {
         step.name: prepare(weight, step.groups, program.bits, vector=_is_vector(program, step))
         for step, weight, _ in split_weights(program, flat)
+        if isinstance(step, Convolution)
     }
 
 
@@ -112,6 +113,17 @@ class _Convolution(Rule[Convolution]):
         product = convolve(run.opened(step.source), run.own[step.name], window_of(step))
         product += run.prepared.pop(step.name)
         run.put(step.target, product)
+        return
+        yield
+
+
+@rule(Bias)
+class _Bias(Rule[Bias]):
+    """Sends nothing; nothing is dealt."""
+
+    def evaluate(self, step: Bias, run: Serving) -> Exchange[None]:
+        share = run.share(step.source)
+        run.put(step.target, share + run.bias[step.name].astype(share.dtype))
         return
         yield
 

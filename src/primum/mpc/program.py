@@ -5,7 +5,7 @@ tensors [height, width, channels] (channels last; a vector is [1, 1, length]), o
 
 | form | who has what | made by |
 |---|---|---|
-| shared in Z_2^bits | A and B one share each | input, Convolution, Cut, Relu, Sign, Extend, MaxPool, Multiply |
+| shared in Z_2^bits | A and B one share each | input, Convolution, Bias, Cut, Relu, Sign, Extend, MaxPool, Multiply |
 | opened in Z_2^bits | A and B both x^ = x + r, each its share of r | Open |
 
 Operations on public positions (Add to Interpolate) keep the form of their source. `Convolution` and `Multiply` take
@@ -66,6 +66,17 @@ class Convolution(Message, frozen=True):
     padding: Edges = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+
+
+class Bias(Message, frozen=True):
+    """target = source + b, one weight for each channel, in units of 2^-target.fraction; in any ring up to the program's.
+
+    The lowest bits of a share of b are a share of its lowest bits. Local.
+    """
+
+    name: str
+    source: str
+    target: str
 
 
 class Cut(Message, frozen=True):
@@ -241,6 +252,7 @@ class Interpolate(Message, frozen=True):
 Operation = (
     Open
     | Convolution
+    | Bias
     | Cut
     | Relu
     | Sign
@@ -284,9 +296,9 @@ class Program(Message, frozen=True):
         return hashlib.sha256(b"primum program\0" + encode(self)).digest()
 
     @property
-    def convolutions(self) -> tuple[Convolution, ...]:
-        """The layers that have weights, in order."""
-        return tuple(step for step in self.operations if isinstance(step, Convolution))
+    def weighted(self) -> tuple[Convolution | Bias, ...]:
+        """The operations that have weights, in order."""
+        return tuple(step for step in self.operations if isinstance(step, Convolution | Bias))
 
     @property
     def cut(self) -> int:
@@ -306,13 +318,15 @@ def sources(step: Operation) -> tuple[str, ...]:
     return step.sources if isinstance(step, Add | Concatenate) else (step.source,)
 
 
-def weight_shape(program: Program, step: Convolution) -> tuple[int, int, int, int]:
-    """[kernel height, kernel width, channels / groups, outputs]."""
+def weight_shape(program: Program, step: Convolution | Bias) -> tuple[int, int, int, int]:
+    """[kernel height, kernel width, channels / groups, outputs]; a bias stands alone, with a kernel that reads nothing."""
+    if isinstance(step, Bias):
+        return (1, 1, 0, program.wire(step.target).shape[2])
     channels = program.wire(step.source).shape[2] // step.groups
     return (*step.kernel, channels, program.wire(step.target).shape[2])
 
 
 def weight_size(program: Program) -> int:
     """Ring elements of all weights and biases."""
-    shapes = (weight_shape(program, step) for step in program.convolutions)
+    shapes = (weight_shape(program, step) for step in program.weighted)
     return sum(math.prod(shape) + shape[3] for shape in shapes)
