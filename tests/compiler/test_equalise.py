@@ -3,18 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from tests.compiler.agreement import images_for, settled
+from bench import channels
+from bench.published import PUBLISHED
+from tests.compiler.agreement import images_for, require_fixed, settled, weights_like
 from torch import nn
 
 from primum.compiler import equalise
 from primum.compiler.compiled import Wish, compile_graph
 from primum.compiler.equalise import equalised, peaks
 from primum.compiler.evaluate import evaluate
+from primum.compiler.from_onnx import graph_of_bytes
 from primum.compiler.from_torch import graph_of_module
-from primum.compiler.graph import Convolution
+from primum.compiler.graph import Clip, Concatenate, Convolution, Graph, Rectify, Sum
 from primum.compiler.ranges import drawn_images
 from primum.compiler.simplify import simplify
 from primum.errors import ModelError
+from primum.mpc.check import cost
+from primum.mpc.program import Add, Bias
 
 SHAPE = (3, 12, 12)
 WISH = Wish(images=drawn_images(SHAPE, 8))
@@ -68,14 +73,107 @@ def test_a_model_that_no_ring_was_precise_enough_for_compiles(monkeypatch):
         compile_graph(graph, Wish(images=WISH.images, tolerance=compiled.agreement.error * 4))
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU6, nn.SiLU])
-def test_nothing_passes_what_does_not_keep_factors(activation):
+def test_nothing_passes_what_does_not_keep_factors():
     torch.manual_seed(0)
-    graph = simplify(apart(depthwise(activation), 6))
+    graph = simplify(apart(depthwise(nn.SiLU), 6))
     assert equalised(graph, WISH.images).nodes == graph.nodes
 
 
-def test_nothing_passes_a_sum_and_the_answer_stays_what_it_is():
+@pytest.mark.parametrize("activation", [nn.ReLU6, lambda: nn.Hardtanh(-0.5, 0.5)], ids=["ReLU6", "Hardtanh"])
+def test_clips_pass_with_a_secret_bound_for_each_channel(activation):
+    """Also bounds that no value reaches; at the same cost, and no bound of a channel stands in the program."""
+    torch.manual_seed(0)
+    graph, images = simplify(apart(depthwise(activation), 4)), images_for(SHAPE)
+    made = equalised(graph, WISH.images)
+    np.testing.assert_allclose(evaluate(made, images), evaluate(graph, images), rtol=1e-12, atol=1e-12)
+    clips = [node for node in made.nodes if isinstance(node, Clip)]
+    assert len(clips) == 3 and all(len(set(node.factors)) > 2 for node in clips)
+    assert all("factors" not in repr(node) for node in clips)
+    compiled = require_fixed(graph, images, 1e-3)
+    lower = any(node.low for node in clips)
+    assert sum(isinstance(step, Bias) for step in compiled.program.operations) == 3 * (3 if lower else 1)
+    assert not any(isinstance(step, Add) and step.constant for step in compiled.program.operations)
+    assert cost(compiled.program) == cost(without(graph).program)
+
+
+def without(graph):
+    """Compiled as the channels are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("primum.compiler.compiled.equalised", lambda graph, images: graph)
+        return compile_graph(graph, Wish(images=drawn_images(graph.shape, 8), tolerance=1.0))
+
+
+class Joined(nn.Module):
+    """A trunk of channels of any magnitude, to which a branch is added, or beside which it is read."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.last = nn.Conv2d(8 if how == "beside" else 4, 2, 3)
+        self.factors = nn.Parameter(2.0 ** torch.tensor([-6.0, 6.0, 0.0, -3.0])[:, None, None])
+
+    def forward(self, x):
+        trunk = self.one(x) * self.factors
+        branch = self.two((trunk / self.factors).relu()) * self.factors
+        if self.how == "squared":
+            branch = branch * branch
+        if self.how == "of one channel":
+            branch = branch[:, :1]
+        both = torch.cat([trunk, branch], 1) if self.how == "beside" else trunk - branch
+        return self.last(both / (torch.cat([self.factors] * 2) if self.how == "beside" else self.factors))
+
+
+WAYS = {"added": True, "beside": True, "squared": False, "of one channel": False}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_what_is_joined_shares_its_factors(how):
+    torch.manual_seed(0)
+    graph, images = simplify(graph_of_module(Joined(how).double(), SHAPE)), images_for(SHAPE)
+    made = equalised(graph, WISH.images)
+    np.testing.assert_allclose(evaluate(made, images), evaluate(graph, images), rtol=1e-10, atol=1e-12)
+    before, after = (peaks(one, WISH.images) for one in (graph, made))
+    joined = next(node for node in graph.nodes if isinstance(node, Sum | Concatenate))
+    spread, less = (found[joined.name].max() / found[joined.name].min() for found in (before, after))
+    assert (less < spread / 2**4) == WAYS[how]
+    assert after[joined.name].max() <= before[joined.name].max()
+    if WAYS[how]:
+        assert require_fixed(graph, images, 1e-3).agreement.error < 0.5 * without(graph).agreement.error
+
+
+def test_mobile_net_with_channels_apart_is_about_as_exact_as_with_channels_alike():
+    """Bottlenecks, added and not, times 2^-6 to 2^6, undone behind: the same function."""
+    graph = simplify(graph_of_bytes(PUBLISHED["mobilenet"](32, 4, 8, np.float64).SerializeToString()))
+    spread, images = channels.apart(graph, 6.0, sums=True, clips=False), images_for(graph.shape, 4)
+    np.testing.assert_allclose(evaluate(spread, images), evaluate(graph, images), atol=1e-12)
+    error, alike, before = (
+        np.abs(made.fixed(images) - made.plain(images)).max()
+        for made in (compile_graph(spread), compile_graph(graph), without(spread))
+    )
+    assert error < 3 * alike and error < before / 2
+
+
+@pytest.mark.parametrize("wakes", [True, False])
+def test_a_channel_that_sleeps_on_the_images_keeps_its_room(wakes):
+    """Behind a ReLU6 that let nothing pass there is a bias alone; where the weights are small too, it stays small."""
+    bias = np.array([-5.0, 0.5, 0.5, 0.5])
+    sizes = np.array([1.0 if wakes else 2.0**-9, 1.0, 1.0, 1.0]).reshape(4, 1, 1, 1)
+    nodes = (
+        Convolution("first", ("image",), weights_like((4, 3, 3, 3)), bias),
+        Clip("bounded", ("first",), 0.0, 6.0),
+        Convolution(
+            "deep", ("bounded",), weights_like((4, 1, 3, 3)) * sizes, np.array([2.0**-9, 0.1, 0.1, 0.1]), groups=4
+        ),
+        Rectify("relu", ("deep",)),
+        Convolution("last", ("relu",), weights_like((2, 4, 3, 3)), np.zeros(2)),
+    )
+    graph = Graph("image", SHAPE, nodes, "last")
+    before, after = (peaks(one, WISH.images)["deep"] for one in (graph, equalised(graph, WISH.images)))
+    assert before[0] == 2.0**-9 and (after[0] == before[0]) == wakes
+
+
+def test_the_answer_stays_what_it_is():
     class Residual(nn.Module):
         def __init__(self):
             super().__init__()

@@ -217,14 +217,14 @@ def move_later(graph: Graph) -> Graph:
             earlier = replace(
                 earlier, scale=np.full(channels, earlier.scale[0]), shift=np.full(channels, earlier.shift[0])
             )
-        elif isinstance(earlier, Affine) and not _keeps_channels(before, shapes):
+        elif isinstance(earlier, Affine) and not keeps_channels(before, shapes):
             continue
         changes[before.name] = earlier
         changes[node.name] = replace(before, name=node.name, sources=(before.name,))
     return _replaced(graph, changes, {})
 
 
-def _keeps_channels(node: Node, shapes: dict[str, Shape]) -> bool:
+def keeps_channels(node: Node, shapes: dict[str, Shape]) -> bool:
     """Whether a movement leaves every element in its channel."""
     if isinstance(node, Permute):
         return node.axes[0] == 0
