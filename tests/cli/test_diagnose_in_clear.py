@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from pydicom import dcmread
 from tests.diagnosis.conftest import make_model
 from tests.imaging.result_samples import enhanced
 from tests.imaging.samples import png
@@ -31,6 +32,13 @@ def test_a_picture_has_the_probabilities_of_its_model(tmp_path: Path) -> None:
     assert told["diagnosis"] == ("NORMAL", "PNEUMONIA")[expected[1] > expected[0]]
 
 
+def test_that_one_frame_of_a_film_is_looked_at_is_said(tmp_path: Path) -> None:
+    make_model(tmp_path / "run")
+    film = enhanced(tmp_path / "film.dcm", np.eye(3), 8)
+    ended = CliRunner().invoke(command, [str(film), "--model", str(tmp_path / "run"), "--json"])
+    assert "film.dcm: first of 8 frames" in ended.stderr and len(json.loads(ended.stdout)) == 1
+
+
 def test_a_volume_has_its_mask_and_neither_way_goes_with_the_other(tmp_path: Path) -> None:
     plan = Plan(asked(model={"kind": "u-net", "widths": (2, 2)}))
     module = plan.module()
@@ -49,8 +57,15 @@ def test_a_volume_has_its_mask_and_neither_way_goes_with_the_other(tmp_path: Pat
     assert ended.exit_code == 0, "all frames are one volume, as a node reads them"
     assert hd.seg.segread(out / "stack.seg.dcm").SegmentsOverlap == "NO"
     assert nibabel.load(out / "stack.mask.nii.gz").shape == (12, 10, 8)
+    film = enhanced(tmp_path / "film.dcm", np.eye(3), 8)
+    header = dcmread(film)
+    del header.PerFrameFunctionalGroupsSequence, header.SharedFunctionalGroupsSequence
+    header.save_as(film)
+    ended = CliRunner().invoke(command, [str(film), *asked_for[1:], "--out", str(tmp_path / "of_film")])
+    assert ended.exit_code != 0 and "film.dcm has 8 frames and does not say where they lie" in str(ended.exception)
+    assert not (tmp_path / "of_film").exists()
     for wrong, words in (
-        (["--deployment", "public.json"], "or --model"),
+        (["--deployment", "public.json"], "not both"),
         (["--carry", "x"], "with them --out and --json"),
     ):
         ended = CliRunner().invoke(command, [*asked_for, *wrong])

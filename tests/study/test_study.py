@@ -96,6 +96,15 @@ def test_an_unknown_section_names_the_nearest() -> None:
     assert caught.value.hint == "Did you mean privacy?"
 
 
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(StudyError) as caught:
+        parse(add("model", "kinnd = 1").replace("size = 64", 'size = "large"').replace("patients = 379", ""))
+    message = caught.value.message
+    assert message.startswith("my study.toml: ") and " Also: " in message
+    assert all(words in message for words in ("unknown key model.kinnd", "images.size", "privacy.patients is missing"))
+    assert message.count("my study.toml") == 1 and caught.value.hint
+
+
 def test_a_key_like_no_other_lists_those_known() -> None:
     with pytest.raises(StudyError) as caught:
         parse(add("model", "xqzw = 1"))

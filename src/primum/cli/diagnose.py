@@ -57,8 +57,10 @@ def command(
     """
     from primum.diagnosis.deployment import load_public
 
-    if (deployment is None) == (model is None):
+    if deployment is None and model is None:
         raise click.UsageError("Give --deployment, or --model for a diagnosis in clear.")
+    if deployment is not None and model is not None:
+        raise click.UsageError("Give --deployment or --model, not both: one is encrypted, the other is in clear.")
     if model is not None:
         if not images or token or save_request or carry or from_answers:
             raise click.UsageError("--model takes IMAGES, and with them --out and --json only.")
@@ -82,7 +84,7 @@ def command(
 
     permit = load_token(token, public.deployment) if token is not None else None
     if save_request is not None:
-        save_requests(images, public, save_request, permit)
+        _noted(save_requests(images, public, save_request, permit))
         print(f"{save_request}: request-a.json and request-b.json may travel; reply.key must stay here.")
         return
     names = [str(path) for path in images]
@@ -91,7 +93,7 @@ def command(
         names = list(told)
         sources = ImagePath.of(public).read([Path(name) for name in names]) if out else []
     else:
-        sources = ImagePath.of(public).read(images)
+        sources = _noted(ImagePath.of(public).read(images))
         if out is not None:
             from primum.diagnosis.results import refuse_existing_results
 
@@ -111,13 +113,21 @@ def _in_clear(images: Sequence[Path], model: Path, as_json: bool, out: Path | No
 
     trained = load_model(model)
     preparation, masks = Preparation.from_card(trained.card.preparation), trained.card.task == "segmentation"
-    sources = [open_source(path, preparation, masks) for path in images]
+    sources = _noted([open_source(path, preparation, masks) for path in images])
     if out is not None:
         refuse_existing_results(sources, out)
     diagnoses = diagnose_in_clear(trained, sources)
     _show([str(path) for path in images], diagnoses, as_json)
     if out is not None:
         _write(sources, diagnoses, trained.card.model_dump(mode="json"), out)
+
+
+def _noted(sources: list["Source"]) -> list["Source"]:
+    """`sources`, after what their readers had to decide was said: a film of which one picture is looked at, for instance."""
+    for source in sources:
+        for notice in source.notices:
+            print(f"{source.path}: {notice}", file=sys.stderr)
+    return sources
 
 
 def _write(sources: Sequence["Source"], diagnoses: Sequence["Diagnosis"], card: Mapping[str, Any], out: Path) -> None:

@@ -292,11 +292,14 @@ def _diagnoses(
     ]  # fmt: skip
 
 
-def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permit: Permit | None = None) -> None:
+def save_requests(
+    paths: Sequence[Path], public: PublicFile, folder: Path, permit: Permit | None = None
+) -> list[Source]:
     """Write request-a.json and request-b.json for the images into `folder` (made, 0700), to travel by hand.
 
     reply.key, which opens the answers, and names.json stay with the data owner: only the two request files, each
     sealed to its server, are given to a carrier. Up to 64 images; a folder that holds a request already is refused.
+    Returns what was read.
     """
     most = most_images(public.deployment.program)
     if not 1 <= len(paths) <= most:
@@ -318,6 +321,7 @@ def save_requests(paths: Sequence[Path], public: PublicFile, folder: Path, permi
     write_message(folder / _NAMES, Names(tuple(str(path) for path in paths), slices, covers), private=True)
     for request in make_requests(inputs, public.deployment, key.public, permit):
         write_message(folder / REQUEST_NAMES[request.server], request)
+    return sources
 
 
 def open_saved(folder: Path, public: PublicFile) -> tuple[tuple[str, ...], list[Diagnosis]]:

@@ -4,7 +4,7 @@ A model that draws window by window is asked for all windows of an image, filled
 servers see how many images they are asked for, and an exact count would nearly tell the size of the picture.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,8 @@ class Source:
 
     Where the model draws window by window `cover` says which windows of a picture they are, or of slice after slice;
     blank ones follow. Of a model in 3D they are the patches of a whole volume, without blank ones: nobody else sees how
-    many there are. `slices`: how many a volume has that is drawn slice by slice, else 0.
+    many there are. `slices`: how many a volume has that is drawn slice by slice, else 0. `notices`: what the reader had
+    to decide.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Source:
     volume: Volume | None = field(default=None, repr=False)
     cover: Cover | None = None
     slices: int = 0
+    notices: tuple[str, ...] = ()
 
 
 def is_volume(path: Path) -> bool:
@@ -67,7 +69,8 @@ def _picture(path: Path, preparation: Preparation) -> Source:
     picture = decode(path)
     rows, columns = picture.values.shape[1:]
     layout = preparation.layout(rows, columns, picture.spacing)
-    return _source(path, prepare_layout(picture, preparation, layout), layout)
+    source = _source(path, prepare_layout(picture, preparation, layout), layout)
+    return replace(source, notices=picture.notices)
 
 
 def _volume(path: Path, preparation: Preparation) -> Source:

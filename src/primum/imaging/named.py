@@ -304,7 +304,7 @@ def open_named(name: str | Named, folder: Path, size: int | None = None) -> Open
     sources = entry.sources(size)
     if entry.collection == "mnist":
         return _digits(entry, sources, folder)
-    return Opened(read_medmnist(_present(entry, sources[0], folder), entry.classes), _told(entry))
+    return Opened(read_medmnist(present(entry, sources[0], folder), entry.classes), _told(entry))
 
 
 def _told(entry: Named) -> tuple[str, ...]:
@@ -315,7 +315,8 @@ def _told(entry: Named) -> tuple[str, ...]:
     return (f'a study of it says labels = "{entry.labels}"{start}',)
 
 
-def _present(entry: Named, source: Source, folder: Path) -> Path:
+def present(entry: Named, source: Source, folder: Path) -> Path:
+    """Where `source` lies, as published; DataError that says how to get it."""
     path = find(entry, source, folder)
     if path is None:
         raise DataError(
@@ -343,7 +344,7 @@ Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 
 def _pair(entry: Named, sources: tuple[Source, ...], folder: Path) -> Arrays:
-    images, labels = (_present(entry, source, folder) for source in sources)
+    images, labels = (present(entry, source, folder) for source in sources)
     return read_idx(images, 3), read_idx(labels, 1)
 
 

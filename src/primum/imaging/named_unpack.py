@@ -23,7 +23,7 @@ from primum.errors import DataError, MachineError
 from primum.imaging.cases import DESCRIPTION
 from primum.imaging.dataset import Dataset
 from primum.imaging.labels_csv import LABELS
-from primum.imaging.named import MASKED, Named, Opened, by_hand, check, find, open_named
+from primum.imaging.named import MASKED, Named, Opened, open_named, present
 from primum.rng import Stream
 
 Progress = Callable[[int, int], None]
@@ -173,12 +173,7 @@ def _volumes(
     entry: Named, folder: Path, to: Path, size: int | None, hospitals: int, progress: Progress | None
 ) -> dict[str, int]:
     """The volumes that have masks, out of the tar file; each is one patient."""
-    source = entry.sources(size)[0]
-    path = find(entry, source, folder)
-    if path is None:
-        raise DataError(f"{folder / source.file} is not there", by_hand(entry, source, folder))
-    check(path, source)
-    return unpack_volumes(path, to, entry, hospitals, progress)
+    return unpack_volumes(present(entry, entry.sources(size)[0], folder), to, entry, hospitals, progress)
 
 
 def unpack_volumes(

@@ -149,6 +149,9 @@ def refuse(channels: int, outputs: int, widths: Sequence[int], pooling: Pooling)
 def refuse_stages(size: int, kernel: int, stages: int) -> None:
     """ModelError for images that cannot be halved so often, and for kernels without a middle."""
     if size < 1 << stages:
-        raise ModelError(f"images of {size} pixels a side cannot be halved {stages} times.", "Give fewer widths.")
+        raise ModelError(
+            f"images of {size} pixels a side cannot be halved {stages} times.",
+            "Give fewer `widths`, or a larger `size`.",
+        )
     if kernel < 3 or kernel % 2 == 0:
         raise ModelError(f"the kernel is {kernel}.", "Take 3, 5 or another odd number.")

@@ -57,7 +57,7 @@ def refuse_halving(channels: int, size: int, outputs: int, widths: Sequence[int]
     if size % step or size < 2 * step:
         raise ModelError(
             f"images of {size} pixels a side cannot be halved {len(widths) - 1} times.",
-            f"Give fewer widths, or a size that is a multiple of {step}, {2 * step} or more.",
+            f"Give fewer `widths`, or a `size` that is a multiple of {step}, {2 * step} or more.",
         )
 
 

@@ -72,20 +72,30 @@ def parse_settings(kind: type[Settings], data: dict[str, Any], source: str) -> S
 
 
 def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tuple[str, str]:
-    first = error.errors()[0]
-    places = [str(part) for part in first["loc"]]
-    path = [place for place in places if place not in KINDS]
-    key = ".".join(path)
-    if first["type"] == "union_tag_invalid":
-        return f"{source}: {key}.kind = {first['ctx']['tag']!r} is unknown.", f"Known here: {', '.join(KINDS)}."
-    if first["type"] == "extra_forbidden":
+    """What is wrong with the first key, with its hint, and in short what is wrong with the others."""
+    told: dict[str, tuple[str, str]] = {}
+    for one in error.errors():
+        key = ".".join(str(part) for part in one["loc"] if str(part) not in KINDS)
+        told.setdefault(key, _explain_key(kind, dict(one), key))
+    (what, hint), *others = told.values()
+    more = f" Also: {'; '.join(other for other, _ in others)}." if others else ""
+    return f"{source}: {what}.{more}", hint
+
+
+def _explain_key(kind: type[BaseModel], error: dict[str, Any], key: str) -> tuple[str, str]:
+    """What is wrong with one key, without a full stop, and the hint."""
+    places = [str(part) for part in error["loc"]]
+    if error["type"] == "union_tag_invalid":
+        return f"{key}.kind = {error['ctx']['tag']!r} is unknown", f"Known here: {', '.join(KINDS)}."
+    if error["type"] == "extra_forbidden":
+        *before, last = key.split(".")
         known = _keys_at(kind, places[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
-        hint = f"Did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"Known here: {', '.join(known)}."
-        return f"{source}: unknown key {key}.", hint
-    if first["type"] == "missing":
-        return f"{source}: {key} is missing.", "Add it; `primum new study` writes a commented example."
-    return f"{source}: {key + ': ' if key else ''}{_in_our_words(dict(first), key)}.", "Mend that value."
+        near = difflib.get_close_matches(last, known, n=1, cutoff=0.4)
+        hint = f"Did you mean {'.'.join([*before, near[0]])}?" if near else f"Known here: {', '.join(known)}."
+        return f"unknown key {key}", hint
+    if error["type"] == "missing":
+        return f"{key} is missing", "Add it; `primum new study` writes a commented example."
+    return f"{key + ': ' if key else ''}{_in_our_words(error, key)}", "Mend that value."
 
 
 def _in_our_words(error: dict[str, Any], key: str) -> str:
