@@ -41,11 +41,14 @@ from primum.keys.identity import list_fingerprint
 from primum.models.card import load_model
 from primum.ports import free_port
 from primum.report import write_report
-from primum.study import About, Deadlines, Hospitals, Images, Privacy, Study
+from primum.study import About, Deadlines, Hospitals, Images, Privacy, Study, Training
 
 HOSPITALS: Final = 3
 DIAGNOSES: Final = 12
 EPSILON: Final = 3.0
+ROUNDS: Final = 20
+"""Half of a study's default, at twice its rate: on the chest X-rays as good, and the demo is over sooner."""
+RATE: Final = 8.0
 DELTA: Final = 1e-5
 PUBLIC: Final = SETS["pneumoniamnist"]
 """What is learned from where no images are given: real X-rays of which nobody says whose they are."""
@@ -267,6 +270,7 @@ def demo_study(
             classes=classes,
         ),
         images=Images(size=64),
+        training=Training(rounds=ROUNDS, learning_rate=RATE),
         privacy=Privacy(unit=unit, epsilon=EPSILON, delta=delta, patients=patients, evaluation_share=EVALUATION_SHARE),
         hospitals=Hospitals(members=tuple(member.hex() for member in members), colluding=1, may_vanish=0),
         deadlines=Deadlines(consent=120.0),

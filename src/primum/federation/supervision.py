@@ -12,14 +12,17 @@ from primum.federation.superlink import SuperLink
 STUDIES_AT_ONCE: Final = 4
 _BEGINS: Final = 45.0  # seconds in which a server program says its first word
 _STOPS: Final = 20.0  # seconds that it may take over a stop
+_ASKS: Final = 5.0  # seconds between questions to Flower about a program that holds its run: an end is seen by the lock
 
 
-@dataclass(frozen=True)
+@dataclass
 class Program:
-    """A server program: Flower's number of its run, and how long SuperLink's log was when it began."""
+    """A server program: Flower's number of its run, how long SuperLink's log was when it began, and when Flower was last
+    asked about it."""
 
     number: int
     log: int
+    asked: float = 0.0
 
 
 class Supervisor:
@@ -48,6 +51,11 @@ class Supervisor:
             self._start(run)
 
     def _watch(self, run: Run, number: int) -> None:
+        program, status = self._numbers[run.name], run.status()
+        holds = status.get("state") == RUNNING and status.get("message") != STARTING and run.locked
+        if holds and not run.stop_asked and time.monotonic() - program.asked < _ASKS:
+            return
+        program.asked = time.monotonic()
         word = self._link.run_status(number)
         if not word.startswith("finished"):
             self._end_what_hangs(run, number)
