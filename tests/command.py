@@ -36,6 +36,7 @@ def become(task):
     os.chdir(task["folder"])
     sys.argv, code = ["primum", *task["arguments"]], 0
     try:
+        exec(task["before"], {})
         main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -90,8 +91,15 @@ class Forked:
     """A running `primum`, with what of `subprocess.Popen` the tests use."""
 
     def __init__(
-        self, arguments: tuple[str, ...], out: Path, err: Path, environment: dict[str, str], folder: Path | None = None
+        self,
+        arguments: tuple[str, ...],
+        out: Path,
+        err: Path,
+        environment: dict[str, str],
+        folder: Path | None = None,
+        before: str = "",
     ) -> None:
+        """`before` is Python that runs first, to set a constant."""
         self.args = arguments
         self.pid = _ask(
             arguments=arguments,
@@ -99,6 +107,7 @@ class Forked:
             err=str(err.resolve()),
             environment=environment,
             folder=str(folder or Path.cwd()),
+            before=before,
         )
         self.returncode: int | None = None
         self._descriptor = os.pidfd_open(self.pid)

@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import queue
 import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.command import run_command
+from tests.command import Forked, run_command
 
 from primum.diagnosis.deploy import NAMES, PUBLIC, deploy
 from primum.diagnosis.deployable import Deployable, deployable_model
@@ -29,8 +27,6 @@ from primum.models.feature_map import ScatteringCard
 from primum.models.scattering import FrontEnd
 from primum.study import Labels
 
-MAIN = "from primum.cli import main; main()"
-PRIMUM = [sys.executable, "-c", MAIN]
 SIZE, SCALES = 16, 1
 START_SECONDS = 60
 
@@ -75,8 +71,9 @@ def used_records(state: Path) -> list[tuple[int, int, bytes]]:
 class Role:
     """One running process."""
 
-    process: subprocess.Popen[str]
-    ready: str
+    process: Forked
+    out: Path
+    ready: str = ""
 
 
 @dataclass
@@ -127,32 +124,38 @@ class Cluster:
 
     def arguments(self, role: str) -> list[str]:
         verb = "dealer" if role == "dealer" else "serve"
-        program = [sys.executable, "-c", f"{self.before}\n{MAIN}"]
         options = [*self.listen[role], *self.options.get(role, [])]
-        return [*program, verb, str(self.file(role)), "--state", str(self.folder / role), *options]
+        return [verb, str(self.file(role)), "--state", str(self.folder / role), *options]
 
     def start(self, *roles: str) -> "Cluster":
         """Start roles (all without arguments) and wait until each says READY."""
-        waiting: dict[str, queue.Queue[str]] = {}
         for role in roles or ("dealer", "A", "B"):
-            with (self.folder / f"{role}.log").open("a") as log:
-                process = subprocess.Popen(self.arguments(role), stdout=subprocess.PIPE, stderr=log, text=True)
-            self.running[role] = Role(process, "")
-            lines = waiting[role] = queue.Queue()
-            threading.Thread(target=lambda p=process, q=lines: q.put(p.stdout.readline()), daemon=True).start()
-        for role, lines in waiting.items():
-            self.running[role].ready = lines.get(timeout=START_SECONDS)
-            assert self.running[role].ready.startswith("READY "), self.log(role)
+            out, log = self.folder / f"{role}.out", self.folder / f"{role}.log"
+            out.write_text("")
+            log.touch()
+            process = Forked(tuple(self.arguments(role)), out, log, dict(os.environ), before=self.before)
+            self.running[role] = Role(process, out)
+        for role in roles or ("dealer", "A", "B"):
+            self._ready(self.running[role], role)
         return self
+
+    def _ready(self, running: Role, role: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not (said := running.out.read_text()).endswith("\n"):
+            assert running.process.poll() is None and time.monotonic() < deadline, self.log(role)
+            time.sleep(0.01)
+        running.ready = said.splitlines()[0]
+        assert running.ready.startswith("READY "), self.log(role)
 
     def kill(self, role: str, number: int = signal.SIGKILL) -> None:
         """End a process at once and reap it."""
         running = self.running.pop(role)
         running.process.send_signal(number)
         running.process.wait(30)
-        running.process.stdout.close()
 
     def stop(self) -> None:
+        for running in self.running.values():
+            running.process.terminate()
         for role in list(self.running):
             self.kill(role, signal.SIGTERM)
 
