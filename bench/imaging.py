@@ -105,9 +105,9 @@ SETTINGS = {
         "hippocampus",
         0.0,
         {"kind": "pixel-linear", "scales": 3, "places": 4},
-        {**_FEW, "rounds": 60, "sampling": 0.2},
+        {**_FEW, "rounds": 60, "sampling": 0.2, "learning_rate": 0.8},
         _SMALL,
-        {"epsilon": 8.0, "delta": 6e-6, "patients": 1482, "unit": "image", "images_per_patient": 64},
+        {"epsilon": 8.0, "delta": 6e-6, "patients": 30, "unit": "image", "images_per_patient": 64},
     ),
     "lungs_dice": Setting(
         "lungs",
@@ -325,7 +325,7 @@ def table(results: dict[str, Result]) -> Table:
     """For people."""
     drawn = Table(title="three hospitals; Dice a test patient, for digits accuracy", title_justify="left")
     for heading in ("key", "weights", "epsilon", "noise", "rounds", "figure", "bar", "one hospital", "s"):
-        drawn.add_column(heading, justify="left" if heading == "key" else "right")
+        drawn.add_column(heading, justify="left" if heading == "key" else "right", no_wrap=heading == "key")
     for key, result in results.items():
         study, privacy = result.plan.study, result.plan.study.privacy
         drawn.add_row(

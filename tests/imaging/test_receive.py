@@ -148,7 +148,8 @@ def test_an_association_that_is_killed_leaves_nothing(served: tuple[Inbox, int],
 
         def half(data: bytes) -> None:
             send(data[: len(data) // 2])
-            connection.socket.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # on a slow machine the other side was quicker
+                connection.socket.shutdown(socket.SHUT_RDWR)
 
         connection.send = half
 
