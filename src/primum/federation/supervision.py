@@ -43,22 +43,22 @@ class Supervisor:
 
     def look(self) -> None:
         """Note which runs ended, and start the next ones. Raises what SuperLink answers; call it again then."""
-        for name, number in self.running.items():
-            self._watch(Run(self._runs / name), number)
+        for name, program in list(self._numbers.items()):
+            self._watch(Run(self._runs / name), program)
         for run in self._waiting():
             if len(self._numbers) >= self._most:
                 return
             self._start(run)
 
-    def _watch(self, run: Run, number: int) -> None:
-        program, status = self._numbers[run.name], run.status()
+    def _watch(self, run: Run, program: Program) -> None:
+        status = run.status()
         holds = status.get("state") == RUNNING and status.get("message") != STARTING and run.locked
         if holds and not run.stop_asked and time.monotonic() - program.asked < _ASKS:
             return
         program.asked = time.monotonic()
-        word = self._link.run_status(number)
+        word = self._link.run_status(program.number)
         if not word.startswith("finished"):
-            self._end_what_hangs(run, number)
+            self._end_what_hangs(run, program.number)
             return
         self._note_end(run, word)
 
