@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers: threads of one would wait for those of the other
-settings.register_profile("primum", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=30)
+settings.register_profile("primum", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 settings.load_profile("primum")
 
 _LONG = ("tests/test_demo.py", "tests/integration/", "tests/cli/", "tests/diagnosis/", "tests/federation/")

@@ -129,13 +129,14 @@ class Cluster:
 
     def start(self, *roles: str) -> "Cluster":
         """Start roles (all without arguments) and wait until each says READY."""
-        for role in roles or ("dealer", "A", "B"):
+        roles = roles or ("dealer", "A", "B")
+        for role in roles:
             out, log = self.folder / f"{role}.out", self.folder / f"{role}.log"
             out.write_text("")
             log.touch()
             process = Forked(tuple(self.arguments(role)), out, log, dict(os.environ), before=self.before)
             self.running[role] = Role(process, out)
-        for role in roles or ("dealer", "A", "B"):
+        for role in roles:
             self._ready(self.running[role], role)
         return self
 
@@ -149,15 +150,17 @@ class Cluster:
 
     def kill(self, role: str, number: int = signal.SIGKILL) -> None:
         """End a process at once and reap it."""
-        running = self.running.pop(role)
-        running.process.send_signal(number)
-        running.process.wait(30)
+        self.running[role].process.send_signal(number)
+        self._reap(role)
 
     def stop(self) -> None:
         for running in self.running.values():
             running.process.terminate()
         for role in list(self.running):
-            self.kill(role, signal.SIGTERM)
+            self._reap(role)
+
+    def _reap(self, role: str) -> None:
+        self.running.pop(role).process.wait(30)
 
     def log(self, role: str) -> str:
         return (self.folder / f"{role}.log").read_text()
