@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import helper
 from tests.compiler.agreement import images_for, onnx_answers, onnx_model, require_fixed, require_same, weights_like
 
+from primum.compiler.curves import CURVES
 from primum.compiler.evaluate import evaluate
 from primum.compiler.from_onnx import graph_of_bytes
 from primum.compiler.graph import Convolution, Graph, Permute, Rectify, Repeat, Reshape
@@ -64,12 +65,12 @@ def test_any_chain_of_movements_moves_the_same_elements(graph):
     assert counts[0] == counts[1] <= counts[2]
 
 
-def read(nodes, constants=None, shape=SHAPE, opset=17, rank=4):
+def read(nodes, constants=None, shape=SHAPE, opset=17, rank=4, allowed=2e-3):
     """The simplified graph, after comparing the graph and its program with onnx's reference implementation."""
     model = onnx_model(nodes, shape, constants, opset, rank)
     graph, images = graph_of_bytes(model.SerializeToString()), images_for(shape, 2)
     require_same(graph, images, onnx_answers(model, images))
-    return require_fixed(graph, images).graph
+    return require_fixed(graph, images, allowed).graph
 
 
 def kinds(graph):
@@ -319,7 +320,8 @@ def test_two_linear_layers_on_channels_last_and_the_answer_there():
         node("Tanh", "d", to="t"),
         node("MatMul", "t", "n", to="answer"),
     ]
-    graph = read(nodes, {"m": MATRIX, "n": MORE})
+    spline = CURVES["tanh"].error * abs(MORE).sum(0).max()
+    graph = read(nodes, {"m": MATRIX, "n": MORE}, allowed=spline + 2e-3)
     assert kinds(graph) == ["Convolution", "Curve", "Convolution", "Permute"]
 
 
