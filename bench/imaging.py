@@ -105,9 +105,9 @@ SETTINGS = {
         "hippocampus",
         0.0,
         {"kind": "pixel-linear", "scales": 3, "places": 4},
-        {**_FEW, "rounds": 60, "sampling": 0.2, "learning_rate": 0.8},
+        {**_FEW, "rounds": 60, "sampling": 0.2},
         _SMALL,
-        {"epsilon": 8.0, "delta": 6e-6, "patients": 30, "unit": "image", "images_per_patient": 64},
+        {"epsilon": 8.0, "delta": 6e-6, "patients": 1482, "unit": "image", "images_per_patient": 64},
     ),
     "lungs_dice": Setting(
         "lungs",

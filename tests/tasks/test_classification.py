@@ -87,6 +87,10 @@ def test_more_patients_than_the_study_says_are_refused() -> None:
     plan = Plan(resolve(study(patients=30)))
     with pytest.raises(DataError, match="The study says 30 patients in all"):
         Learner(plan, cohort(plan, 31))
+    by_image = Plan(resolve(study(patients=30, unit="image", images_per_patient=2)))
+    assert Learner(by_image, cohort(by_image, 15, images=3)).images == 30
+    with pytest.raises(DataError, match="The study says 30 images in all"):
+        Learner(by_image, cohort(by_image, 16, images=3))
 
 
 def test_weights_are_used_and_never_kept() -> None:

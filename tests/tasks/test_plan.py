@@ -102,9 +102,9 @@ def test_dimensions_follow_the_model_and_the_classes() -> None:
     assert Plan(study()).evaluation.dimension == 16
 
 
-def test_the_batch_of_a_study_by_image_counts_all_images_of_a_patient() -> None:
-    by_image = Plan(study(unit="image", images_per_patient=5, training={"sampling": 1.0}))
-    assert by_image.largest_batch == 1500
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_no_batch_is_larger_than_all_units_of_the_study(unit: str) -> None:
+    assert Plan(study(unit=unit, images_per_patient=5, training={"sampling": 1.0})).largest_batch == 300
 
 
 @pytest.mark.parametrize("rounds", [1, 40, 5000])

@@ -268,7 +268,7 @@ def privacy(run: Run) -> str:
             "On the patients of the evaluation",
             f"ε = {epsilon(spent.evaluation_epsilon)} (others than those of training)",
         ),
-        ("Patients in all (public)", number(spent.patients)),
+        (f"{'Images' if spent.unit == 'image' else 'Patients'} in all (public)", number(spent.patients)),
         ("Steps", number(spent.steps)),
         ("Local steps a round", _local_steps(spent.local_steps)),
         ("Noise multiplier σ", number(spent.noise_multiplier)),

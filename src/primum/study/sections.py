@@ -175,7 +175,8 @@ class Statistics(Section):
 
 
 class Privacy(Section):
-    """What is promised to each patient. `noise_multiplier` is filled in when the study is signed."""
+    """What is promised to each patient. `patients`: how many all hospitals have, publicly; with unit = "image" how many
+    images, of each patient at most `images_per_patient`. `noise_multiplier` is filled in when the study is signed."""
 
     unit: Literal["patient", "image"] = "patient"
     epsilon: Positive = 3.0

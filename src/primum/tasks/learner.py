@@ -85,8 +85,9 @@ class Learner:
             privacy.unit if privacy else "image", privacy.images_per_patient if privacy else 10**9
         )
         if len(self._groups) > plan.patients:
+            units = "images" if privacy and privacy.unit == "image" else "patients"
             raise DataError(
-                f"The study says {plan.patients} patients in all; this hospital alone has more.",
+                f"The study says {plan.patients} {units} in all; this hospital alone has more.",
                 "Ask the scientist to correct privacy.patients.",
             )
 

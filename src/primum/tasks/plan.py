@@ -221,16 +221,13 @@ class Plan:
 
     @property
     def patients(self) -> int:
-        """N: the public number of units that the step size is made for."""
+        """N: the public number of units (with unit = "image": of images), that steps and batches are made for."""
         return self.study.privacy.patients if self.study.privacy else _PLAIN_PATIENTS
 
     @cached_property
     def largest_batch(self) -> int:
         """No hospital's batch is larger, but with probability 1e-9 a study; batches are padded to it."""
-        units = self.patients
-        if self.study.privacy and self.study.privacy.unit == "image":
-            units = self.patients * self.study.privacy.images_per_patient
-        return public_maximum(units, self.study.training.sampling, max(1, self.most_steps))
+        return public_maximum(self.patients, self.study.training.sampling, max(1, self.most_steps))
 
     @property
     def most_steps(self) -> int:
