@@ -62,7 +62,7 @@ def test_a_volume_has_its_mask_and_neither_way_goes_with_the_other(tmp_path: Pat
     del header.PerFrameFunctionalGroupsSequence, header.SharedFunctionalGroupsSequence
     header.save_as(film)
     ended = CliRunner().invoke(command, [str(film), *asked_for[1:], "--out", str(tmp_path / "of_film")])
-    assert ended.exit_code != 0 and "film.dcm has 8 frames and does not say where they lie" in str(ended.exception)
+    assert ended.exit_code != 0 and "film.dcm lacks ImagePositionPatient, which a volume needs" in str(ended.exception)
     assert not (tmp_path / "of_film").exists()
     for wrong, words in (
         (["--deployment", "public.json"], "not both"),

@@ -106,25 +106,18 @@ def read_volume(path: Path) -> Volume:
 
 
 def is_stack(path: Path) -> bool:
-    """Whether a file is DICOM of several frames that say where each lies: a volume by itself, as enhanced CT and MR are.
+    """Whether a file is DICOM of several frames, which `read_volume` reads as a volume or refuses.
 
-    DataError where it cannot be opened; False where its header is damaged, which is told when it is decoded. DataError
-    too for frames that do not say where they lie, as those of a film: they are no volume, and no picture either.
+    DataError where it cannot be opened; False where its header is damaged, which is told when it is decoded.
     """
     if not looks_like_dicom(read_head(path)):
         return False
     try:
         with silence():
-            header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=_HEADER)
-            count, frames = int(header.get("NumberOfFrames") or 1), header.get("PerFrameFunctionalGroupsSequence") or ()
-            placed = len(frames) > 1 and all("PlanePositionSequence" in frame for frame in frames)
+            header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
+            return int(header.get("NumberOfFrames") or 1) > 1
     except Exception:
         return False
-    if count > 1 and not placed:
-        raise DataError(
-            f"has {count} frames and does not say where they lie.", "Export single frames, or an enhanced image."
-        )
-    return placed
 
 
 def _slices(path: Path, file: str) -> list[_Slice]:
