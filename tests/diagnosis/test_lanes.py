@@ -13,7 +13,7 @@ from tests.diagnosis.conftest import Cluster, images
 from primum.diagnosis.ahead import Ahead, Keys
 from primum.diagnosis.data_owner import diagnose
 from primum.diagnosis.lane import GREETING, Lane, accept_lane, open_lane
-from primum.diagnosis.messages import Run, Sorry
+from primum.diagnosis.messages import Run, Sorry, Waiting
 from primum.diagnosis.roles import load_keys, make_role, parse_address
 from primum.diagnosis.session import Session
 from primum.errors import MachineError, PeerError, PrimumError, Unavailable
@@ -121,6 +121,20 @@ def test_a_message_that_is_none_is_refused(own, data, named):
 def test_silence_is_an_error_that_names_the_peer(own):
     with lanes(own) as (_, far), pytest.raises(Unavailable, match=r"far did not answer within 0\.05"):
         far.exchange(np.zeros(3, np.uint8), 3, 0.05)
+
+
+def test_who_prepares_for_long_is_heard_meanwhile(own):
+    with lanes(own) as (near, far):
+        with near.saying(Waiting(), 0.01):
+            assert all(isinstance(far.receive_one_of(Waiting, Run), Waiting) for _ in range(3))
+        near.send_message(Run(b"r" * 32, 7, 1))
+        message = far.receive_one_of(Waiting, Run)
+        while isinstance(message, Waiting):
+            message = far.receive_one_of(Waiting, Run)
+        assert message == Run(b"r" * 32, 7, 1)
+        far.close()
+        with near.saying(Waiting(), 0.01):
+            time.sleep(0.05)  # to nobody: no error yet
 
 
 def still_serves(cluster):

@@ -199,8 +199,9 @@ def test_a_role_killed_while_material_is_made_ahead(stage, path, victim):
     assert_quiet(cluster)
 
 
-def test_a_frozen_dealer_is_named(stage, path):
-    """SIGSTOP: no connection ends, nothing comes. B notices, names it, and asks it again when it is back."""
+@pytest.mark.parametrize(("victim", "named"), [("dealer", "the dealer"), ("B", "server B")])
+def test_who_is_frozen_is_named(stage, path, victim, named):
+    """SIGSTOP: no connection ends, nothing comes. The others notice, name it, and ask it again when it is back."""
     cluster = stage[0]
     ask(cluster, drawn_pixels(1), tries=20)
     errors: list[PrimumError | None] = []
@@ -209,13 +210,13 @@ def test_a_frozen_dealer_is_named(stage, path):
     asking.start()
     while len(used_records(cluster.folder / "dealer")) < before + 2:
         time.sleep(0.001)
-    frozen = cluster.running["dealer"].process
+    frozen = cluster.running[victim].process
     frozen.send_signal(signal.SIGSTOP)
     try:
         asking.join(60)
     finally:
         frozen.send_signal(signal.SIGCONT)
-    assert errors and "the dealer did not answer within" in str(errors[0])
+    assert errors and f"{named} did not answer within" in str(errors[0])
     pixels = drawn_pixels(1)
     compare(ask(cluster, pixels, tries=20), plain_answers(path, pixels))
     assert_used_once(cluster)

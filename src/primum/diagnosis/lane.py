@@ -12,14 +12,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 import numpy as np
 
 from primum.diagnosis.channel import CONNECT_SECONDS, STEP_SECONDS, keep_alive
 from primum.diagnosis.roles import parse_address
-from primum.errors import PeerError, Unavailable
+from primum.errors import PeerError, PrimumError, Unavailable
 from primum.kernels.words import Bytes
 from primum.keys.certificate import CertificateFiles, certificate_digest, client_context, shown_digest
 from primum.wire import Message, decode_one_of, encode
@@ -69,6 +69,24 @@ class Lane:
             raise PeerError(f"{self.peer} announced a message of {size:,} bytes.", "The connection was closed.")
         message: Message = decode_one_of(self.receive(size).tobytes(), kinds, self.peer, _SHORT)
         return message
+
+    @contextlib.contextmanager
+    def saying(self, message: Message, seconds: float = STEP_SECONDS / 3) -> Iterator[None]:
+        """Send `message` every few `seconds` while this thread does something else: who waits hears that it is alive."""
+        done = threading.Event()
+
+        def repeat() -> None:
+            with contextlib.suppress(PrimumError):  # whoever uses the lane next is told
+                while not done.wait(seconds):
+                    self.send_message(message)
+
+        saying = threading.Thread(target=repeat, daemon=True)
+        saying.start()
+        try:
+            yield
+        finally:
+            done.set()
+            saying.join()
 
     def close(self) -> None:
         """End the connection, also under a thread that waits on it: its call ends with Unavailable."""

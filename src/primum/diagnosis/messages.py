@@ -10,7 +10,7 @@
 On lanes (`lane.py`):
 
     B -> dealer        Deal           dealer -> B        Dealt, then the material | Sorry
-    A <-> B            Run, then the program's messages
+    A <-> B            Waiting, ..., Run | Sorry, then the program's messages
 
 B chooses the first number, above both marks.
 """
@@ -75,7 +75,7 @@ class Queued(Message, frozen=True):
 
 
 class Waiting(Message, frozen=True):
-    """Server B is there and will answer a Start when it has finished what it is doing."""
+    """The sender is there, and will answer when it has finished what it is doing."""
 
 
 class Start(Message, frozen=True):

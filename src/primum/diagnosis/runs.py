@@ -4,6 +4,7 @@ A request of many images runs in groups, so that memory stays bounded. The journ
 received, never messages.
 """
 
+import time
 from typing import Final
 
 import blake3
@@ -14,20 +15,21 @@ from primum.diagnosis.channel import granted
 from primum.diagnosis.dealer import sorry
 from primum.diagnosis.deployment import RoleFile
 from primum.diagnosis.lane import Lane
-from primum.diagnosis.messages import Answer, Run, Sorry
+from primum.diagnosis.messages import Answer, Run, Sorry, Waiting
 from primum.diagnosis.numbers import UsedNumbers, note
 from primum.diagnosis.requests import OpenedRequest, seal_answer
 from primum.diagnosis.roles import RoleKeys
 from primum.diagnosis.tokens import TokenBook
-from primum.errors import PeerError, PrimumError
+from primum.errors import PeerError, PrimumError, Unavailable
 from primum.journal import Journal
 from primum.mpc.check import elements
 from primum.mpc.party import Evaluation, Party
 from primum.mpc.share import Elements, other, to_bytes
+from primum.wire import Message
 
 _GROUP_ELEMENTS: Final = 1 << 22
 _DEAL_SECONDS: Final = 120.0
-"""How long the other server may take before its first byte: B may be receiving material."""
+"""How long the other server may say that it is not ready yet: B may be receiving material."""
 
 
 class Runs:
@@ -85,15 +87,26 @@ class Runs:
     ) -> Elements:
         begins = Run(opened.digest, first, len(share))
         try:
-            evaluation = self._ahead.take(begins.first, begins.images, keys)
+            with lane.saying(Waiting()):
+                evaluation = self._ahead.take(begins.first, begins.images, keys)
         except PrimumError as error:
             lane.send_message(sorry(error))
             raise
         lane.send_message(begins)
-        peer = f"server {other(self._role)}"
-        if granted(lane.receive_one_of(Run, Sorry, seconds=_DEAL_SECONDS), Run, peer) != begins:
+        if _other_begins(lane, f"server {other(self._role)}") != begins:
             raise PeerError("The other server runs another request.", "Nothing was answered.")
         return _exchange(evaluation, share, lane, transcript)
+
+
+def _other_begins(lane: Lane, peer: str) -> Run:
+    """What the other server says when it is ready, having said often enough that it is alive."""
+    end = time.monotonic() + _DEAL_SECONDS
+    message: Message = Waiting()
+    while isinstance(message, Waiting):
+        if time.monotonic() > end:
+            raise Unavailable(f"{peer} was not ready within {_DEAL_SECONDS:g} seconds.", "Ask again with fewer images.")
+        message = lane.receive_one_of(Waiting, Run, Sorry)
+    return granted(message, Run, peer)
 
 
 def _exchange(evaluation: Evaluation, share: Elements, lane: Lane, transcript: blake3.blake3) -> Elements:
