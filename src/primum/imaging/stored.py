@@ -4,6 +4,7 @@ Used for single pictures (dicom.py), for series (series.py) and for masks (segme
 PS3.3 C.7.6.3, C.7.6.16, C.8.2.1, C.11.1; PS3.5.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,10 +53,9 @@ _INSIDE: Final = {
     HTJ2K: "pylibjpeg",
     RLELossless: "pydicom",
 }
-_NUMBERS: Final = (
-    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "PlanarConfiguration",
-)  # fmt: skip
+_DESCRIBING: Final = ("SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
+"""Without these a picture is read where its codestream says the same, and refused by their names elsewhere."""
+_NUMBERS: Final = ("Rows", "Columns", *_DESCRIBING, "HighBit", "PlanarConfiguration")
 _TOMOGRAPHY: Final = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "enhanced CT",
@@ -108,13 +108,17 @@ def refuse_what_is_no_picture(dataset: Dataset) -> None:
             raise DataError("is cut off: its header is there, its pixels are not", "Copy or export it again.")
         name = _name(UID(kind), "unknown kind") if kind else "no kind given"
         raise DataError(f"is a DICOM file without pixels ({name})", "Keep reports and plans in another folder.")
-    missing = [name for name in ("Rows", "Columns", "PhotometricInterpretation") if name not in dataset]
-    if missing:
-        raise DataError(f"lacks {', '.join(missing)}, which pixels need", "Export it again.")
+    _refuse_missing(dataset, ("Rows", "Columns", "PhotometricInterpretation"))
     if int(dataset.get("SamplesPerPixel") or 1) not in (1, 3, 4):
         raise DataError("claims neither grey nor colour (SamplesPerPixel)", "Export it again.")
     if int(dataset.get("BitsAllocated", 8)) == 1:
         raise DataError("is a mask (1 bit per pixel), not a picture", "Keep masks in another folder.")
+
+
+def _refuse_missing(dataset: Dataset, names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in dataset]
+    if missing:
+        raise DataError(f"lacks {', '.join(missing)}, which pixels need", "Export it again.")
 
 
 def frame(dataset: Dataset, index: int = 0) -> npt.NDArray[Any]:
@@ -131,6 +135,7 @@ def frame(dataset: Dataset, index: int = 0) -> npt.NDArray[Any]:
             "It is damaged, or needs another decoder: export it uncompressed or as JPEG 2000.",
         ) from error
     except (ValueError, AttributeError, KeyError, EOFError) as error:
+        _refuse_missing(dataset, _DESCRIBING)
         raise DataError(f"is damaged or cut off (DICOM, {type(error).__name__})", "Copy or export it again.") from error
     return values
 
