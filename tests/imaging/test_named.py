@@ -8,7 +8,7 @@ import pytest
 from tests.imaging.named_samples import digits
 
 from primum.errors import DataError
-from primum.imaging.named import SETS, check, find, named, open_named
+from primum.imaging.named import SETS, by_hand, check, find, named, open_named
 
 
 def test_the_table_is_sound() -> None:
@@ -96,3 +96,8 @@ def test_a_substitute_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(digits(3)[1])
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is not the file"):
         open_named("mnist", tmp_path)
+
+
+def test_what_to_fetch_by_hand_names_every_file() -> None:
+    told = by_hand(SETS["mnist"].sources(None), Path("/here"))
+    assert told.count("https://") == told.count("MD5") == 4 and "into /here" in told

@@ -5,7 +5,7 @@ is used only if its MD5 is the published one. `named_fetch.py` downloads, `named
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -284,9 +284,13 @@ def check(path: Path, source: Source) -> None:
         )
 
 
-def by_hand(entry: Named, source: Source, folder: Path) -> str:
-    """What to do where a file cannot be fetched."""
-    return f"Fetch {source.url} by hand (MD5 {source.md5}) and put it into {folder} as {source.file}."
+def by_hand(sources: Sequence[Source], folder: Path) -> str:
+    """What to do where these files cannot be fetched."""
+    if len(sources) == 1:
+        (source,) = sources
+        return f"Fetch {source.url} by hand (MD5 {source.md5}) and put it into {folder} as {source.file}."
+    listed = "".join(f"\n  {source.file}: {source.url} (MD5 {source.md5})" for source in sources)
+    return f"Fetch these by hand and put them into {folder}:{listed}"
 
 
 def open_named(name: str | Named, folder: Path, size: int | None = None) -> Opened:
@@ -321,7 +325,7 @@ def present(entry: Named, source: Source, folder: Path) -> Path:
     if path is None:
         raise DataError(
             f"{folder / source.file} is not there",
-            f"`primum data get {entry.name} --to {folder}`. Without a network: {by_hand(entry, source, folder)}",
+            f"`primum data get {entry.name} --to {folder}`. Without a network: {by_hand([source], folder)}",
         )
     check(path, source)
     return path

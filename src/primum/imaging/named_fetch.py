@@ -45,17 +45,20 @@ def fetch(
     for source, path in found.items():
         if path is not None:
             check(path, source)
-    return [path or _download(entry, source, folder, progress, patience) for source, path in found.items()]
+    missing = [source for source, path in found.items() if path is None]
+    for place, source in enumerate(missing):
+        found[source] = _download(source, folder, progress, patience, by_hand(missing[place:], folder))
+    return [path for path in found.values() if path is not None]
 
 
-def _download(entry: Named, source: Source, folder: Path, progress: Progress | None, patience: float) -> Path:
+def _download(source: Source, folder: Path, progress: Progress | None, patience: float, otherwise: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"{folder} cannot be made: {error.strerror}.", "Choose another folder.") from error
     why = _unreachable(source.url, patience)
     if why:
-        raise Unavailable(f"{source.file} cannot be fetched: {why}.", by_hand(entry, source, folder))
+        raise Unavailable(f"{source.file} cannot be fetched: {why}.", otherwise)
     bar = _Bar(source.file, progress)
     pooch.get_logger().setLevel(logging.ERROR)
     try:
@@ -69,12 +72,10 @@ def _download(entry: Named, source: Source, folder: Path, progress: Progress | N
     except ValueError as error:
         raise DataError(
             f"what {urlsplit(source.url).hostname} sent is not {source.file} as published: its MD5 differs",
-            "It was thrown away. " + by_hand(entry, source, folder),
+            "It was thrown away. " + by_hand([source], folder),
         ) from error
     except OSError as error:  # also what requests raises
-        raise Unavailable(
-            f"{source.file} cannot be fetched: {type(error).__name__}.", by_hand(entry, source, folder)
-        ) from error
+        raise Unavailable(f"{source.file} cannot be fetched: {type(error).__name__}.", otherwise) from error
     return Path(path)
 
 
