@@ -100,7 +100,8 @@ def _boxes(grey: np.ndarray) -> list[tuple[int, int, int, int]]:
     return text_boxes(grey[None].astype(np.float32) / 255)
 
 
-def _inside(box: tuple[int, ...], whole: tuple[int, ...], margin: int = 8) -> bool:
+def _inside(box: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    margin = 12 + 2 * min(whole[2] - whole[0], whole[3] - whole[1])
     before = box[0] >= whole[0] - margin and box[1] >= whole[1] - margin
     return before and box[2] <= whole[2] + margin and box[3] <= whole[3] + margin
 
@@ -117,6 +118,20 @@ def test_drawn_text_is_found(xrays: list[np.ndarray], words: str, place: str) ->
     assert missed <= 1
 
 
+def test_nothing_that_was_written_stays_outside_the_boxes(xrays: list[np.ndarray]) -> None:
+    """Found by hand: the last digit stood beside the box, accents above it."""
+    left = 0
+    for size, grey in zip((11, 14, 20, 22, 28, 40), xrays, strict=False):
+        for words in ("SMITH JOHN 1961", "Jägér, Özil 11"):
+            dark = (grey * 0.6).astype(np.uint8)
+            written, _ = _with_text(dark, words, size, "top left")
+            changed = written != dark
+            for top, start, bottom, end in _boxes(written):
+                changed[top:bottom, start:end] = False
+            left += bool(changed.any())
+    assert left <= 1
+
+
 def test_dark_text_and_upright_text() -> None:
     page = np.full((400, 300), 200, np.uint8)
     written, where = _with_text(page, "DOE, JANE", 16, "top left", ink=0)
@@ -130,7 +145,7 @@ def test_dark_text_and_upright_text() -> None:
 def test_large_pictures_are_looked_at_smaller(xrays: list[np.ndarray]) -> None:
     large = np.asarray(Pillow.fromarray((xrays[0] * 0.6).astype(np.uint8)).resize((2400, 2000)))
     written, where = _with_text(large, "MUELLER^HANS", 60, "top right")
-    assert any(_inside(box, where, 20) for box in _boxes(written))
+    assert any(_inside(box, where) for box in _boxes(written))
 
 
 def test_pictures_without_text(xrays: list[np.ndarray]) -> None:

@@ -5,6 +5,7 @@ of 63 low frequencies of a 32 x 32 discrete cosine transform about their median:
 correlation of their details. Text is found as a row of sharp, bright or dark strokes near a border.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -31,6 +32,7 @@ LETTERS: Final = 4
 
 _BAND: Final = 0.2
 _CONTRAST: Final = 0.35
+_ENDS, _LINES = 2.0, 0.5  # heights of a row that its box is longer on each side, and higher
 _LARGEST: Final = 1500
 _SIDE: Final = 32
 _NOTHING: Final = 1e-4
@@ -138,11 +140,12 @@ def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def text_boxes(values: npt.NDArray[np.float32]) -> list[Box]:
-    """Rows of letters near a border of one picture at full size: (top, left, bottom, right) of each, in pixels.
+    """Rows of letters near a border of one picture at full size: (top, left, bottom, right) around each, in pixels.
 
     `values`: float32 [channels, rows, columns] in [0, 1]. A letter is a connected stroke that is brighter (or darker)
     by `_CONTRAST` than all that lies within a few pixels on both sides of it, of a letter's size; a row is `LETTERS` of
-    them of like height, side by side. It sees no text far from the borders, in the body, or along a slanted line.
+    them of like height, side by side. It sees no text far from the borders, in the body, or along a slanted line, and
+    of white text on bright parts often a part only: `tests/report/test_suspects.py` measures it on darker pictures.
     """
     grey, times = _not_too_large(values.mean(axis=0, dtype=np.float32))
     found = _rows_of(grey, _letters(grey))
@@ -195,7 +198,7 @@ def _letters(grey: Grey) -> list[Box]:
 
 
 def _letter_sized(high: int, wide: int, side: int) -> bool:
-    return 5 <= high <= max(8, side / 20) and 1 <= wide <= 1.5 * high
+    return 5 <= high <= max(8, side / 12) and 1 <= wide <= 1.5 * high
 
 
 def _rows_of(grey: Grey, letters: list[Box]) -> list[Box]:
@@ -210,7 +213,14 @@ def _rows_of(grey: Grey, letters: list[Box]) -> list[Box]:
                 break
         else:
             rows.append([box])
-    return [_around(row) for row in rows if len(row) >= LETTERS]
+    return [_widened(_around(row), high, wide) for row in rows if len(row) >= LETTERS]
+
+
+def _widened(box: Box, high: int, wide: int) -> Box:
+    """With room for what was not taken for a letter: at both ends of the row, accents above it and tails below."""
+    top, left, bottom, right = box
+    ends, lines = math.ceil(_ENDS * (bottom - top)), math.ceil(_LINES * (bottom - top))
+    return max(0, top - lines), max(0, left - ends), min(high, bottom + lines), min(wide, right + ends)
 
 
 def _at_border(box: Box, high: int, wide: int) -> bool:
