@@ -1,5 +1,6 @@
 """A hospital's folder: what it offers, what is set aside by name, and what makes it unusable as a whole."""
 
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,24 @@ def test_what_cannot_be_used_is_set_aside_by_name_and_the_rest_is_read(tmp_path:
         assert words in reasons[file]
     assert all(problem.hint for problem in intake.problems)
     assert len(intake.dataset) == 12
+
+
+def test_of_copies_in_two_classes_none_is_used(tmp_path: Path) -> None:
+    """Nobody knows which label is right; the class that sorts first would be a guess."""
+    copy = two_classes(tmp_path) / "B" / "b90_0.png"
+    copy.write_bytes((tmp_path / "A" / "a00_0.png").read_bytes())
+    intake = _read(tmp_path)
+    wanted = {"B/b90_0.png": "is the same picture as A/a00_0.png", "A/a00_0.png": "is the same picture as B/b90_0.png"}
+    assert _reasons(intake) == wanted and len(intake.dataset) == 11
+    assert all("find out which is right" in problem.hint for problem in intake.problems)
+
+
+def test_names_that_are_no_utf_8_are_names(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "A" / os.fsdecode(b"m\xfcller.png")).write_bytes(png(tmp_path / "other.png").read_bytes())
+    (tmp_path / "other.png").unlink()
+    intake = _read(tmp_path, PatientSource(one_image_per_patient=True))
+    assert len(intake.dataset) == 13 and not intake.problems
 
 
 def test_files_of_many_images_are_led_to_where_they_are_unpacked(tmp_path: Path) -> None:

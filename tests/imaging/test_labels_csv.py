@@ -90,6 +90,9 @@ def test_a_cell_that_cannot_be_meant_is_set_aside(tmp_path: Path, label: str, re
 def test_a_column_that_is_neither_0_nor_1_is_set_aside(tmp_path: Path, cell: str) -> None:
     intake = read(columns(tmp_path, f"1,{cell},0", *ONES), classes=CLASSES, labels="several")
     assert [problem.reason for problem in intake.problems] == ["column Edema of labels.csv is neither 0 nor 1"]
+    at_first = read(columns(tmp_path, f"1,{cell},0", *ONES))  # without a study: a column of unsure cells is a class's
+    assert ("Edema" in at_first.dataset.classes) == (cell in ("-1", ""))
+    assert bool(at_first.problems) == (cell in ("-1", ""))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import stat
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import nibabel
@@ -68,9 +69,10 @@ def test_the_voxels_lie_at_the_same_places(tmp_path: Path) -> None:
         assert volume.array[tuple(index)] == mask[tuple(place.round().astype(int)[:3])]
 
 
+@pytest.mark.parametrize("spacing", [{}, {"PixelSpacing": [0.2, 0.2]}], ids=["no spacing", "spacing"])
 @pytest.mark.parametrize("sop_class", [CR, DX])
-def test_a_single_radiograph(tmp_path: Path, sop_class: str) -> None:
-    file = radiograph(tmp_path / "chest.dcm", sop_class)
+def test_a_single_radiograph(tmp_path: Path, sop_class: str, spacing: dict[str, Any]) -> None:
+    file = radiograph(tmp_path / "chest.dcm", sop_class, **spacing)
     mask = mask_of((40, 30), 3)
     write_segmentation([file], mask, CLASSES[:3], ALGORITHM, tmp_path / "mask.dcm")
     np.testing.assert_array_equal(next(iter(by_source(tmp_path / "mask.dcm").values())), mask)

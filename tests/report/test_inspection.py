@@ -101,7 +101,7 @@ def test_pictures_of_a_class_are_of_many_patients(tmp_path: Path) -> None:
     intake = _read(two_classes(tmp_path / "data", 40))
     text = inspection_page(intake, tmp_path / "data", "data", look(intake.dataset, tmp_path / "data"))
     assert text.count('class="thumb"') == 48 and "A: 24 of 40" in text
-    assert "There is no such pair" in text and "Every file can be used" in text
+    assert "There is no such pair" in text and "No file is set aside" in text
 
 
 def test_a_picture_leads_to_its_file(tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
-    "--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails and suspects, for you alone."
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page with thumbnails and suspects, for you alone.",
 )
 def command(
     folder: Path,
@@ -214,7 +217,7 @@ def show(intake: Intake, console: Console) -> None:
     for notice in intake.notices:
         console.print(Text(f"note: {notice}"))
     if not intake.problems:
-        console.print("Every file can be used.")
+        console.print("No file is set aside.")
         return
     _show_set_aside(intake.problems, console)
 

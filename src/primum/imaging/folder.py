@@ -245,7 +245,7 @@ def _checked(
     if nameless and not reads:
         raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
     with naming(problems):
-        reads = drop_copies(reads, lambda read: read.listed.file, "picture", problems)
+        reads = drop_copies(reads, lambda read: (read.listed.file, read.listed.label), "picture", problems)
         if listing.labels == "one":
             reads = _drop_two_classes(folder, reads, problems)
         _check_enough(folder, listing, reads, problems, fewest)
@@ -253,19 +253,28 @@ def _checked(
 
 
 def drop_copies(
-    reads: Sequence[Kept], file_of: Callable[[Kept], str], what: str, problems: list[Problem]
+    reads: Sequence[Kept], named: Callable[[Kept], tuple[str, str]], what: str, problems: list[Problem]
 ) -> list[Kept]:
-    """Set aside the same `what` under a second name: one patient would count twice, or stand on both sides."""
-    first: dict[str, str] = {}
-    kept = []
+    """Set aside the same `what` under a second name: one patient would count twice, or stand on both sides.
+
+    `named`: file and label. Where labels contradict each other nobody knows which is right: both are set aside.
+    """
+    alike: dict[str, list[Kept]] = defaultdict(list)
     for read in reads:
-        digest, file = read.outcome.digest, file_of(read)
-        if digest in first:
-            problems.append(Problem(file, f"is the same {what} as {first[digest]}", "Keep one of them."))
+        alike[read.outcome.digest].append(read)
+    wrong: set[str] = set()
+    for copies in alike.values():
+        (first, label), *others = map(named, copies)
+        if any(other != label for _, other in others):
+            others.append((first, label))
+            hint = "Its labels differ from file to file: find out which is right, and keep that one."
         else:
-            first[digest] = file
-            kept.append(read)
-    return kept
+            hint = "Keep one of them."
+        for file, _ in others:
+            same = first if file != first else others[0][0]
+            problems.append(Problem(file, f"is the same {what} as {same}", hint))
+            wrong.add(file)
+    return [read for read in reads if named(read)[0] not in wrong]
 
 
 def _drop_two_classes(folder: Path, reads: list[_Read], problems: list[Problem]) -> list[_Read]:

@@ -31,6 +31,9 @@ _FIRST_LINE: Final = "Its first line names the columns: file,label,patient (pati
 _CELLS: Final = {"0": False, "1": True, "0.0": False, "1.0": True}
 """What a class's column may hold; programs that had an empty cell in a column write 1.0 for 1."""
 
+_UNSURE: Final = {"", "-1", "-1.0"}
+"""How CheXpert says not mentioned and uncertain: such an image is set aside by name, and its column is a class's."""
+
 Row = dict[str, str]
 
 
@@ -140,7 +143,7 @@ def _columns(
     """The classes that have a column, and what is said of the other columns."""
     others = [name for name in header if name not in _OWN]
     if classes is None:
-        classes = tuple(sorted(name for name in others if all(row[name] in _CELLS for row in rows)))
+        classes = tuple(sorted(name for name in others if _of_class({row[name] for row in rows})))
         if not classes:
             raise DataError(
                 f"{path} must have one column `label`, or a column of 0 and 1 for each class",
@@ -157,6 +160,11 @@ def _columns(
     unused = [name for name in others if name and name not in classes]
     notices = (f"columns of {path.name} that are no classes: {', '.join(unused)}",) if unused else ()
     return classes, notices
+
+
+def _of_class(cells: set[str]) -> bool:
+    """Whether a column with these cells says who has a class: who is unsure of some images still says it of others."""
+    return cells <= _CELLS.keys() | _UNSURE and bool(cells & _CELLS.keys())
 
 
 def _from_columns(rows: list[Row], classes: tuple[str, ...]) -> Asked:

@@ -128,7 +128,7 @@ def read_masked_folder(
                 progress(done, len(cases.entries))
         if nameless and not reads:
             raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
-        reads = drop_copies(reads, lambda read: read.case.image, "image", problems)
+        reads = drop_copies(reads, lambda read: (read.case.image, ""), "image", problems)
         with naming(problems):
             _require_reads(folder, reads, problems, fewest)
         names = names or _numbered(reads)

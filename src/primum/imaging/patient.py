@@ -103,4 +103,6 @@ def pseudonym(patient: str, key: bytes) -> str:
     """
     if len(key) != PSEUDONYM_KEY_BYTES:
         raise ValueError(f"a pseudonym key has {PSEUDONYM_KEY_BYTES} bytes")
-    return hmac.new(key, b"primum patient\0" + canonical(patient).encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.new(
+        key, b"primum patient\0" + canonical(patient).encode(errors="surrogateescape"), hashlib.sha256
+    ).hexdigest()[:32]

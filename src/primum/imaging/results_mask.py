@@ -195,7 +195,10 @@ def _check_grid(first: Path, headers: list[Any], mask: Mask) -> None:
 
 def _say_thickness(headers: list[Any]) -> None:
     """A segmentation of slices says how thick they are; where anonymised files leave it out, as far as the next one lies,
-    or for a single slice 1 mm, as it is read."""
+    or for a single slice 1 mm, as it is read. So does that of a radiograph: readers ask for it beside PixelSpacing."""
+    for header in headers:
+        if "ImagePositionPatient" not in header and "PixelSpacing" in header:
+            header.SliceThickness = header.get("SliceThickness") or 1.0
     slices = [header for header in headers if "ImagePositionPatient" in header and _PLACES not in header]
     if all(header.get("SliceThickness") for header in slices):
         return

@@ -373,7 +373,7 @@ def _set_aside(problems: Iterable[Problem]) -> str:
         reason = f"{copy[0]}another" if copy else problem.reason
         grouped.setdefault((reason, problem.hint), []).append(problem.file)
     if not grouped:
-        return section("Set aside", absent("Every file can be used."))
+        return section("Set aside", absent("No file is set aside."))
     body = "<p>Names of files are as in the folder: if they name patients, so does this list.</p>"
     for (reason, hint), files in sorted(grouped.items(), key=lambda entry: -len(entry[1])):
         listed = "".join(f"<li>{esc(file)}</li>" for file in files[:_SHOWN_FILES])
