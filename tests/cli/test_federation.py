@@ -99,6 +99,7 @@ def test_a_study_is_not_written_over_another(study_file: Path) -> None:
         ("delta = 1e-5", "delta = 1e-3", "too large for 379 patients"),
         ("[training]", "[training", "not valid TOML"),
         ("patients = 379", "# patients", "privacy.patients is missing"),
+        ("[study]", "[study]\nexpires = 2020-01-01", "study.expires = 2020-01-01 is past"),
     ],
 )
 def test_a_wrong_study_is_refused_with_its_file_and_key(

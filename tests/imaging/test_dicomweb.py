@@ -146,8 +146,9 @@ def test_what_is_there_is_not_asked_for_again(tmp_path: Path) -> None:
             pull(Server(url), Wanted(), Inbox(tmp_path, KEY))
         assert len(list(tmp_path.rglob("*.dcm"))) == 2
         archive.wrong, archive.asked = {}, []
-        pulled = pull(Server(url), Wanted(), Inbox(tmp_path, KEY))
-    assert (pulled.there, pulled.fetched) == (2, 3)
+        inbox = Inbox(tmp_path, KEY)
+        pulled = pull(Server(url), Wanted(), inbox)
+    assert (pulled.there, pulled.fetched, inbox.there) == (2, 3, 2)
     assert sum("/instances/" in path for path in archive.asked) == 3
 
 
@@ -166,7 +167,7 @@ def test_credentials_come_from_a_private_file(tmp_path: Path, line: str, header:
     file = tmp_path / "credentials"
     file.write_text(line + "\n")
     with _serving(_archive(["CT_small.dcm"], let_in=header)) as url:
-        with pytest.raises(Refused, match="wants credentials"):
+        with pytest.raises(Refused, match="takes nobody without credentials"):
             pull(Server(url), Wanted(), Inbox(tmp_path, KEY))
         file.chmod(0o640)
         with pytest.raises(InputError, match="read by others"):

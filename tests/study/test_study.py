@@ -112,15 +112,19 @@ def test_a_key_like_no_other_lists_those_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("patients", "delta", "fits"), [(379, 2.6e-5, True), (379, 2.7e-5, False), (4708, 1e-5, False)]
+    ("patients", "delta", "fits"), [(379, 2.6e-5, True), (379, 2.7e-5, False), (4708, 1e-5, False), (150, 1e-4, False)]
 )
 def test_delta_too_large_is_refused(patients: int, delta: float, fits: bool) -> None:
     text = TEXT.replace("delta = 1e-5", f"delta = {delta}").replace("patients = 379", f"patients = {patients}")
     if fits:
         parse(text)
         return
-    with pytest.raises(StudyError, match=rf"delta = {delta:g} is too large for {patients} patients.*1/\(100 N\)"):
+    with pytest.raises(
+        StudyError, match=rf"delta = {delta:g} is too large for {patients} patients.*1/\(100 N\)"
+    ) as error:
         parse(text)
+    advised = str(error.value).split("1/(100 N) = ")[1].split(",")[0]
+    parse(text.replace(f"delta = {delta}", f"delta = {advised}"))
 
 
 @pytest.mark.parametrize(

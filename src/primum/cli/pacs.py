@@ -114,10 +114,13 @@ def pull(
         with bar("fetching", quiet=as_json) as report:
             pulled = dicomweb.pull(server, wanted, inbox, report)
         if not as_json:
-            click.echo(f"{pulled.found} found, {pulled.there} there before, {pulled.fetched} fetched.")
+            click.echo(f"{pulled.found} found, {pulled.fetched} fetched.")
             _list("Not given by the server", pulled.gone)
-    finally:
-        _say(inbox, as_json)
+    except BaseException:
+        if inbox.new or inbox.there or inbox.aside:
+            _say(inbox, as_json)
+        raise
+    _say(inbox, as_json)
 
 
 def _inbox(

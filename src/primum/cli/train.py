@@ -45,6 +45,8 @@ def command(
     from primum.study import Study
 
     study = Study.read(study_file)
+    if follow is None and ablate is None:
+        study.require_open(str(study_file))
     if check:
         from primum.federation.explain import explain
         from primum.federation.link_cost import cost_on_link, parse_rate

@@ -62,7 +62,7 @@ class Entry:
 
 
 class Ledger:
-    """The ledger in one SQLite file. `read_only` looks without setting a cap."""
+    """The ledger in one SQLite file."""
 
     def __init__(self, path: Path, cap: Cap) -> None:
         self._path, self._cap = path, cap
@@ -73,7 +73,7 @@ class Ledger:
                 db.execute("insert into cap values (1, ?, ?, ?, ?)", values)
             elif row[0] != cap.order:
                 raise InputError(
-                    f"{path} adds up at rdp_order {row[0]}, the policy says {cap.order}.",
+                    f"The ledger adds up at rdp_order {row[0]}, the policy says {cap.order}.",
                     f"The order is fixed when the ledger is made: write rdp_order = {row[0]}.",
                 )
 

@@ -152,6 +152,7 @@ def pull(server: Server, wanted: Wanted, inbox: Inbox, progress: Progress | None
         for done, (study, series, instance) in enumerate(targets, 1):
             if inbox.has(instance):
                 pulled.there += 1
+                inbox.there += 1
             else:
                 _fetch(client, f"studies/{study}/series/{series}/instances/{instance}", inbox, pulled)
             if progress is not None:
@@ -256,8 +257,10 @@ def _check(status: int, path: str) -> None:
     if status in (200, 204):
         return
     if status in (401, 403, 407):
-        said = "wants credentials" if status != 403 else "does not allow this"
-        raise Refused(f"the server {said} ({status}).", "Give them in a file (--credentials), or ask who runs it.")
+        said = "does not allow this" if status == 403 else "takes nobody without credentials, or not with these"
+        raise Refused(
+            f"the server {said} ({status}).", "Give right ones in a file (--credentials), or ask who runs it."
+        )
     if "/instances/" in path and status in (400, 404, 406, 410, 415, 500):
         raise (_NotSo if status in (400, 406, 415) else _Gone)(f"the server does not give it ({status})")
     if status in (404, 405, 501):

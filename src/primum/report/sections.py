@@ -170,11 +170,11 @@ def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]
             rows.append((name, f"<b>{percent(of)}</b> &nbsp; {kind}{bounds}"))
     rows += point_rows(test.points)
     if test.f1 is not None and test.mcc is not None:
-        rows.append(("F1, MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
+        rows.append(("F1 (mean over classes), MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
     elif test.f1 is not None:
         rows.append(("F1, mean over classes", f"{test.f1:.3f}"))
     if test.calibration_error is not None:
-        brier = f", Brier score {test.brier:.3f}" if test.brier is not None else ""
+        brier = f", Brier score (sum over classes) {test.brier:.3f}" if test.brier is not None else ""
         rows.append(("Calibration", f"expected error {test.calibration_error:.3f}{brier}"))
     return rows
 
@@ -262,7 +262,10 @@ def privacy(run: Run) -> str:
         ),
         ("Against", f"the server together with {colluding} hospital{'' if colluding == 1 else 's'}"),
         ("If all other hospitals collude", f"ε = {epsilon(spent.epsilon_all_others_collude)}"),
-        ("If a patient is replaced by another", f"ε = {epsilon(spent.epsilon_replace)} (not added or removed)"),
+        (
+            f"If {'an image' if spent.unit == 'image' else 'a patient'} is replaced by another",
+            f"ε = {epsilon(spent.epsilon_replace)} (not added or removed)",
+        ),
         ("For a patient with two images", f"ε = {epsilon(spent.epsilon_two_images)}"),
         (
             "On the patients of the evaluation",

@@ -41,7 +41,7 @@ class BackboneModel(Section):
     """The same on a frozen public network, whose file everybody has: `weights` is its SHA-256 (models/backbone.py)."""
 
     kind: Literal["backbone-linear"]
-    backbone: Literal["resnet18"]
+    backbone: Literal["resnet18"] = "resnet18"
     weights: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -1,5 +1,6 @@
 """What in a study contradicts what: each rule is whether it is broken, and what to say then."""
 
+import math
 from typing import TYPE_CHECKING
 
 from primum.study.kinds import KINDS, MASK_MODELS, PIXEL_MODELS, PixelModel, UNetModel
@@ -49,7 +50,6 @@ def _of_task(study: "Study") -> Rules:
             study.training.loss is not None and not masks,
             f'training.loss = "{study.training.loss}" is for masks; classes are learned by cross entropy: leave it out',
         ),
-        *_of_mixup(study),
     )
 
 
@@ -161,9 +161,15 @@ def _of_privacy(privacy: Privacy | None) -> Rules:
         (
             privacy.delta > most,
             f"privacy.delta = {privacy.delta:g} is too large for {privacy.patients} patients: "
-            f"at most 1/(100 N) = {most:.2g}, else publishing somebody would be allowed",
+            f"at most 1/(100 N) = {_rounded_down(most):.2g}, else publishing somebody would be allowed",
         ),
     )
+
+
+def _rounded_down(value: float) -> float:
+    """To two digits: what is advised must be allowed."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.floor(value / unit) * unit
 
 
 def _of_patients(study: "Study") -> Rules:

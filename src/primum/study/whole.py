@@ -1,11 +1,13 @@
 """One study: all its sections, checked together."""
 
+import datetime
 from pathlib import Path
 from typing import get_args
 
 import tomli_w
 from pydantic import model_validator
 
+from primum.errors import StudyError
 from primum.study.kinds import AnyModel, Model, Section
 from primum.study.reading import parse_toml, read_text
 from primum.study.rules import broken_rules
@@ -79,6 +81,14 @@ class Study(Section):
     def looks_at_learners(self) -> bool:
         """Whether patients are looked at on whom the finished model may have been trained: nobody says who was not."""
         return self.training.rounds == 0 and self.privacy is None and self.evaluation_share >= 1
+
+    def require_open(self, source: str) -> None:
+        """StudyError that names `source` where it ended before today: no hospital would answer."""
+        if self.study.expires is not None and self.study.expires < datetime.date.today():
+            raise StudyError(
+                f"{source}: study.expires = {self.study.expires} is past: no hospital answers after it.",
+                "Write a day to come, or leave it out.",
+            )
 
     def text(self) -> str:
         """The canonical TOML: every setting, in order."""
