@@ -52,10 +52,14 @@ def computed(values: np.ndarray, weight: np.ndarray, groups: int, bits: int, win
     return (found & np.uint64(2**bits - 1)).tolist()
 
 
-@pytest.fixture
-def without_limbs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor whose int8 products are wrong."""
-    monkeypatch.setattr(limbs, "limbs_are_exact", lambda: False)
+@pytest.fixture(params=[False, True], ids=["int8", "float64"], autouse=True, scope="module")
+def floats(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Every test once for each kind of limbs, whichever is quicker on this processor."""
+    if not (request.param or limbs.limbs_are_exact()):
+        pytest.skip("int8 products saturate on this processor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limbs, "in_floats", lambda: request.param)
+        yield request.param
 
 
 @given(layers())
@@ -83,14 +87,12 @@ def test_values_of_smaller_types_are_taken(kind: type, window: limbs.Window, gro
         assert computed(chosen, weight, groups, bits, window) == expected(chosen, weight, groups, bits, window)
 
 
-@pytest.mark.usefixtures("without_limbs")
-@pytest.mark.parametrize("bits", RINGS)
+@pytest.mark.parametrize("bits", [*RINGS, 1, 20, 21, 41, 60, 61])
 @pytest.mark.parametrize(("groups", "part"), [(1, 3), (2, 2), (3, 1)])
-def test_a_processor_that_saturates_gets_the_same(bits: int, groups: int, part: int) -> None:
+def test_any_ring_and_any_groups(bits: int, groups: int, part: int) -> None:
     values = filled((2, 5, 4, groups * part), bits, "random", "slow values")
     weight = filled((3, 2, part, 2 * groups), bits, "random", "slow weight")
     window = limbs.Window((2, 1), (1, 0, 2, 1), (1, 2))
-    assert limbs.prepare(weight, groups, bits).limbs.size == 0
     assert computed(values, weight, groups, bits, window) == expected(values, weight, groups, bits, window)
 
 
@@ -118,8 +120,9 @@ def test_a_linear_layer_is_exact_where_every_sum_is_long(bits: int, kind: str) -
 
 @pytest.fixture(params=[1, 2, 7, 16, 35])
 def few_terms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """As if an int32 held the sum of so few products."""
+    """As if an int32 held the sum of so few products, and a float64 of about as few."""
     monkeypatch.setattr(limbs, "MOST_TERMS", request.param)
+    monkeypatch.setattr(limbs, "_MANTISSA", 2 * 19 + request.param.bit_length() - 1)
     yield request.param
 
 
@@ -135,6 +138,20 @@ def test_the_longest_sum_fits_an_int32_and_one_more_does_not_count_as_fitting() 
         values, limbs.prepare(np.full((1, 1, values.size, 2), weight, np.uint64), 1, 8), limbs.Window()
     )
     assert (product & np.uint64(0xFF) == (values.size * 128 * 128) % 256).all()
+
+
+def test_the_longest_sum_of_the_widest_limbs_fits_a_float64() -> None:
+    """All limbs -2^19: 2^15 of their products are 2^53, and the next one is in another sum."""
+    longest = 1 << (limbs._MANTISSA - 2 * (limbs._WIDEST - 1))
+    for terms in (longest, longest + 3):
+        value = (-(1 << 19) - (1 << 39)) % 2**40
+        weight = np.full((1, 1, terms, 2), value, np.uint64)
+        weight[0, 0, 0, 0] -= np.uint64(1)  # odd: the lowest bit is seen
+        product = limbs.convolve(
+            np.full((1, 1, 1, terms), value, np.uint64), limbs.prepare(weight, 1, 40), limbs.Window()
+        )
+        wanted = [(terms * value * value - value) % 2**40, terms * value * value % 2**40]
+        assert (product & np.uint64(2**40 - 1)).reshape(-1).tolist() == wanted
 
 
 @pytest.mark.parametrize("bits", RINGS)

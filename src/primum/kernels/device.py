@@ -32,6 +32,11 @@ def use_device(chosen: "device | None") -> None:
         _devices.append(chosen)
 
 
+def on_device() -> bool:
+    """Whether a device is used."""
+    return bool(_devices)
+
+
 def moved(limbs: npt.NDArray[np.int8]) -> "Tensor | None":
     """Limbs of weights [groups, outputs, count, terms] on the device; None where there is none.
 

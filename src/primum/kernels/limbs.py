@@ -1,13 +1,18 @@
-"""Products in Z_2^l of ring elements, as products of 8-bit limbs: int8 matrix products, summed in int32.
+"""Products in Z_2^l of ring elements, as products of limbs: int8 matrix products summed in int32, or float64 ones.
 
-A value is cut into ceil(l / 8) balanced digits in [-128, 127]: v = sum d_i 2^(8 i) modulo 2^l. The s-th limb of a
-product is the sum of d_i e_(s-i) for i = 0..s; with the left limbs side by side (0 to s) and the right limbs stacked
-in falling order (s to 0) that is one int8 matrix product. ceil(l / 8) of them make a ring product, exactly modulo 2^l.
-A processor without VNNI would saturate in such a product without a word: the worst case is tried once, and uint64
-arithmetic is used where it fails.
+A value is cut into balanced digits of w bits, in [-2^(w-1), 2^(w-1)): v = sum d_i 2^(w i) modulo 2^l. The s-th limb of
+a product is the sum of d_i e_(s-i) for i = 0..s; with the left limbs side by side (0 to s) and the right limbs stacked
+in falling order (s to 0) that is one matrix product. As many as there are limbs make a ring product, exactly modulo 2^l.
+
+Limbs of 8 bits are multiplied as int8, where the processor does that well. Without VNNI it saturates without a word, or
+has only slow products (on AVX2 thirty times slower than those of floats): the worst case is tried once and the time
+taken. Elsewhere limbs have up to 20 bits and are float64: it holds every integer up to 2^53, so sums of 2^15 products
+of limbs are exact in any order, and what is computed is the same, bit for bit.
 """
 
 import functools
+import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,12 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from primum.kernels.compiled import compiled
-from primum.kernels.device import convolve_on, moved
+from primum.kernels.device import convolve_on, moved, on_device
 
 Ring = npt.NDArray[np.uint64]
-Limbs = npt.NDArray[np.int8]
+Limbs = npt.NDArray[np.int8] | npt.NDArray[np.float64]
 MOST_TERMS: Final = (1 << 31) // (128 * 128) - 1
 """Products of two limbs that an int32 can hold the sum of."""
+_WIDEST: Final = 20
+"""Bits of a limb that is a float64,"""
+_MANTISSA: Final = 53
+"""which holds every integer up to this power of two."""
 _TILE_BYTES: Final = 1 << 21
 _FEWEST_OUTPUTS: Final = 64
 _pools: Final[list[tuple[ThreadPoolExecutor, int]]] = []
@@ -31,22 +40,29 @@ _SMALLEST_PRODUCT: Final = 16
 
 
 def limb_count(bits: int) -> int:
-    """Limbs of an element of Z_2^bits."""
+    """8-bit limbs of an element of Z_2^bits."""
     return (bits + 7) // 8
+
+
+def _wide(bits: int) -> tuple[int, int]:
+    """How many limbs an element of Z_2^bits has where they are float64, and how many bits each."""
+    count = -(-bits // _WIDEST)
+    return count, -(-bits // count)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """A convolution's weights, ready to be multiplied by; prints nothing.
 
-    `limbs`: int8 [groups, outputs, count, terms], the highest limb first; or `ring`: uint64 [groups, terms, outputs],
-    where the arithmetic is uint64; or `lines`: uint64 [outputs, terms], where an input is one vector.
+    `limbs`: int8 or float64 [groups, outputs, count, terms], the highest limb first, of `width` bits each; or `ring`:
+    uint64 [groups, terms, outputs], where a group has one channel; or `lines`: uint64 [outputs, terms], where an input is one vector.
     terms = kernel height x kernel width x channels of a group.
     """
 
     kernel: tuple[int, int]
     bits: int
     limbs: Limbs = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.int8), repr=False)
+    width: int = field(default=8, repr=False)
     ring: Ring = field(default_factory=lambda: np.empty((0, 0, 0), np.uint64), repr=False)
     lines: Ring = field(default_factory=lambda: np.empty((0, 0), np.uint64), repr=False)
     card: Any = field(default=None, repr=False)
@@ -74,10 +90,15 @@ def prepare(weight: Ring, groups: int, bits: int, *, vector: bool = False) -> We
         return Weights((height, width), bits, lines=np.ascontiguousarray(weight.reshape(terms, outputs).T))
     grouped = np.ascontiguousarray(weight.reshape(terms, groups, each).transpose(1, 0, 2))
     # torch._int_mm leaves its result as it was allocated where strides are ambiguous: a product of one term and one limb
-    if (channels == 1 and groups > 1) or terms == 1 or not limbs_are_exact():
+    if (channels == 1 and groups > 1) or terms == 1:
         return Weights((height, width), bits, ring=grouped)
-    count = limb_count(bits)
-    limbs = np.empty((groups, each, count, terms), np.int8)
+    if in_floats() and not on_device():
+        count, digit = _wide(bits)
+        wide = np.empty((groups, each, count, terms))
+        for group in range(groups):
+            _cut_wide(np.ascontiguousarray(grouped[group].T), digit, wide[group].transpose(1, 0, 2)[::-1])
+        return Weights((height, width), bits, wide, digit)
+    limbs = np.empty((groups, each, limb_count(bits), terms), np.int8)
     for group in range(groups):
         _cut_reversed(np.ascontiguousarray(grouped[group].T), limbs[group])
     return Weights((height, width), bits, limbs, card=moved(limbs))
@@ -114,15 +135,20 @@ def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
     if weights.depthwise:
         _convolve_slowly(padded, weights.ring, place, out)
         return out
-    limbs = np.empty((limb_count(weights.bits), *padded.shape), np.int8)
-    _cut(padded.reshape(-1), limbs.reshape(len(limbs), -1))
-    if weights.card is not None:
-        convolve_on(limbs, weights.card, place, (high, wide), MOST_TERMS, out.reshape(-1, outputs))
-        return out
+    limbs: Limbs
+    if weights.limbs.dtype == np.float64:
+        limbs = wide_ones = np.empty((weights.limbs.shape[2], *padded.shape))
+        _cut_wide(padded.reshape(1, -1), weights.width, wide_ones.reshape(len(limbs), 1, -1))
+    else:
+        limbs = small_ones = np.empty((weights.limbs.shape[2], *padded.shape), np.int8)
+        _cut(padded.reshape(-1), small_ones.reshape(len(limbs), -1))
+        if weights.card is not None:
+            convolve_on(small_ones, weights.card, place, (high, wide), MOST_TERMS, out.reshape(-1, outputs))
+            return out
     each, part = outputs // groups, channels // groups
     for group in range(groups):
         rows = out.reshape(-1, outputs)[:, group * each : (group + 1) * each]
-        _convolve_group(limbs, weights.limbs[group], place, (group * part, part), (high, wide), rows)
+        _convolve_group(limbs, weights.limbs[group], weights.width, place, (group * part, part), (high, wide), rows)
     return out
 
 
@@ -148,6 +174,7 @@ def use_threads(count: int) -> None:
 def _convolve_group(
     limbs: Limbs,
     weight: Limbs,
+    width: int,
     place: npt.NDArray[np.int64],
     part: tuple[int, int],
     size: tuple[int, int],
@@ -155,16 +182,16 @@ def _convolve_group(
 ) -> None:
     """Tile by tile: the windows of some places side by side, then one product a limb."""
     outputs, count, terms = weight.shape
-    step = min(len(out), max(_SMALLEST_PRODUCT, _TILE_BYTES // (count * terms)))
+    step = min(len(out), max(_SMALLEST_PRODUCT, _TILE_BYTES // (count * terms * limbs.itemsize)))
     sizes = np.array(limbs.shape, np.int64)
 
     def tile(corner: tuple[int, int, int]) -> None:
         start, first, last = corner
         rows = out[start : start + step, first:last]
-        windows = np.empty((max(len(rows), _SMALLEST_PRODUCT + 1), count * terms), np.int8)
+        windows: Limbs = np.empty((max(len(rows), _SMALLEST_PRODUCT + 1), count * terms), limbs.dtype)
         which = np.array([start, len(rows), *part, *size], np.int64)
         _gather(limbs.reshape(-1), sizes, place, which, windows.reshape(-1))
-        _multiply(windows[: len(rows)], weight[first:last], rows)
+        _multiply(windows[: len(rows)], weight[first:last], width, rows)
 
     corners = _corners(len(out), step, outputs)
     if _pools and len(corners) > 1:
@@ -184,20 +211,22 @@ def _corners(rows: int, step: int, outputs: int) -> list[tuple[int, int, int]]:
     return [(start, first, min(first + width, outputs)) for start in starts for first in range(0, outputs, width)]
 
 
-def _multiply(windows: Limbs, weight: Limbs, out: Ring) -> None:
-    """out += windows times weight; a sum too long for int32 is made in parts."""
+def _multiply(windows: Limbs, weight: Limbs, width: int, out: Ring) -> None:
+    """out += windows times weight, of limbs of `width` bits; a sum too long to be exact is made in parts."""
     import torch
 
     outputs, count, terms = weight.shape
+    small = weight.dtype == np.int8
+    product_of, most = (torch._int_mm, MOST_TERMS) if small else (torch.mm, 1 << (_MANTISSA - 2 * (width - 1)))
     left = torch.from_numpy(windows)
     right = torch.from_numpy(weight.reshape(outputs, count * terms)).t()
     for limb in range(count):
         first = (count - 1 - limb) * terms
         length = (limb + 1) * terms
-        for start in range(0, length, MOST_TERMS):
-            stop = min(start + MOST_TERMS, length)
-            product = torch._int_mm(left[:, start:stop], right[first + start : first + stop])
-            _add_shifted(product.numpy(), np.uint64(8 * limb), out)
+        for start in range(0, length, most):
+            stop = min(start + most, length)
+            product = product_of(left[:, start:stop], right[first + start : first + stop])
+            _add_shifted(product.numpy(), np.uint64(width * limb), out)
 
 
 @functools.cache
@@ -212,6 +241,27 @@ def limbs_are_exact() -> bool:
         if not bool((torch._int_mm(a, b) == terms * left * right).all()):
             return False
     return True
+
+
+@functools.cache
+def in_floats() -> bool:
+    """Whether limbs are float64: where int8 is not exact, or slower in what a product in Z_2^40 takes."""
+    import torch
+
+    if not limbs_are_exact():
+        return True
+    left, right = torch.ones((256, 576), dtype=torch.int8), torch.ones((64, 576), dtype=torch.int8)
+
+    def seconds(left: torch.Tensor, right: torch.Tensor, products: int) -> float:
+        product_of, best = torch._int_mm if left.dtype == torch.int8 else torch.mm, math.inf
+        for _ in range(4):
+            start = time.perf_counter()
+            product_of(left, right.t())
+            best = min(best, time.perf_counter() - start)
+        return best * products
+
+    small, wide = (count * (count + 1) // 2 for count in (limb_count(40), _wide(40)[0]))
+    return seconds(left.double(), right.double(), wide) < seconds(left, right, small)
 
 
 @compiled
@@ -235,6 +285,22 @@ def _cut_reversed(values: Ring, out: Limbs) -> None:
             shift = np.uint64(8 * limb)
             for i in range(len(line)):
                 row[i] = np.int8(np.uint8((line[i] + bias) >> shift) ^ np.uint8(0x80))
+
+
+@compiled
+def _cut_wide(values: Ring, width: int, out: npt.NDArray[np.float64]) -> None:
+    """`values` [rows, terms] into `out` [count, rows, terms], the lowest limb first."""
+    half = np.uint64(1) << np.uint64(width - 1)
+    mask = (half << np.uint64(1)) - np.uint64(1)
+    bias = np.uint64(0)
+    for limb in range(out.shape[0]):
+        bias += half << np.uint64(width * limb)
+    for limb in range(out.shape[0]):
+        shift = np.uint64(width * limb)
+        for row in range(values.shape[0]):
+            for i in range(values.shape[1]):
+                digit = ((values[row, i] + bias) >> shift) & mask
+                out[limb, row, i] = np.float64(np.int64(digit) - np.int64(half))
 
 
 @compiled
@@ -268,7 +334,7 @@ def _gather(
 
 
 @compiled
-def _add_shifted(product: npt.NDArray[np.int32], shift: np.uint64, out: Ring) -> None:
+def _add_shifted(product: npt.NDArray[np.int32] | npt.NDArray[np.float64], shift: np.uint64, out: Ring) -> None:
     for i in range(product.shape[0]):
         for j in range(product.shape[1]):
             out[i, j] += np.uint64(np.int64(product[i, j])) << shift
