@@ -147,10 +147,12 @@ def test_mobile_net_with_channels_apart_is_about_as_exact_as_with_channels_alike
     graph = simplify(graph_of_bytes(PUBLISHED["mobilenet"](32, 4, 8, np.float64).SerializeToString()))
     spread, images = channels.apart(graph, 6.0, sums=True, clips=False), images_for(graph.shape, 4)
     np.testing.assert_allclose(evaluate(spread, images), evaluate(graph, images), atol=1e-12)
-    error, alike, before = (
-        np.abs(made.fixed(images) - made.plain(images)).max()
-        for made in (compile_graph(spread), compile_graph(graph), without(spread))
-    )
+
+    def error_of(made):
+        """Root mean square of several runs: what is cut off is random, and the largest of a few varies threefold."""
+        return np.sqrt(np.mean([np.square(made.fixed(images) - made.plain(images)) for _ in range(5)]))
+
+    error, alike, before = map(error_of, (compile_graph(spread), compile_graph(graph), without(spread)))
     assert error < 3 * alike and error < before / 2
 
 
