@@ -89,6 +89,13 @@ def command(
         else:
             show(intake, Console())
         signal.signal(signal.SIGTERM, lambda *_: node.stop.set())
+
+        def interrupted(*_: object) -> None:
+            node.stop.set()  # the interruption may fall into a callback, which swallows it
+            raise KeyboardInterrupt
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started it ignores Ctrl-C
+            signal.signal(signal.SIGINT, interrupted)
         try:
             node.run()
         finally:
