@@ -110,17 +110,16 @@ def pull(
 
     server, wanted = dicomweb.Server(url, credentials, authority), dicomweb.Wanted(modality, study_date, most)
     inbox = _inbox(folder, state, class_from, keep_characteristics, boxes, blank_text)
+    pulled = None
     try:
         with bar("fetching", quiet=as_json) as report:
             pulled = dicomweb.pull(server, wanted, inbox, report)
         if not as_json:
             click.echo(f"{pulled.found} found, {pulled.fetched} fetched.")
             _list("Not given by the server", pulled.gone)
-    except BaseException:
-        if inbox.new or inbox.there or inbox.aside:
+    finally:
+        if pulled or inbox.new or inbox.there or inbox.aside:
             _say(inbox, as_json)
-        raise
-    _say(inbox, as_json)
 
 
 def _inbox(

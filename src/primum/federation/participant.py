@@ -431,7 +431,7 @@ def _require_not_expired(study: Study) -> None:
     expires = study.study.expires
     if expires is None:
         raise Refused("The study names no day on which it ends.", "Add expires = 2027-12-31 (or so) to [study].")
-    if datetime.date.today() > expires:
+    if study.ended:
         raise Refused(f"The study ended on {expires}.", "A new study is a new file, signed again.")
 
 

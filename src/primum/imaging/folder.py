@@ -262,19 +262,17 @@ def drop_copies(
     alike: dict[str, list[Kept]] = defaultdict(list)
     for read in reads:
         alike[read.outcome.digest].append(read)
-    wrong: set[str] = set()
+    kept = []
     for copies in alike.values():
-        (first, label), *others = map(named, copies)
-        if any(other != label for _, other in others):
-            others.append((first, label))
-            hint = "Its labels differ from file to file: find out which is right, and keep that one."
+        files, labels = zip(*map(named, copies), strict=True)
+        aside, hint = files[1:], "Keep one of them."
+        if len(set(labels)) > 1:
+            aside, hint = files, "Its labels differ from file to file: find out which is right, and keep that one."
         else:
-            hint = "Keep one of them."
-        for file, _ in others:
-            same = first if file != first else others[0][0]
-            problems.append(Problem(file, f"is the same {what} as {same}", hint))
-            wrong.add(file)
-    return [read for read in reads if named(read)[0] not in wrong]
+            kept.append(copies[0])
+        for file in aside:
+            problems.append(Problem(file, f"is the same {what} as {files[file == files[0]]}", hint))
+    return kept
 
 
 def _drop_two_classes(folder: Path, reads: list[_Read], problems: list[Problem]) -> list[_Read]:

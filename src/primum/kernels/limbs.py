@@ -11,8 +11,8 @@ of limbs are exact in any order, and what is computed is the same, bit for bit.
 """
 
 import functools
-import math
-import time
+import timeit
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -55,7 +55,8 @@ class Weights:
     """A convolution's weights, ready to be multiplied by; prints nothing.
 
     `limbs`: int8 or float64 [groups, outputs, count, terms], the highest limb first, of `width` bits each; or `ring`:
-    uint64 [groups, terms, outputs], where a group has one channel; or `lines`: uint64 [outputs, terms], where an input is one vector.
+    uint64 [groups, terms, outputs], where a group has one channel; or `lines`: uint64 [outputs, terms], where an input
+    is one vector.
     terms = kernel height x kernel width x channels of a group.
     """
 
@@ -92,7 +93,7 @@ def prepare(weight: Ring, groups: int, bits: int, *, vector: bool = False) -> We
     # torch._int_mm leaves its result as it was allocated where strides are ambiguous: a product of one term and one limb
     if (channels == 1 and groups > 1) or terms == 1:
         return Weights((height, width), bits, ring=grouped)
-    if in_floats() and not on_device():
+    if not on_device() and in_floats():
         count, digit = _wide(bits)
         wide = np.empty((groups, each, count, terms))
         for group in range(groups):
@@ -252,16 +253,13 @@ def in_floats() -> bool:
         return True
     left, right = torch.ones((256, 576), dtype=torch.int8), torch.ones((64, 576), dtype=torch.int8)
 
-    def seconds(left: torch.Tensor, right: torch.Tensor, products: int) -> float:
-        product_of, best = torch._int_mm if left.dtype == torch.int8 else torch.mm, math.inf
-        for _ in range(4):
-            start = time.perf_counter()
-            product_of(left, right.t())
-            best = min(best, time.perf_counter() - start)
-        return best * products
+    def seconds(product: Callable[[], torch.Tensor], limbs: int) -> float:
+        best = min(timeit.repeat(product, number=1, repeat=4))
+        return best * (limbs * (limbs + 1) // 2)
 
-    small, wide = (count * (count + 1) // 2 for count in (limb_count(40), _wide(40)[0]))
-    return seconds(left.double(), right.double(), wide) < seconds(left, right, small)
+    wide_left, wide_right = left.double(), right.double()
+    wide = seconds(lambda: torch.mm(wide_left, wide_right.t()), _wide(40)[0])
+    return wide < seconds(lambda: torch._int_mm(left, right.t()), limb_count(40))
 
 
 @compiled

@@ -255,15 +255,16 @@ def privacy(run: Run) -> str:
     if spent is None:
         return section("Privacy spent", absent("This run does not say what privacy was spent. Assume no guarantee."))
     colluding = spent.colluding if spent.colluding is not None else "the stated number of"
+    unit = esc(spent.unit or "patient")
     rows = [
         (
             "Spent",
-            f"<b>ε = {epsilon(spent.epsilon)}</b>, δ = {number(spent.delta)}, per {esc(spent.unit or 'patient')}",
+            f"<b>ε = {epsilon(spent.epsilon)}</b>, δ = {number(spent.delta)}, per {unit}",
         ),
         ("Against", f"the server together with {colluding} hospital{'' if colluding == 1 else 's'}"),
         ("If all other hospitals collude", f"ε = {epsilon(spent.epsilon_all_others_collude)}"),
         (
-            f"If {'an image' if spent.unit == 'image' else 'a patient'} is replaced by another",
+            f"If {'an' if unit == 'image' else 'a'} {unit} is replaced by another",
             f"ε = {epsilon(spent.epsilon_replace)} (not added or removed)",
         ),
         ("For a patient with two images", f"ε = {epsilon(spent.epsilon_two_images)}"),
@@ -271,7 +272,7 @@ def privacy(run: Run) -> str:
             "On the patients of the evaluation",
             f"ε = {epsilon(spent.evaluation_epsilon)} (others than those of training)",
         ),
-        (f"{'Images' if spent.unit == 'image' else 'Patients'} in all (public)", number(spent.patients)),
+        (f"{unit.capitalize()}s in all (public)", number(spent.patients)),
         ("Steps", number(spent.steps)),
         ("Local steps a round", _local_steps(spent.local_steps)),
         ("Noise multiplier σ", number(spent.noise_multiplier)),

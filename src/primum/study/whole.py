@@ -82,9 +82,14 @@ class Study(Section):
         """Whether patients are looked at on whom the finished model may have been trained: nobody says who was not."""
         return self.training.rounds == 0 and self.privacy is None and self.evaluation_share >= 1
 
+    @property
+    def ended(self) -> bool:
+        """Whether the day is past after which no hospital answers."""
+        return self.study.expires is not None and self.study.expires < datetime.date.today()
+
     def require_open(self, source: str) -> None:
-        """StudyError that names `source` where it ended before today: no hospital would answer."""
-        if self.study.expires is not None and self.study.expires < datetime.date.today():
+        """StudyError that names `source` where the study has ended."""
+        if self.ended:
             raise StudyError(
                 f"{source}: study.expires = {self.study.expires} is past: no hospital answers after it.",
                 "Write a day to come, or leave it out.",
