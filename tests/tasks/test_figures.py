@@ -1,5 +1,8 @@
 """Figures from noisy counts: exact without noise, unbiased with it, and intervals that cover."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,13 +10,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from primum.rng import Stream
+from primum.tasks.agreement import f1, matthews, weighted_kappa
 from primum.tasks.figures import (
     binary_figures,
     confusion_figures,
     mean_figure,
     ordered_figures,
     several_figures,
-    weighted_kappa,
 )
 from primum.tasks.metrics import auc_interval, called_figures, points_figures, wilson
 from primum.tasks.points import Points
@@ -63,15 +66,17 @@ def test_the_intervals_cover_about_95_percent_and_the_figures_are_not_biased(
     stream = Stream.public("coverage of noisy figures")
     auc = binned_auc(NEGATIVE, POSITIVE)
     accuracy = (NEGATIVE[:4].sum() * negatives + POSITIVE[4:].sum() * positives) / (negatives + positives)
-    runs, found, covered = 1500, [], {"auc": 0, "accuracy": 0}
+    table = np.array([NEGATIVE.reshape(2, 4).sum(1) * negatives, POSITIVE.reshape(2, 4).sum(1) * positives])
+    truths = {"auc": auc, "accuracy": accuracy, "f1": f1(table)[0], "mcc": matthews(table)[0]}
+    runs, found, covered = 1500, [], dict.fromkeys(truths, 0)
     for _ in range(runs):
         counts = np.array([sample(stream, NEGATIVE, negatives), sample(stream, POSITIVE, positives)])
         figures = binary_figures(counts + noise * normal(stream, counts.shape), noise)
         found.append((figures["auc"], figures["accuracy"]))
-        for name, truth in (("auc", auc), ("accuracy", accuracy)):
+        for name, truth in truths.items():
             covered[name] += figures[f"{name}_low"] <= truth <= figures[f"{name}_high"]
-    assert 0.92 < covered["auc"] / runs < 0.985
-    assert 0.92 < covered["accuracy"] / runs < 0.985
+    for name in truths:
+        assert 0.92 < covered[name] / runs < 0.985, name
     spread = np.std(found, 0) / np.sqrt(runs)
     assert np.all(np.abs(np.mean(found, 0) - (auc, accuracy)) < 5 * spread + 0.002)
 
@@ -189,6 +194,20 @@ def test_the_slopes_of_kappa_are_its_slopes() -> None:
         more = counts.copy()
         more[place] += 1e-4
         assert (weighted_kappa(more)[0] - kappa) / 1e-4 == pytest.approx(slopes[place], abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("figure", [f1, matthews, partial(f1, only=1)])
+def test_the_slopes_of_a_figure_of_a_table_are_its_slopes(
+    figure: Callable[..., tuple[float, np.ndarray]], classes: int
+) -> None:
+    counts = 40 * Stream.public(f"slopes {classes}").uniform((classes, classes)) + 1
+    value, slopes = figure(counts)
+    assert float((counts * slopes).sum()) == pytest.approx(0, abs=1e-9)
+    for place in np.ndindex(*counts.shape):
+        more = counts.copy()
+        more[place] += 1e-4
+        assert (figure(more)[0] - value) / 1e-4 == pytest.approx(slopes[place], abs=1e-6)
 
 
 def test_intervals_of_grades_cover_about_95_percent() -> None:

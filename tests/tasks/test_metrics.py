@@ -14,6 +14,7 @@ from primum.tasks.metrics import (
     auc,
     auc_interval,
     calibration_figures,
+    called_figures,
     classification_figures,
     confusion,
     roc,
@@ -169,3 +170,46 @@ def test_a_model_that_is_right_as_often_as_it_says_is_calibrated() -> None:
     chances = np.array([[0.25, 0.75]] * 4)
     assert calibration_figures(np.array([1, 1, 1, 0]), chances)["calibration_error"] == pytest.approx(0)
     assert calibration_figures(np.array([0, 0, 0, 0]), chances)["calibration_error"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("confidence", "skill"), [(1.0, 1.0), (2.0, 1.5), (0.5, 0.0)])
+def test_intervals_of_what_is_called_cover_the_truth(confidence: float, skill: float) -> None:
+    """Of 80 patients with 1 to 3 images, whose scores go together, one in four ill; truths from 200,000 such patients.
+
+    A chance of sigmoid(confidence * score): of confidence 1 and skill 1 it is nearly what it says.
+    """
+    stream = Stream.public(f"called {confidence} {skill}")
+
+    def normal(count: int) -> np.ndarray:
+        u = stream.uniform((2, count))
+        return np.sqrt(-2 * np.log1p(-u[0])) * np.cos(2 * np.pi * u[1])
+
+    def study(people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        who = np.repeat(np.arange(people), 1 + (stream.uint32(people) % 3).astype(int))
+        ill = (stream.uniform((people,)) < 0.25).astype(np.int64)[who]
+        score = skill * (ill - 0.5) - 0.5 + (normal(people)[who] + normal(len(who))) / math.sqrt(2)
+        chance = 1 / (1 + np.exp(-confidence * score))
+        return ill, np.stack([1 - chance, chance], axis=1), who
+
+    def figures(ill: np.ndarray, chances: np.ndarray, who: np.ndarray) -> dict[str, float]:
+        names = tuple(who.astype(str))
+        return calibration_figures(ill, chances, names) | called_figures(ill, chances.argmax(1), 2, names)
+
+    truth, runs, covered = figures(*study(200_000)), 300, dict.fromkeys(("f1", "mcc", "calibration_error", "brier"), 0)
+    for _ in range(runs):
+        found = figures(*study(80))
+        for name in covered:
+            covered[name] += found[f"{name}_low"] <= truth[name] <= found[f"{name}_high"]
+    print(covered)
+    for name in ("f1", "mcc", "brier"):
+        assert 0.91 * runs < covered[name] < 0.985 * runs, name
+    assert covered["calibration_error"] > 0.93 * runs
+
+
+def test_figures_without_a_mistake_have_no_empty_interval() -> None:
+    labels = np.repeat([0, 1, 2], [20, 30, 5])
+    told = called_figures(labels, labels, 3)
+    assert (told["f1"], told["f1_high"]) == (1, 1) and told["f1_low"] == pytest.approx(wilson(1.0, 5)[0])
+    assert (told["mcc"], told["mcc_high"]) == (1, 1) and told["mcc_low"] == pytest.approx(2 * wilson(1.0, 5)[0] - 1)
+    blind = called_figures(labels, np.zeros(55, np.int64), 3)
+    assert blind["mcc"] == 0 and blind["mcc_low"] < -0.3 and blind["mcc_high"] > 0.3

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from primum.report.plots import Axis, Curve, lines
-from primum.report.run import Figures, Point, Run
+from primum.report.run import Figures, OfClass, Point, Run
 from primum.report.words import DASH, absent, between, esc, pairs, percent, table
 from primum.tasks.metrics import roc
 
@@ -45,6 +45,7 @@ def point_rows(points: Sequence[Point]) -> list[tuple[str, str]]:
 def class_by_class(figures: Figures) -> str:
     """A table of what is known of each class, where an image may have several."""
     exact = any(one.images is not None for one in figures.by_class.values())
+    told = any(one.f1 is not None for one in figures.by_class.values())
     rows = [
         (
             esc(name),
@@ -52,18 +53,24 @@ def class_by_class(figures: Figures) -> str:
             "too few" if one.too_few or one.auc is None else f"{one.auc:.3f}",
             "" if one.too_few else between(one.auc_low, one.auc_high).removeprefix("95 % interval "),
             percent(None if one.too_few else one.accuracy),
-            *([percent(one.sensitivity), percent(one.specificity)] if exact else []),
+            *([_f1(one), percent(one.sensitivity), percent(one.specificity)] if told else []),
         )
         for name, one in figures.by_class.items()
     ]
     head = ["Class", *(["Images"] if exact else []), "AUC", "95 % interval", "Accuracy"]
-    head += ["Sensitivity", "Specificity"] if exact else []
+    head += ["F1", "Sensitivity", "Specificity"] if told else []
     named = [
         (f"{esc(name)}: {what}", told)
         for name, one in figures.by_class.items()
         for what, told in point_rows(one.points)
     ]
     return (table(head, rows, "stack") if rows else "") + (pairs(named) if named else "")
+
+
+def _f1(one: OfClass) -> str:
+    if one.f1 is None or one.too_few:
+        return DASH
+    return f"{one.f1:.3f} ({one.f1_low:.3f} to {one.f1_high:.3f})" if one.f1_low is not None else f"{one.f1:.3f}"
 
 
 def plots_of_several(run: Run) -> str:

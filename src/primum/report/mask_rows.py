@@ -1,22 +1,21 @@
 """What a report says of test masks: Dice, volume, and how far borders are off."""
 
 from primum.report.run import Figures, OfClass
-from primum.report.words import between, esc
+from primum.report.words import DASH, between, esc, table
 
 
 def mask_rows(test: Figures) -> list[tuple[str, str]]:
-    """Name and HTML of each row: Dice, each class, and how distances of borders were measured; none without masks."""
+    """Name and HTML of each row: Dice, and how distances of borders were measured; none without masks."""
     if test.dice is None:
         return []
     rows = [("Dice", f"<b>{test.dice:.3f}</b> &nbsp; {between(test.dice_low, test.dice_high)}, mean over patients")]
-    rows += _class_rows(test)
     if test.surface_unit:
         rows.append(("Border", _how_measured(test)))
     return rows
 
 
 def looked_mask_rows(figures: Figures, noise: str) -> list[tuple[str, str]]:
-    """The same of a look at the hospitals' patients: means over all classes with their intervals, then each class."""
+    """The same of a look at the hospitals' patients: means over all classes with their intervals."""
     if figures.dice is None:
         return []
     rows = [("Dice", f"{figures.dice:.3f} &nbsp; {between(figures.dice_low, figures.dice_high)}{noise}")]
@@ -33,26 +32,40 @@ def looked_mask_rows(figures: Figures, noise: str) -> list[tuple[str, str]]:
     ):
         if value is not None:
             rows.append((name, f"{value:.2f} {unit} &nbsp; {between(low, high, '{:.2f}')}{noise}"))
-    return rows + (_class_rows(figures) if len(figures.by_class) > 1 else [])
-
-
-def _class_rows(test: Figures) -> list[tuple[str, str]]:
-    rows = []
-    for name, figures in test.by_class.items():
-        if figures.dice is not None:
-            volume = "" if figures.volume_error is None else f", volume {100 * figures.volume_error:+.1f} % off"
-            rows.append((esc(name), f"Dice {figures.dice:.3f}{volume}{_surface(figures, test)}"))
     return rows
 
 
-def _surface(figures: OfClass, test: Figures) -> str:
-    told = ""
-    if figures.surface_distance is not None and figures.hausdorff_95 is not None:
-        unit = esc(test.surface_unit)
-        told = f", border {figures.surface_distance:.2f} {unit} off, 95 % within {figures.hausdorff_95:.2f} {unit}"
-    if figures.one_sided:
-        told += f" ({figures.one_sided} {esc(test.surface_of)} left out: only one of the two masks has it)"
-    return told
+def mask_table(figures: Figures) -> str:
+    """A table of what is known of the masks of each class, with intervals; empty without masks."""
+    classes = {name: one for name, one in figures.by_class.items() if one.dice is not None}
+    if not classes:
+        return ""
+    unit = esc(figures.surface_unit)
+    columns: list[tuple[str, str, str, float]] = [
+        ("Dice", "dice", "{:.3f}", 1),
+        ("Volume off, %", "volume_error", "{:+.1f}", 100),
+        (f"Border off, {unit}", "surface_distance", "{:.2f}", 1),
+        (f"95 % of it within, {unit}", "hausdorff_95", "{:.2f}", 1),
+    ]
+    known = [column for column in columns if any(getattr(one, column[1]) is not None for one in classes.values())]
+    rows = [[esc(name), *(_cell(one, *column[1:]) for column in known)] for name, one in classes.items()]
+    head, notes = ["Class", *(column[0] for column in known)], "In brackets: 95 % intervals, over patients."
+    if any(one.one_sided for one in classes.values()):
+        what = esc(figures.surface_of)
+        head.append(f"{what.capitalize()} left out")
+        rows = [[*row, str(one.one_sided)] for row, one in zip(rows, classes.values(), strict=True)]
+        notes += f" Of {what} left out only one of the two masks has the class: no distance is defined."
+    return table(head, rows, "stack") + f"<p>{notes}</p>"
+
+
+def _cell(one: OfClass, name: str, style: str, factor: float) -> str:
+    value, low, high = (
+        None if number is None else style.format(factor * number)
+        for number in (getattr(one, name + end) for end in ("", "_low", "_high"))
+    )
+    if value is None:
+        return DASH
+    return f"<b>{value}</b>" + (f" ({low} to {high})" if low and high else "")
 
 
 def _how_measured(test: Figures) -> str:

@@ -114,14 +114,25 @@ class OfClass(_Open):
     """How good the masks of one class are; or, where an image may have several, how well one is told."""
 
     dice: float | None = None
+    dice_low: float | None = None
+    dice_high: float | None = None
     volume_error: float | None = None
+    volume_error_low: float | None = None
+    volume_error_high: float | None = None
     surface_distance: float | None = None
+    surface_distance_low: float | None = None
+    surface_distance_high: float | None = None
     hausdorff_95: float | None = None
+    hausdorff_95_low: float | None = None
+    hausdorff_95_high: float | None = None
     one_sided: int = 0
     auc: float | None = None
     auc_low: float | None = None
     auc_high: float | None = None
     accuracy: float | None = None
+    f1: float | None = None
+    f1_low: float | None = None
+    f1_high: float | None = None
     sensitivity: float | None = None
     specificity: float | None = None
     images: int | None = None
@@ -167,10 +178,18 @@ class Figures(_Open):
     specificity_low: float | None = None
     specificity_high: float | None = None
     f1: float | None = None
+    f1_low: float | None = None
+    f1_high: float | None = None
     mcc: float | None = None
+    mcc_low: float | None = None
+    mcc_high: float | None = None
     points: tuple[Point, ...] = ()
     calibration_error: float | None = None
+    calibration_error_low: float | None = None
+    calibration_error_high: float | None = None
     brier: float | None = None
+    brier_low: float | None = None
+    brier_high: float | None = None
     images: int | None = None
     patients: int | None = None
     too_few: bool | None = None

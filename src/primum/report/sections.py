@@ -8,7 +8,7 @@ import numpy as np
 from primum.report import flow
 from primum.report.document import section
 from primum.report.label_figures import class_by_class, grid, of_grades, plots_of_several, point_rows, roc_plot
-from primum.report.mask_rows import looked_mask_rows, mask_rows
+from primum.report.mask_rows import looked_mask_rows, mask_rows, mask_table
 from primum.report.plots import Axis, Curve, bars, lines, matrix
 from primum.report.run import (
     DIAGNOSES,
@@ -153,7 +153,7 @@ def _exact(run: Run) -> str:
     rows.append(
         ("Measured on", f"{of_whom(test) or 'test images'} of the scientist, exact, outside the privacy promise")
     )
-    return pairs(rows) + (class_by_class(test) if run.labels == "several" else "")
+    return pairs(rows) + mask_table(test) + (class_by_class(test) if run.labels == "several" else "")
 
 
 def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -169,13 +169,19 @@ def _of_classes(test: Figures, classes: tuple[str, ...]) -> list[tuple[str, str]
             bounds = between(lower, upper, "{:.1f} %")
             rows.append((name, f"<b>{percent(of)}</b> &nbsp; {kind}{bounds}"))
     rows += point_rows(test.points)
-    if test.f1 is not None and test.mcc is not None:
-        rows.append(("F1 (mean over classes), MCC", f"{test.f1:.3f}, {test.mcc:.3f}"))
-    elif test.f1 is not None:
-        rows.append(("F1, mean over classes", f"{test.f1:.3f}"))
-    if test.calibration_error is not None:
-        brier = f", Brier score (sum over classes) {test.brier:.3f}" if test.brier is not None else ""
-        rows.append(("Calibration", f"expected error {test.calibration_error:.3f}{brier}"))
+    for name, of, low, high in (
+        ("F1, mean over classes", test.f1, test.f1_low, test.f1_high),
+        ("Matthews' correlation coefficient", test.mcc, test.mcc_low, test.mcc_high),
+        (
+            "Calibration error, expected",
+            test.calibration_error,
+            test.calibration_error_low,
+            test.calibration_error_high,
+        ),
+        ("Brier score, sum over classes", test.brier, test.brier_low, test.brier_high),
+    ):
+        if of is not None:
+            rows.append((name, f"<b>{of:.3f}</b> &nbsp; {between(low, high)}"))
     return rows
 
 
@@ -246,7 +252,8 @@ def _private(run: Run) -> str:
         rows.append(("Note", esc(figures.text)))
     if not rows:
         return head + absent("The private evaluation gave no figure.")
-    return head + pairs(rows) + (class_by_class(figures) if run.labels == "several" else "")
+    of_masks = mask_table(figures) if len(figures.by_class) > 1 else ""
+    return head + pairs(rows) + (class_by_class(figures) if run.labels == "several" else of_masks)
 
 
 def privacy(run: Run) -> str:

@@ -3,7 +3,6 @@
 A table of few patients carries little at a strict epsilon: where an interval is wider than +-0.1 it says so. Without
 noise the interval says it, however wide. Intervals of shares and areas are score intervals (Wilson 1927; of areas
 Newcombe 2006): where all patients were called right they do not end at 1.
-Of grades: Cohen's kappa with weights (i - j)^2 (Cohen, Psychological Bulletin 70, 1968), its variance by the delta method.
 """
 
 import math
@@ -13,11 +12,11 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from primum.tasks.agreement import Counts, f1, matthews, weighted_kappa
+from primum.tasks.intervals import Interval, of_correlation, of_distances, of_share
 from primum.tasks.points import NO_POINTS, Points
 
-Counts = npt.NDArray[np.float64]
 _Z: Final = 1.96
 _TOO_WIDE: Final = 0.1
 _TOO_FEW: Final = "too few patients for this epsilon"
@@ -52,17 +51,27 @@ def binary_figures(counts: Counts, noise: float, points: Points = NO_POINTS) -> 
     return _told(*found, noise) | _called(counts, noise) | _at(counts, noise, points) | verdict(counts, noise)
 
 
-def _called(counts: Counts, noise: float) -> dict[str, Any]:
-    """Sensitivity and specificity at probability 1/2 with their intervals, F1 (mean of both classes) and Matthews'
-    correlation coefficient; without noise also how far probabilities are off, over the bins of the score."""
+def _called(counts: Counts, noise: float, only: int | None = None) -> dict[str, Any]:
+    """Sensitivity and specificity at probability 1/2, F1 (mean of both classes) and Matthews' correlation coefficient;
+    without noise also how far probabilities are off, over the bins of the score. With intervals."""
     half = counts.shape[1] // 2
-    told = _sides(counts, half, noise)
-    told |= _of_table(np.stack([counts[:, :half].sum(1), counts[:, half:].sum(1)], axis=1))
-    if not noise:
-        centres = (np.arange(counts.shape[1]) + 0.5) / counts.shape[1]
-        off = np.abs(counts[1] - counts.sum(0) * centres)
-        told["calibration_error"] = round(float(off.sum() / counts.sum()), 4)
-    return told
+    told = _sides(counts, half, noise) | _of_table(_at_half(counts), noise * math.sqrt(half), only)
+    return told if noise else told | _calibration(counts)
+
+
+def _at_half(counts: Counts) -> Counts:
+    """[true, called] of [true, bins]: who has a probability of 1/2 is called positive."""
+    half = counts.shape[1] // 2
+    return np.stack([counts[:, :half].sum(1), counts[:, half:].sum(1)], axis=1)
+
+
+def _calibration(counts: Counts) -> dict[str, Any]:
+    """`calibration_error` of counts without noise: mean distance of the middle of a bin from how many in it are positive."""
+    total, centres = float(counts.sum()), (np.arange(counts.shape[1]) + 0.5) / counts.shape[1]
+    gaps = (counts[1] - counts.sum(0) * centres) / total
+    squares = (counts[1] * (1 - centres) ** 2 + counts[0] * centres**2) / total**2
+    variance = max(0.0, float(squares.sum()) - float(np.abs(gaps).sum()) ** 2 / total)
+    return _rounded("calibration_error", of_distances(gaps, np.sqrt(squares), variance))
 
 
 def _sides(counts: Counts, first: int, noise: float) -> dict[str, Any]:
@@ -89,16 +98,24 @@ def _at(counts: Counts, noise: float, points: Points) -> dict[str, Any]:
     return {"points": told}
 
 
-def _of_table(table: Counts) -> dict[str, float]:
-    """F1, the mean over classes, and Matthews' correlation coefficient (Gorodkin 2004) of counts [true, called]."""
+def _of_table(table: Counts, noise: float, only: int | None = None) -> dict[str, float]:
+    """F1 (of class `only`, or the mean over classes) and Matthews' correlation coefficient of counts [true, called].
+
+    With intervals; `noise` is that of each count.
+    """
     table = np.maximum(table, 0)
-    right, true, said, total = np.diag(table), table.sum(1), table.sum(0), float(table.sum())
-    seen = true + said > 0
-    if not seen.any():
+    if not table.any():
         return {}
-    told = {"f1": round(float((2 * right[seen] / (true + said)[seen]).mean()), 4)}
-    spread = math.sqrt(max(0.0, total**2 - float(said @ said)) * max(0.0, total**2 - float(true @ true)))
-    return told | {"mcc": round((float(right.sum()) * total - float(true @ said)) / spread if spread else 0.0, 4)}
+    true = table.sum(1)
+    told, fewest = dict[str, float](), float(true[true > 0].min())
+    for name, (value, slopes), of in (("f1", f1(table, only), of_share), ("mcc", matthews(table), of_correlation)):
+        variance = float((table * slopes**2).sum()) + noise**2 * float((slopes**2).sum())
+        told |= _rounded(name, of(value, variance, fewest))
+    return told
+
+
+def _rounded(name: str, interval: Interval) -> dict[str, float]:
+    return _bounded(name, interval.value, interval.low, interval.high)
 
 
 def _of_two(counts: Counts, noise: float) -> tuple[_Estimate, _Estimate] | None:
@@ -130,7 +147,9 @@ def several_figures(counts: Counts, noise: float, names: Sequence[str], points: 
         return nothing(counts, noise)
     auc, accuracy = (_mean([found[place] for found in known]) for place in (0, 1))
     by_class = {
-        name: _told(*found, noise) | _at(table, noise, points) if found is not None else _none(noise)
+        name: _told(*found, noise) | _called(table, noise, only=1) | _at(table, noise, points)
+        if found is not None
+        else _none(noise)
         for name, found, table in zip(names, each, counts, strict=True)
     }
     return _told(auc, accuracy, noise) | {"by_class": by_class} | verdict(counts, noise)
@@ -159,7 +178,7 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
         return nothing(counts, noise)
     accuracy = _accuracy(float(np.trace(counts)), total, len(counts), counts.size, noise)
     figures = accuracy.figure("accuracy")
-    return figures | _of_table(counts) | verdict(counts, noise) | too_few(accuracy.half_width, noise)
+    return figures | _of_table(counts, noise) | verdict(counts, noise) | too_few(accuracy.half_width, noise)
 
 
 def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
@@ -184,25 +203,6 @@ def _kappa(counts: Counts, noise: float) -> dict[str, float]:
         return {}
     variance = max(0.0, float((counts * slopes**2).sum())) + noise**2 * float((slopes**2).sum())
     return _figure("kappa", min(1.0, max(-1.0, value)), variance, (-1.0, 1.0))
-
-
-def weighted_kappa(counts: Counts, noise: float = 0.0) -> tuple[float, Counts]:
-    """Quadratically weighted kappa of counts [true, called], and its slope by each count, which is 0 on the whole.
-
-    NaN, with zeros, where all are of one grade. `noise`: the standard deviation of each count; what it adds on average,
-    half its square times the sum of second derivatives, is taken off.
-    """
-    places = np.arange(len(counts))
-    weights = np.subtract.outer(places, places).astype(np.float64) ** 2
-    total, rows, columns = counts.sum(), counts.sum(1), counts.sum(0)
-    seen, expected = float((weights * counts).sum()), float(rows @ weights @ columns)
-    if expected <= 0:
-        return math.nan, np.zeros_like(counts)
-    ratio = total * seen / expected
-    above = (seen + total * weights) / expected  # slopes of total * seen and of expected, over expected
-    below = ((weights @ columns)[:, None] + (rows @ weights)[None]) / expected
-    bends = 2 * (weights * (1 - ratio) / expected - above * below + ratio * below**2)
-    return 1 - ratio + noise**2 / 2 * float(bends.sum()), ratio * below - above
 
 
 def mean_figure(counts: Counts, noise: float, name: str, edges: Counts) -> dict[str, float]:

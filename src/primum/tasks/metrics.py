@@ -11,36 +11,24 @@ grades and Cohen's kappa with quadratic weights. The intervals of these means an
 influence on the figure) before it is squared: images of a patient, and classes of an image, go together.
 
 Sources: DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988; Obuchowski, Biometrics 53, 1997 (clustered by patient);
-Hanley and McNeil, Radiology 143, 1982; Newcombe, Statistics in Medicine 25, 2006, method 5; Wilson, JASA 22, 1927.
+Hanley and McNeil, Radiology 143, 1982; Newcombe, Statistics in Medicine 25, 2006, method 5.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from primum.models.answers import CALLED
-from primum.tasks.figures import weighted_kappa
+from primum.tasks.agreement import f1, matthews, weighted_kappa
+from primum.tasks.intervals import LEVEL, Interval, of_correlation, of_distances, of_share, wilson
 from primum.tasks.points import NO_POINTS, Points
-
-LEVEL: Final = 0.95
-"""Level of all confidence intervals, unless told otherwise."""
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def auc(labels: Labels, scores: Floats) -> float:
@@ -164,13 +152,6 @@ def _design_effect(correct: npt.NDArray[np.bool_], patients: tuple[str, ...] | N
     return max(1.0, clustered / (share * (1 - share) / count))
 
 
-def wilson(share: float, count: float, z: float) -> tuple[float, float]:
-    """Wilson's score interval of a share of `count` trials."""
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def classification_figures(
     labels: Labels,
     probabilities: npt.NDArray[np.floating[Any]],
@@ -184,14 +165,14 @@ def classification_figures(
     and images of both.
     """
     right = accuracy_interval(probabilities.argmax(axis=1) == labels, patients)
-    told: dict[str, Any] = _told("accuracy", right) | {"images": len(labels)}
+    told: dict[str, Any] = right.named("accuracy") | {"images": len(labels)}
     if patients is not None:
         told["patients"] = len(set(patients))
-    told |= calibration_figures(labels, probabilities.astype(np.float64))
+    told |= calibration_figures(labels, probabilities.astype(np.float64), patients)
     told |= called_figures(labels, probabilities.argmax(axis=1), probabilities.shape[1], patients)
     if probabilities.shape[1] == 2 and len(np.unique(labels)) == 2:
         scores = probabilities[:, 1].astype(np.float64)
-        told |= _told("auc", auc_interval(labels, scores, patients)) | points_figures(labels, scores, points, patients)
+        told |= auc_interval(labels, scores, patients).named("auc") | points_figures(labels, scores, points, patients)
     return told
 
 
@@ -205,37 +186,50 @@ def several_figures(
     """What a report tells of test images that may have several classes.
 
     `labels`: 0 or 1, [n, classes]; `probabilities` [n, classes], called above `CALLED`. Keys: `auc` (mean over the
-    classes that some images have and some have not) and `accuracy` (mean over all) with intervals, `f1` (mean over
-    classes), images, patients (if given), and `by_class`: auc where it is known, accuracy, sensitivity and specificity
-    with intervals, and `points_figures`.
+    classes that some images have and some have not), `accuracy` and `f1` (means over all) with intervals, images,
+    patients (if given), and `by_class`: auc where it is known, accuracy, f1, sensitivity and specificity with intervals,
+    and `points_figures`.
     """
-    right = (probabilities > CALLED) == labels
+    called = (probabilities > CALLED).astype(np.int64)
     by_class = {
         name: _of_one_class(labels[:, place], probabilities[:, place], patients, points)
         for place, name in enumerate(classes)
     }
-    told: dict[str, Any] = {**_told("accuracy", share_interval(right.mean(axis=1), patients)), "images": len(labels)}
+    right = called == labels
+    told: dict[str, Any] = share_interval(right.mean(axis=1), patients).named("accuracy") | {"images": len(labels)}
     if patients is not None:
         told["patients"] = len(set(patients))
-    told["f1"] = float(np.mean([one["f1"] for one in by_class.values()]))
+    told |= f1_interval(labels, called, patients).named("f1")
     known = [place for place in range(len(classes)) if len(np.unique(labels[:, place])) == 2]
     if known:
-        told |= _told("auc", mean_auc_interval(labels[:, known], probabilities[:, known], patients))
+        told |= mean_auc_interval(labels[:, known], probabilities[:, known], patients).named("auc")
     return {**told, "by_class": by_class}
 
 
 def _of_one_class(labels: Labels, chances: Floats, patients: tuple[str, ...] | None, points: Points) -> dict[str, Any]:
     called = (chances > CALLED).astype(np.int64)
-    hits, either = int((called & labels).sum()), int(called.sum() + labels.sum())
-    told: dict[str, Any] = _told("accuracy", accuracy_interval(called == labels, patients))
+    told: dict[str, Any] = accuracy_interval(called == labels, patients).named("accuracy")
     told["images"] = int(labels.sum())
-    told["f1"] = 2 * hits / either if either else 1.0
-    told |= sides(labels, called, patients)
+    told |= f1_interval(labels[:, None], called[:, None], patients).named("f1") | sides(labels, called, patients)
     if len(np.unique(labels)) == 2:
-        told |= _told("auc", auc_interval(labels, chances, patients)) | points_figures(
-            labels, chances, points, patients
-        )
+        told |= auc_interval(labels, chances, patients).named("auc") | points_figures(labels, chances, points, patients)
     return told
+
+
+def f1_interval(labels: Labels, called: Labels, patients: tuple[str, ...] | None = None) -> Interval:
+    """Mean over classes of F1 of having each, with its interval; both 0 or 1, [n, classes]."""
+    parts, values, names = np.zeros(len(labels)), [], _names(patients, len(labels))
+    for truth, said in zip(labels.T, called.T, strict=True):
+        value, slopes = f1(confusion(truth, said, 2).astype(np.float64), only=1)
+        values.append(value)
+        parts += slopes[truth, said] / labels.shape[1]
+    fewest = min(_fewest(truth, names) for truth in labels.T)
+    return of_share(float(np.mean(values)), _by_patient(parts, names), fewest)
+
+
+def _fewest(labels: Labels, names: npt.NDArray[np.str_]) -> int:
+    """Patients of the class that fewest have, of those that somebody has."""
+    return min(len(set(names[labels == kind])) for kind in set(labels.tolist()))
 
 
 def mean_auc_interval(labels: Labels, scores: Floats, patients: tuple[str, ...] | None = None) -> Interval:
@@ -269,11 +263,8 @@ def _by_patient(parts: Floats, names: npt.NDArray[np.str_]) -> float:
 
 def share_interval(shares: Floats, patients: tuple[str, ...] | None = None) -> Interval:
     """Mean of numbers between 0 and 1 with Wilson's interval, for as many trials as would vary as much."""
-    names = _names(patients, len(shares))
-    mean, people = float(shares.mean()), len(set(names))
-    variance = _by_patient((shares - mean) / len(shares), names)
-    trials = mean * (1 - mean) / variance if variance > 1e-12 else people
-    return Interval(mean, *wilson(mean, trials, NormalDist().inv_cdf((1 + LEVEL) / 2)))
+    names, mean = _names(patients, len(shares)), float(shares.mean())
+    return of_share(mean, _by_patient((shares - mean) / len(shares), names), len(set(names)))
 
 
 def grade_figures(
@@ -285,14 +276,14 @@ def grade_figures(
     one grade) with intervals, images, patients (if given), f1 and mcc.
     """
     names = _names(patients, len(labels))
-    told = _told("accuracy", accuracy_interval(called == labels, patients)) | {"images": len(labels)}
+    told = accuracy_interval(called == labels, patients).named("accuracy") | {"images": len(labels)}
     if patients is not None:
         told["patients"] = len(set(patients))
     off = np.abs(labels - called).astype(np.float64)
-    told |= _told("mae", _normal(float(off.mean()), (off - off.mean()) / len(off), names, 0.0, classes - 1.0))
+    told |= _normal(float(off.mean()), (off - off.mean()) / len(off), names, 0.0, classes - 1.0).named("mae")
     kappa, slopes = weighted_kappa(confusion(labels, called, classes).astype(np.float64))
     if math.isfinite(kappa):
-        told |= _told("kappa", _normal(kappa, slopes[labels, called], names, -1.0, 1.0))
+        told |= _normal(kappa, slopes[labels, called], names, -1.0, 1.0).named("kappa")
     return told | called_figures(labels, called, classes, patients)
 
 
@@ -301,37 +292,38 @@ def _normal(value: float, parts: Floats, names: npt.NDArray[np.str_], least: flo
     return Interval(value, max(least, value - half), min(most, value + half))
 
 
-def _told(name: str, found: Interval) -> dict[str, float]:
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def calibration_figures(labels: Labels, probabilities: Floats, bins: int = 10) -> dict[str, float]:
-    """How far probabilities [n, classes] may be taken at their word.
+def calibration_figures(
+    labels: Labels, probabilities: Floats, patients: tuple[str, ...] | None = None, bins: int = 10
+) -> dict[str, float]:
+    """How far probabilities [n, classes] may be taken at their word, with intervals.
 
     `calibration_error`: of the most probable class, the mean distance of its probability from how often it is right, over
     bins of probability (Guo et al., ICML 2017, section 2). `brier`: mean squared distance from the truth (Brier 1950).
     """
+    names, count = _names(patients, len(labels)), len(labels)
     chance, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = np.minimum((chance * bins).astype(np.int64), bins - 1)
-    gaps = [abs(float(right[place == b].mean() - chance[place == b].mean())) * np.mean(place == b) for b in set(place)]
+    off = (right - chance) / count
+    gaps = np.bincount(place, off, bins).astype(np.float64)
+    spreads = [math.sqrt(_by_patient(np.where(place == b, off, 0.0), names)) for b in range(bins)]
+    parts = np.sign(gaps)[place] * off
+    error = of_distances(gaps, np.array(spreads), _by_patient(parts - parts.mean(), names))
     truth = np.eye(probabilities.shape[1])[labels]
-    return {"calibration_error": float(sum(gaps)), "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean())}
+    brier = share_interval(((probabilities - truth) ** 2).sum(axis=1) / 2, patients).stretched(2)
+    return error.named("calibration_error") | brier.named("brier")
 
 
 def called_figures(
     labels: Labels, called: Labels, classes: int, patients: tuple[str, ...] | None = None
 ) -> dict[str, float]:
-    """Of the classes that a model calls: `f1` (mean over classes) and `mcc` (Gorodkin, Comput. Biol. Chem. 28, 2004).
+    """Of the classes that a model calls: `f1` (mean over classes) and `mcc` (Matthews' coefficient), with intervals.
 
-    For two classes also `sensitivity` (of class 1) and `specificity` (of class 0) with their intervals, each where there
-    are images of it.
+    For two classes also `sensitivity` (of class 1) and `specificity` (of class 0), each where there are images of it.
     """
-    counts = confusion(labels, called, classes).astype(np.float64)
-    right, true, said, total = np.diag(counts), counts.sum(1), counts.sum(0), counts.sum()
-    seen = true + said > 0
-    told = {"f1": float((2 * right[seen] / (true + said)[seen]).mean())}
-    spread = math.sqrt(float(total**2 - said @ said) * float(total**2 - true @ true))
-    told["mcc"] = float(right.sum() * total - true @ said) / spread if spread else 0.0
+    counts, names = confusion(labels, called, classes).astype(np.float64), _names(patients, len(labels))
+    fewest, told = _fewest(labels, names), dict[str, float]()
+    for name, (value, slopes), of in (("f1", f1(counts), of_share), ("mcc", matthews(counts), of_correlation)):
+        told |= of(value, _by_patient(slopes[labels, called], names), fewest).named(name)
     return told | sides(labels, called, patients) if classes == 2 else told
 
 
@@ -342,7 +334,7 @@ def sides(labels: Labels, called: Labels, patients: tuple[str, ...] | None) -> d
         of = labels == kind
         if of.any():
             share = accuracy_interval((called == labels)[of], tuple(names[of]) if names is not None else None)
-            told |= _told(name, share)
+            told |= share.named(name)
     return told
 
 

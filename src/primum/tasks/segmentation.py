@@ -11,6 +11,7 @@ A look has a table for each figure of a patient (measures.py), and a patient is 
 "nnU-Net", Nature Methods 18, 2021 (cross entropy and Dice together); Lin et al., "Focal loss", ICCV 2017 (gamma 2).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,13 +19,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from primum.dp.sampling import group_by
 from primum.models.linear import logits_of
 from primum.study import Loss, Measure
 from primum.tasks.figures import mean_figure, nothing, too_few, verdict
+from primum.tasks.intervals import of_patients
 from primum.tasks.masks import Masks, dice, volume_errors
 from primum.tasks.measures import bins_of, each_patient, edges, mean_of_classes
 from primum.tasks.surface import pieces_of, surfaces
@@ -155,35 +156,27 @@ def mask_figures(
     """What a report tells of test masks: mean Dice of a patient with its interval, and of each class but the background.
 
     `found`, `truth`: a mask of each image; `patients`: whose each image is; `files`, `spacing`: as in `imaging.Dataset`.
-    Keys: dice, dice_low, dice_high (Student's t over patients), images, patients, surface_unit ("mm" or "pixels"),
-    surface_of ("volumes", "images" or both), and `by_class`: dice, volume_error (mean of the difference over the true
-    volume, of the patients who have the class) and those of `surface.OfClass`.
+    Keys: dice, images, patients, surface_unit ("mm" or "pixels"), surface_of ("volumes", "images" or both), and
+    `by_class`: dice, volume_error (mean of the difference over the true volume, of the patients who have the class) and
+    those of `surface.Surfaces.told`. Dice, errors and distances with intervals (Student's t over patients).
     """
     groups = group_by(patients)
     each = dice(found, truth, len(classes), groups)
-    means = each.mean(axis=1)
-    half = float(_t(len(means)) * means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else 1.0
-    mean = float(means.mean())
     errors = volume_errors(found, truth, len(classes), groups)
     measured = pieces_of(len(found), files, spacing)
     ours, theirs = ([mask.numpy() for mask in masks] for masks in (found, truth))
     by_class = {
         name: {
-            "dice": float(each[:, place].mean()),
-            "volume_error": _mean_of_known(errors[:, place]),
+            **_mean("dice", each[:, place], 0.0, 1.0),
+            **_mean("volume_error", errors[:, place], -1.0, math.inf),
             **surfaces(ours, theirs, place + 1, groups, measured).told(),
         }
         for place, name in enumerate(classes[1:])
     }
-    bounds = {"dice_low": max(0.0, mean - half), "dice_high": min(1.0, mean + half)}
-    surface = {"surface_unit": measured.unit, "surface_of": measured.kind}
-    return {"dice": mean, **bounds, "images": len(found), "patients": len(groups), **surface, "by_class": by_class}
+    told: dict[str, Any] = {**_mean("dice", each.mean(axis=1), 0.0, 1.0), "images": len(found), "patients": len(groups)}
+    return told | {"surface_unit": measured.unit, "surface_of": measured.kind, "by_class": by_class}
 
 
-def _mean_of_known(errors: npt.NDArray[np.float64]) -> float | None:
-    known = errors[~np.isnan(errors)]
-    return float(known.mean()) if len(known) else None
-
-
-def _t(patients: int) -> float:
-    return float(stats.t.ppf(0.975, patients - 1))
+def _mean(name: str, values: npt.NDArray[np.float64], least: float, most: float) -> dict[str, float | None]:
+    mean = of_patients(values, least, most)
+    return {name: None} if mean is None else {**mean.named(name)}

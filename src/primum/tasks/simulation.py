@@ -24,7 +24,7 @@ from primum.models.learned import write_weights
 from primum.rng import Stream
 from primum.study import Study
 from primum.tasks import metrics
-from primum.tasks.figures import weighted_kappa
+from primum.tasks.agreement import weighted_kappa
 from primum.tasks.learner import Cohort, Learner
 from primum.tasks.look import known_pixels, masks_seen, outputs_of, survey
 from primum.tasks.masks import dice

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from primum.tasks.intervals import of_patients
+
 Mask = npt.NDArray[np.uint8]
 Masks = Sequence[Mask] | Mask
 Inside = npt.NDArray[np.bool_]
@@ -84,10 +86,12 @@ class Surfaces:
     one_sided: int
 
     def told(self) -> dict[str, Any]:
-        """Means over patients, for a report; None where no patient has any."""
-        known = self.each[~np.isnan(self.each[:, 0])]
-        mean, far = known.mean(0).tolist() if len(known) else (None, None)
-        return {"surface_distance": mean, "hausdorff_95": far, "one_sided": self.one_sided}
+        """Means over patients with their intervals, for a report; None where no patient has any."""
+        told: dict[str, Any] = {"one_sided": self.one_sided}
+        for name, each in zip(("surface_distance", "hausdorff_95"), self.each.T, strict=True):
+            mean = of_patients(each, least=0.0)
+            told |= {name: None} if mean is None else mean.named(name)
+        return told
 
 
 def surfaces(found: Masks, truth: Masks, kind: int, patients: Sequence[Sequence[int]], measured: Pieces) -> Surfaces:
