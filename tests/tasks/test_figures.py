@@ -5,12 +5,15 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from primum.dp import histogram
 from primum.rng import Stream
 from primum.tasks.agreement import f1, matthews, weighted_kappa
+from primum.tasks.classification import Classification
 from primum.tasks.figures import (
     binary_figures,
     confusion_figures,
@@ -18,7 +21,7 @@ from primum.tasks.figures import (
     ordered_figures,
     several_figures,
 )
-from primum.tasks.metrics import auc_interval, called_figures, points_figures, wilson
+from primum.tasks.metrics import auc_interval, called_figures, classification_figures, points_figures, wilson
 from primum.tasks.points import Points
 
 BINS = 8
@@ -256,6 +259,25 @@ def test_what_a_table_tells_beside_the_area() -> None:
     noisy = binary_figures(counts, 2.0)
     assert "calibration_error" not in noisy
     assert noisy["sensitivity_high"] - noisy["sensitivity_low"] > told["sensitivity_high"] - told["sensitivity_low"]
+
+
+def test_exact_tables_of_more_classes_tell_what_single_images_do() -> None:
+    """Of 400 patients of four classes, through the cells of a look; chances within a bin are as good as equal."""
+    generator = np.random.default_rng(5)
+    labels = generator.integers(0, 4, 400)
+    logits = torch.from_numpy(2.0 * np.eye(4)[labels] + generator.normal(size=(400, 4)))
+    task = Classification(4, exact=True)
+    rows, columns = task.cells(logits, torch.from_numpy(labels), [[place] for place in range(400)])
+    told = task.figures(histogram.counts(rows, columns, task.table).reshape(task.table), 0.0)
+    single = classification_figures(labels, torch.softmax(logits, 1).numpy())
+    for name in ("accuracy", "f1", "mcc"):
+        assert told[name] == pytest.approx(single[name], abs=1e-4), name
+    for name in ("auc", "calibration_error"):
+        assert told[name] == pytest.approx(single[name], abs=0.01), name
+    for name in ("accuracy", "f1", "mcc", "auc", "calibration_error"):
+        assert told[f"{name}_low"] < told[name] < told[f"{name}_high"], name
+    assert task.figures(np.zeros(task.table), 0.0)["too_few"]
+    assert "auc" not in task.figures(np.diag([5.0, 4, 3, 2]), 0.0), "tables of older runs"
 
 
 def test_a_mean_of_bins_knows_how_wide_they_are() -> None:

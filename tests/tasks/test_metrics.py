@@ -143,7 +143,7 @@ def test_figures_of_test_images() -> None:
     told = classification_figures(labels, chances, ("a", "b", "c", "d", "d"))
     assert (told["auc"], told["accuracy"]) == (pytest.approx(5 / 6), 0.6)
     assert (told["images"], told["patients"]) == (5, 4) and told["auc_low"] < told["auc"] < told["auc_high"]
-    assert "auc" not in classification_figures(np.array([0, 1, 2]), np.eye(3))
+    assert classification_figures(np.array([0, 1, 2]), np.eye(3))["auc"] == 1
     assert "auc" not in classification_figures(labels * 0, chances)
 
 
@@ -163,6 +163,8 @@ def test_what_is_called_and_how_sure_agree_with_scikit_learn(classes: int, seed:
         assert told["specificity"] == pytest.approx(recall_score(labels, called, pos_label=0))
         assert told["sensitivity_low"] <= told["sensitivity"] <= told["sensitivity_high"]
     else:
+        rest = roc_auc_score(labels, chances, average="macro", multi_class="ovr")
+        assert told["auc"] == pytest.approx(rest) and told["auc_low"] < told["auc"] < told["auc_high"]
         assert "sensitivity" not in told
 
 

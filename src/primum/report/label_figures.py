@@ -14,6 +14,13 @@ _SHOWN_CURVES: Final = 16
 _BINARY: Final = 2
 
 
+def auc_name(run: Run) -> str:
+    """What area is meant: of two classes there is one, of more a mean."""
+    if run.labels == "several":
+        return "AUC, mean over classes"
+    return "AUC, mean over classes, each against the rest" if len(run.classes) > _BINARY else "AUC"
+
+
 def of_grades(figures: Figures) -> list[tuple[str, str]]:
     """Kappa and the error in grades, as names and values, where there are any."""
     rows = []

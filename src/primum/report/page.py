@@ -9,6 +9,7 @@ from primum import __version__
 from primum.disk import write
 from primum.report import card, evidence, sections, survey
 from primum.report.document import document, header, notice
+from primum.report.label_figures import auc_name
 from primum.report.run import Run, read_run
 from primum.report.words import DASH, between, epsilon, esc, number, of_whom, percent, seconds, size
 
@@ -121,8 +122,7 @@ def _figures(run: Run) -> list[str]:
         tiles.append(_tile("Test Dice, exact", f"{test.dice:.3f}", note))
     if test.auc is not None:
         note = "<br>".join(part for part in (between(test.auc_low, test.auc_high), of_whom(test)) if part)
-        name = "Test AUC, mean over classes" if run.labels == "several" else "Test AUC, exact"
-        tiles.append(_tile(name, f"{test.auc:.3f}", note))
+        tiles.append(_tile(f"Test {auc_name(run)}", f"{test.auc:.3f}", note))
     if test.kappa is not None:
         note = "<br>".join(part for part in (between(test.kappa_low, test.kappa_high), of_whom(test)) if part)
         tiles.append(_tile("Test kappa, quadratic weights", f"{test.kappa:.3f}", note))

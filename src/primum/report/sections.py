@@ -7,7 +7,15 @@ import numpy as np
 
 from primum.report import flow
 from primum.report.document import section
-from primum.report.label_figures import class_by_class, grid, of_grades, plots_of_several, point_rows, roc_plot
+from primum.report.label_figures import (
+    auc_name,
+    class_by_class,
+    grid,
+    of_grades,
+    plots_of_several,
+    point_rows,
+    roc_plot,
+)
 from primum.report.mask_rows import looked_mask_rows, mask_rows, mask_table
 from primum.report.plots import Axis, Curve, bars, lines, matrix
 from primum.report.run import (
@@ -144,7 +152,7 @@ def _exact(run: Run) -> str:
     mean = ", mean over classes" if run.labels == "several" else ""
     rows = mask_rows(test)
     if test.auc is not None:
-        rows.append((f"AUC{mean}", f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
+        rows.append((auc_name(run), f"<b>{test.auc:.3f}</b> &nbsp; {between(test.auc_low, test.auc_high)}"))
     rows += of_grades(test)
     if test.accuracy is not None:
         low, high = (None if bound is None else 100 * bound for bound in (test.accuracy_low, test.accuracy_high))
@@ -241,7 +249,7 @@ def _private(run: Run) -> str:
     mean = ", mean over classes" if run.labels == "several" else ""
     if figures.auc is not None:
         told = between(figures.auc_low, figures.auc_high)
-        rows.append((f"AUC{mean}", f"{figures.auc:.3f} &nbsp; {told}{noise}"))
+        rows.append((auc_name(run), f"{figures.auc:.3f} &nbsp; {told}{noise}"))
     rows += of_grades(figures)
     if figures.accuracy is not None:
         low, high = (None if x is None else 100 * x for x in (figures.accuracy_low, figures.accuracy_high))

@@ -181,6 +181,22 @@ def confusion_figures(counts: Counts, noise: float) -> dict[str, Any]:
     return figures | _of_table(counts, noise) | verdict(counts, noise) | too_few(accuracy.half_width, noise)
 
 
+def chances_figures(counts: Counts) -> dict[str, Any]:
+    """From counts without noise, [classes + 2, classes, bins], as `Classification.table` has them for several classes.
+
+    Beside what the last table tells: `auc`, the mean over classes of each one's area against the rest, and
+    `calibration_error` of the most probable class.
+    """
+    classes = counts.shape[1]
+    figures = confusion_figures(counts[-1][:, :classes], 0.0)
+    if "accuracy" not in figures:
+        return figures | verdict(counts, 0.0)
+    sides = (np.stack([table.sum(0) - table[kind], table[kind]]) for kind, table in enumerate(counts[:classes]))
+    known = [found[0] for found in (_of_two(table, 0.0) for table in sides) if found is not None]
+    areas = _mean(known).figure("auc") if known else {}
+    return areas | figures | _calibration(counts[-2][:2]) | verdict(counts, 0.0)
+
+
 def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
     """From counts [grades, grades], true by called, as `confusion_figures`; with the distance in grades.
 

@@ -158,11 +158,11 @@ def classification_figures(
     patients: tuple[str, ...] | None = None,
     points: Points = NO_POINTS,
 ) -> dict[str, Any]:
-    """What a report tells of test images: AUC (two classes) and accuracy with intervals, images and patients.
+    """What a report tells of test images: AUC and accuracy with intervals, images and patients.
 
     `probabilities`: [n, classes]. Keys: accuracy, accuracy_low, accuracy_high, images, patients (if given), those of
-    `calibration_figures` and `called_figures`, and auc, auc_low, auc_high and `points_figures` where there are two classes
-    and images of both.
+    `calibration_figures` and `called_figures`; auc, auc_low, auc_high where there are images of two classes, of more than
+    two the mean over classes of each one's area against the rest; and of two `points_figures`.
     """
     right = accuracy_interval(probabilities.argmax(axis=1) == labels, patients)
     told: dict[str, Any] = right.named("accuracy") | {"images": len(labels)}
@@ -170,7 +170,11 @@ def classification_figures(
         told["patients"] = len(set(patients))
     told |= calibration_figures(labels, probabilities.astype(np.float64), patients)
     told |= called_figures(labels, probabilities.argmax(axis=1), probabilities.shape[1], patients)
-    if probabilities.shape[1] == 2 and len(np.unique(labels)) == 2:
+    seen = np.unique(labels)
+    if probabilities.shape[1] > 2 and len(seen) > 1:
+        against_rest = (labels[:, None] == seen).astype(np.int64)
+        told |= mean_auc_interval(against_rest, probabilities[:, seen].astype(np.float64), patients).named("auc")
+    elif len(seen) == 2:
         scores = probabilities[:, 1].astype(np.float64)
         told |= auc_interval(labels, scores, patients).named("auc") | points_figures(labels, scores, points, patients)
     return told

@@ -188,7 +188,7 @@ class Plan:
             return Several(about.classes, presence, bins, points)
         if about.labels == "ordered":
             return Ordered(len(about.classes))
-        return Classification(len(about.classes), bins, points)
+        return Classification(len(about.classes), not private, points)
 
     def module(self) -> nn.Module:
         """A new module to learn, whatever its weights; ModelError where the settings do not fit each other."""
