@@ -107,6 +107,8 @@ def test_a_folder_that_is_refused_says_which_files_were_set_aside_and_why(tmp_pa
         assert isinstance(ended.exception, DataError) and end in ended.exception.message
         told = json.loads(CliRunner().invoke(command, [str(where), *asked, "--json"]).stdout)
         assert file in told["problems"][-1]["file"] and told["problems"][-1]["reason"]
+    ended = CliRunner().invoke(command, [str(folder), *asked, "--html", str(tmp_path / "page.html")])
+    assert "page.html is not written" in ended.stdout and not (tmp_path / "page.html").exists()
     ended = CliRunner().invoke(command, [str(two_classes(tmp_path / "one")), "--patient", "^.(0)"])
     assert "12 x its patient is in two classes" in ended.stdout and ended.exit_code
 

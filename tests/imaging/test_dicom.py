@@ -258,6 +258,13 @@ def test_a_window_that_shows_nothing_is_not_used(tmp_path: Path) -> None:
     assert picture.values.max() == 1 and "window shows nothing" in picture.notices[0]
 
 
+@pytest.mark.parametrize("width", [0, -20])
+def test_a_window_without_a_width_is_not_used_and_said(tmp_path: Path, width: int) -> None:
+    picture = decode(dicom(tmp_path / "a", grey("narrow"), WindowCenter=100, WindowWidth=width))
+    assert np.array_equal(picture.values, decode(dicom(tmp_path / "b", grey("narrow"))).values)
+    assert picture.notices == ("its window is none that DICOM allows; percentiles used",)
+
+
 def test_first_of_several_windows(tmp_path: Path) -> None:
     stored = grey("windows")
     several = decode(dicom(tmp_path / "a", stored, WindowCenter=[100, 20], WindowWidth=[50, 5])).values

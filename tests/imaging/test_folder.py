@@ -11,7 +11,16 @@ import torch
 from tests.imaging.samples import KEY, WHEEL, another_user, dicom, grey, png, two_classes
 
 from primum.errors import DataError
-from primum.imaging import CHEST_XRAY_PATIENT, Dataset, Intake, PatientSource, Preparation, assert_disjoint, read_folder
+from primum.imaging import (
+    CHEST_XRAY_PATIENT,
+    Dataset,
+    FolderError,
+    Intake,
+    PatientSource,
+    Preparation,
+    assert_disjoint,
+    read_folder,
+)
 
 BY_NAME = PatientSource(r"^([a-z]+\d+)_")
 
@@ -185,6 +194,11 @@ def test_no_source_of_patients(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"no image in .* says whose it is") as caught:
             _read(tmp_path, source)
         assert "--one-image-per-patient" in caught.value.hint
+    (tmp_path / "A" / "x").write_text("no picture")
+    with pytest.raises(FolderError, match="says whose it is") as refused:
+        _read(tmp_path, PatientSource())
+    assert [one.file for one in refused.value.problems] == ["A/x"], "the others lack what the message says"
+    (tmp_path / "A" / "x").unlink()
     assert _read(tmp_path, PatientSource(one_image_per_patient=True)).dataset.patient_count == 12
 
 
@@ -259,7 +273,7 @@ def test_labels_csv_problems_by_name(tmp_path: Path) -> None:
         ("file,label\na.png,x,1\n", "line 2: 3 columns"),
         ("file,label\n,x\n", "line 2: no file"),
         ("file,label,label\n", "one column `label`"),
-        ("file,label\n", "no images with a class"),
+        ("file,label\n", "names no file"),
     ],
 )
 def test_broken_labels_csv(tmp_path: Path, text: str, words: str) -> None:
@@ -351,6 +365,16 @@ def test_images_with_masks_are_not_taken_for_classes(tmp_path: Path, names: tupl
         _read(tmp_path)
     assert "two folders, images and masks" in caught.value.hint
     assert len(_read(tmp_path, PatientSource(one_image_per_patient=True), classes=names).dataset.classes) == 2
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "val", "Test")])
+def test_parts_of_a_data_set_are_not_taken_for_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        two_classes(tmp_path / part)
+    with pytest.raises(DataError, match="parts of a data set, not classes") as caught:
+        _read(tmp_path)
+    assert str(tmp_path / sorted(parts)[0]) in caught.value.hint
+    assert len(_read(tmp_path / parts[0]).dataset) == 12
 
 
 def test_half_of_a_folder_with_masks_leads_to_the_whole(tmp_path: Path) -> None:

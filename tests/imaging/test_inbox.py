@@ -44,8 +44,9 @@ def test_an_object_lands_under_pseudonyms_once(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_class_comes_from_an_attribute_and_never_names_anybody(tmp_path: Path, value: str, folder: str) -> None:
     data = _object(tmp_path, StudyDescription=value, PatientName="SMITH^A", SpecificCharacterSet="ISO_IR 192")
-    path = Inbox(tmp_path / "to", KEY, Rules("StudyDescription")).take(data)
-    assert path.relative_to(tmp_path / "to").parts[0] == folder
+    inbox = Inbox(tmp_path / "to", KEY, Rules("StudyDescription"))
+    assert inbox.take(data).relative_to(tmp_path / "to").parts[0] == folder
+    assert inbox.unlabelled == (folder == "unlabelled")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,13 @@ def test_without_a_study_the_csv_tells_that_images_have_several(tmp_path: Path) 
     assert read(folder(tmp_path / "one", *"ABABAB")).labels == "one"
 
 
+def test_several_names_where_one_is_asked_are_set_aside(tmp_path: Path) -> None:
+    found = read(folder(tmp_path, "A", "B", "A|B", "A", "B", "A"), labels="one")
+    assert found.dataset.classes == ("A", "B") and len(found.dataset) == 5
+    (problem,) = found.problems
+    assert problem.file == "p2_0.png" and "several labels" in problem.reason and "--labels several" in problem.hint
+
+
 def test_images_of_a_patient_may_have_other_classes_or_grades(tmp_path: Path) -> None:
     rows = [f"p{number}_{eye}.png,{(number + eye) % 3}" for number in range(6) for eye in (0, 1)]
     for row in rows:

@@ -127,6 +127,15 @@ def test_deep_tiff_is_stretched(tmp_path: Path, stored: str, packed: str | None)
     assert picture.notices == (f"{16 if stored in ('uint16', '>u2') else 32} bit: darkest and brightest 0.5 % cut",)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_float_tiff_with_a_pixel_that_is_no_number_is_refused(tmp_path: Path, value: float) -> None:
+    values = grey("inf").astype(np.float32)
+    values[3, 4] = value
+    Pillow.fromarray(values).save(tmp_path / "a", "tiff")
+    with pytest.raises(DataError, match="no numbers"):
+        decode(tmp_path / "a")
+
+
 def _deep_tiff(values: np.ndarray, order: str = ">", photometric: int = 1) -> bytes:
     """An uncompressed TIFF of 16 bits, as some detectors write it."""
     rows, columns = values.shape

@@ -53,6 +53,14 @@ def test_grey_levels_change_and_masks_do_not(settings: dict[str, object]) -> Non
     assert float(changed.abs().max()) <= FARTHEST
 
 
+def test_blur_brings_no_dark_frame_from_beyond_the_border() -> None:
+    """A plain picture stays as it is, up to its border."""
+    plain = torch.full((4, 1, SIZE, SIZE), 1.5)
+    augmenter = Augmenter(Augmentation(share=1.0, blur=3.0), (SIZE, SIZE), False, Stream.from_os())
+    changed, _ = augmenter(plain, torch.zeros(4, dtype=torch.int64))
+    assert torch.allclose(changed, plain, atol=1e-3)
+
+
 def test_each_draw_is_another_and_nothing_asked_changes_nothing() -> None:
     _, _, first, _ = seen({"rotation": 90})
     _, _, second, _ = seen({"rotation": 90})

@@ -89,7 +89,7 @@ def command(
     with ExitStack() as stack:
         opened = stack.enter_context(unpacked(folder))
         reading = _Reading(PatientSource(pattern, single), labels, _asked(study), size, channels, as_json)
-        with showing_set_aside(as_json):
+        with showing_set_aside(as_json, page):
             intake = reading.intake(opened)
         told = summary(intake)
         if not as_json:
@@ -235,8 +235,11 @@ def _show_spacing(spacing: FileSpacing, console: Console) -> None:
 
 
 @contextmanager
-def showing_set_aside(as_json: bool) -> Iterator[None]:
-    """Where the block refuses a folder as a whole, the files that were set aside are printed first: they say why."""
+def showing_set_aside(as_json: bool, page: Path | None = None) -> Iterator[None]:
+    """Where the block refuses a folder as a whole, the files that were set aside are printed first: they say why.
+
+    `page`: what would have been written.
+    """
     try:
         yield
     except FolderError as error:
@@ -245,6 +248,8 @@ def showing_set_aside(as_json: bool) -> Iterator[None]:
         elif error.problems:
             _show_set_aside(error.problems, Console())
             print(flush=True)
+        if page is not None and not as_json:
+            print(f"{page} is not written: there is nothing that a node would offer.", flush=True)
         raise
 
 

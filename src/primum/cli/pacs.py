@@ -166,6 +166,7 @@ def _say(inbox: Any, as_json: bool) -> None:
         print_json(
             {
                 "new": inbox.new,
+                "unlabelled": inbox.unlabelled,
                 "there": inbox.there,
                 "set_aside": dict(inbox.aside),
                 "rejected": dict(inbox.rejected),
@@ -176,6 +177,11 @@ def _say(inbox: Any, as_json: bool) -> None:
     click.echo(
         f"{inbox.new} new files in {inbox.folder}; {inbox.there} were there; {sum(inbox.aside.values())} set aside."
     )
+    if inbox.unlabelled:
+        from primum.imaging.inbox import UNLABELLED
+
+        keyword = inbox.rules.class_from
+        click.echo(f"{inbox.unlabelled} of them lie in {UNLABELLED}/: their {keyword} is empty, or names the patient.")
     _list("Senders that were rejected", inbox.rejected)
     _list("Set aside", inbox.aside)
     _list("Removed", removed.removed)

@@ -34,7 +34,7 @@ _KEYS: Final = {
     "data get": "`files`, `licence`, `citation`",
     "data unpack": "`folder`, `parts` (images in each), `notices`",
     "pacs receive": f"{_LINES}; at the end as `pacs pull`",
-    "pacs pull": "`new`, `there`, `set_aside`, `rejected`, `removed`, `emptied`, `replaced`, `notices`: counts, never a value",
+    "pacs pull": "`new`, `unlabelled`, `there`, `set_aside`, `rejected`, `removed`, `emptied`, `replaced`, `notices`: counts, never a value",
     "new study": "`study`",
     "train": "`run`, `state`, `folder`, `model`, `report`; with --check `explanation`; with --ablate `neither`, `clipped`, `private`, `epsilon`",
     "evaluate": "`run`, `figures`, `report`",

@@ -81,6 +81,8 @@ def _voi(values: Float64, valid: npt.NDArray[np.bool_], dataset: Dataset) -> tup
         return shown, notices
     if shown is not None:
         notices.append("its window shows nothing; percentiles used")
+    elif dataset.get("VOILUTSequence") or functional(dataset, "FrameVOILUTSequence", "WindowWidth") is not None:
+        notices.append("its window is none that DICOM allows; percentiles used")
     return stretch(values, valid), notices
 
 

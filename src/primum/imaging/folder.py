@@ -14,7 +14,7 @@ from primum.imaging.archive import Unpacked, unpacked
 from primum.imaging.cache import Found, Outcome
 from primum.imaging.dataset import Dataset
 from primum.imaging.file_spacing import FileSpacing
-from primum.imaging.image import Problem, naming
+from primum.imaging.image import FolderError, Problem, naming
 from primum.imaging.labels_csv import Listed, classes_of
 from primum.imaging.listing import Listing, list_folder
 from primum.imaging.manifest import Manifest, Record
@@ -243,7 +243,8 @@ def _checked(
 ) -> list[_Read]:
     """What is left without copies and patients in two classes; raises DataError where that is not enough."""
     if nameless and not reads:
-        raise DataError(f"no image in {folder} says whose it is", NoPatient().hint)
+        others = tuple(problem for problem in problems if problem.reason != NoPatient().message)
+        raise FolderError(f"no image in {folder} says whose it is", NoPatient().hint, others)
     with naming(problems):
         reads = drop_copies(reads, lambda read: (read.listed.file, read.listed.label), "picture", problems)
         if listing.labels == "one":

@@ -91,7 +91,7 @@ class Rules:
 class Inbox:
     """A folder that takes objects in, one at a time whoever calls. Counts what it did; prints no name of anybody.
 
-    `new`: written now; `there`: were there already; `aside`: why the others were not written -> how many; `rejected`: why
+    `new`: written now, `unlabelled` of them without a class; `there`: were there already; `aside`: why the others were not written -> how many; `rejected`: why
     senders were sent away before they could give anything -> how many times.
     """
 
@@ -99,6 +99,7 @@ class Inbox:
     key: bytes = field(repr=False)
     rules: Rules = field(default_factory=Rules)
     new: int = 0
+    unlabelled: int = 0
     there: int = 0
     aside: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
@@ -161,6 +162,7 @@ class Inbox:
         _make(path.parent, self.folder)
         write(path, cleaned, private=True)
         self.new += 1
+        self.unlabelled += label == UNLABELLED
         if self._names is not None:
             self._names.add(path.stem)
         self.removed = self.removed + removed

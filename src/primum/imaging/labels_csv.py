@@ -84,7 +84,8 @@ def read_labels(folder: Path, path: Path, classes: tuple[str, ...] | None, label
             labels = "several" if any(SEPARATOR in row["label"] for row in rows) else "one"
         asked = _from_cells(rows, classes) if labels == "several" else _from_single(rows, classes)
         named_here = {name for one, _ in asked for name in classes_of(one.label, labels)}
-        names = classes or tuple(sorted(named_here - {""}))  # a line without a label is a problem, and no class
+        # a line without a label, or with several of them, is a problem and no class
+        names = classes or tuple(sorted(name for name in named_here if name and SEPARATOR not in name))
     entries, problems = _usable(folder, asked)
     return Labelled(entries, names, tuple(_in(path.name, problem) for problem in problems), notices, named, labels)
 
@@ -107,6 +108,8 @@ def _single_problem(one: Listed, classes: tuple[str, ...] | None) -> Problem | N
         return Problem(one.file, f"has no label in {LABELS}", "Fill in its label.")
     if classes is not None and one.label not in classes:
         return Problem(one.file, "its label is not a class of the study", f"The classes are {', '.join(classes)}.")
+    if classes is None and SEPARATOR in one.label:
+        return Problem(one.file, f"has several labels in {LABELS}, where one was asked", "Take --labels several.")
     return None
 
 

@@ -22,6 +22,7 @@ _IGNORED: Final = frozenset(
 )
 _LIKE_IMAGES: Final = ("image", "img", "scan", "volume")
 _LIKE_MASKS: Final = ("mask", "seg", "label", "annotation")
+_PARTS: Final = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 _MOVE: Final = f"Move it into one of the class folders, or write {LABELS}."
 _FOR_MASKS: Final = "make two folders, images and masks, with files of the same names; or write dataset.json."
 
@@ -111,6 +112,7 @@ def _hidden(name: str) -> bool:
 def _from_folders(folder: Path, top: list[Path], classes: tuple[str, ...] | None, labels: Labels) -> Listing:
     folders = [entry for entry in top if entry.is_dir()]
     if classes is None:
+        _refuse_parts(folder, folders)
         _refuse_masks(folder, [entry.name for entry in folders])
     names = classes or tuple(entry.name for entry in folders)
     problems = [
@@ -139,6 +141,18 @@ def _missing(asked: Sequence[str], present: Sequence[str]) -> type[DataError]:
     return DataError if set(asked) & set(present) else OtherClasses
 
 
+def _refuse_parts(folder: Path, folders: list[Path]) -> None:
+    """Raise DataError where folders are parts of a data set, each with folders of classes, and no classes."""
+    names = [entry.name for entry in folders]
+    if len(names) > 1 and {name.lower() for name in names} <= _PARTS:
+        inside = [[below for below in listdir(entry) if below.is_dir()] for entry in folders]
+        if all(len(below) > 1 for below in inside) or all((entry / LABELS).is_file() for entry in folders):
+            raise DataError(
+                f"{folder} holds {' and '.join(names)}: parts of a data set, not classes",
+                f"Give one of them: a node reads {folder / names[0]}, say, and the scientist tests with another.",
+            )
+
+
 def _refuse_masks(folder: Path, names: list[str]) -> None:
     """Raise DataError where folders would be classes by mistake: images and masks under other names, or half of them."""
     masks = [name for name in names if any(word in name.lower() for word in _LIKE_MASKS)]
@@ -163,6 +177,8 @@ def _nearest(name: str, present: list[str]) -> str:
 
 
 def _check_classes(folder: Path, listing: Listing) -> None:
+    if not listing.entries and listing.source and not listing.problems:
+        raise DataError(f"{folder / listing.source} names no file", "Add a line for each file: its name and its label.")
     if not listing.entries:
         raise DataError(
             f"{folder} holds no images with a class",

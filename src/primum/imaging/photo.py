@@ -88,7 +88,10 @@ def _read(path: Path, kind: str) -> Picture:
 
 def _deep(opened: Pillow.Image) -> Pixels:
     """More than 8 bits say nothing about which value is white (12 bits in 16 are usual): stretched by percentiles."""
-    return stretch(np.asarray(opened, np.float64))[None]
+    values = np.asarray(opened, np.float64)
+    if not np.isfinite(values).all():
+        raise DataError("has pixels that are no numbers (infinite or NaN)", "Export it again.")
+    return stretch(values)[None]
 
 
 def _shallow(opened: Pillow.Image) -> tuple[Pixels, tuple[str, ...]]:

@@ -103,8 +103,11 @@ def _compose(settings: Augmentation, sides: tuple[int, ...], keys: tuple[str, ..
         limits = (-settings.grid, settings.grid)
         steps.append(m.RandGridDistortiond(num_cells=4, distort_limit=limits, **moved))
     if settings.blur:
-        width = (0.1, settings.blur)
+        width, reach = (0.1, settings.blur), math.ceil(4 * settings.blur)
+        # beyond the border MONAI sees black: it would blur a dark frame into the picture
+        steps.append(m.BorderPadd("image", spatial_border=reach, mode="edge"))
         steps.append(m.RandGaussianSmoothd(sigma_x=width, sigma_y=width, sigma_z=width, **own))
+        steps.append(m.CenterSpatialCropd("image", roi_size=sides))
     if settings.gamma:
         steps.append(m.RandAdjustContrastd(gamma=(1 - settings.gamma, 1 + settings.gamma), **own))
     if settings.contrast:
