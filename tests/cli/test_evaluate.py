@@ -2,7 +2,10 @@
 
 import pytest
 
-from primum.cli.evaluate import in_words
+from primum.cli.evaluate import in_words, refused_look
+from primum.errors import Refused
+from primum.federation.template import study_template
+from primum.study import Study
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,12 @@ from primum.cli.evaluate import in_words
 )
 def test_figures_in_words(figures: dict[str, object], words: str) -> None:
     assert in_words(figures) == words
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_look_that_is_refused_leads_to_one_that_costs_less(private: bool) -> None:
+    study = Study.parse(study_template([f"{place:064x}" for place in (1, 2, 3)]), "template")
+    looked = study if private else study.model_copy(update={"privacy": None})
+    told = refused_look(Refused("0 of 3 hospitals agreed.", "Talk to them."), looked)
+    assert told.message == "0 of 3 hospitals agreed." and told.hint.startswith("Talk to them.")
+    assert ("--epsilon below 3" in told.hint) == private

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -109,6 +110,17 @@ def test_a_wrong_study_is_refused_with_its_file_and_key(
     assert old in study_file.read_text()
     path.write_text(study_file.read_text().replace(old, new))
     refused(primum("train", str(path), "--check"), 2, says, str(path))
+
+
+def test_a_model_that_does_not_fit_its_images_is_refused_with_its_file_and_sections(
+    study_file: Path, tmp_path: Path
+) -> None:
+    path, model = tmp_path / "wrong.toml", '[model]\nkind = "vgg"\nwidths = [2, 2, 2, 2, 2, 2]\n\n['
+    text = re.sub(r"\[model\].*?\n\[", lambda _: model, study_file.read_text(), flags=re.DOTALL)
+    path.write_text(text)
+    refused(
+        primum("train", str(path), "--check"), 2, f"{path}: [model] and [images]: ", "blocks (1, 1, 2, 2, 2) for widths"
+    )
 
 
 def test_a_study_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -245,6 +245,14 @@ def test_a_hospital_that_refuses_ends_a_study_of_three_with_its_reason(three: Wo
                for hospital in three.hospitals.values())  # fmt: skip
 
 
+def test_a_reason_that_several_hospitals_have_is_told_once(three: World) -> None:
+    for place in (1, 2, 3):
+        three.hospitals[place].allow(epsilon_cap=1.0)
+    with pytest.raises(Refused, match="hospital 1, hospital 2, hospital 3: ") as caught:
+        three.train(make_study(three.members))
+    assert caught.value.message.count("epsilon_cap") == 1
+
+
 def test_four_hospitals_go_on_without_one_that_refuses(four: World) -> None:
     four.hospitals[2].allow(epsilon_cap=1.0)
     run = four.train(make_study(four.members, may_vanish=1))

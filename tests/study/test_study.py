@@ -1,5 +1,6 @@
 """The study file: unknown keys name the nearest, wrong values their key, and the text is canonical."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,29 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert message.startswith("my study.toml: ") and " Also: " in message
     assert all(words in message for words in ("unknown key model.kinnd", "images.size", "privacy.patients is missing"))
     assert message.count("my study.toml") == 1 and caught.value.hint
+
+
+def test_every_misspelt_key_has_its_nearest_and_a_wrong_item_speaks_for_its_list() -> None:
+    with pytest.raises(StudyError) as caught:
+        parse(add("model", "kinnd = 1").replace("size = 64", "sise = 64") + '\n[evaluation]\nmeasures = ["dise"]\n')
+    message = f"{caught.value.message} {caught.value.hint}"
+    assert "model.kind?" in message and "images.size?" in message.replace("(did", "Did")
+    assert "evaluation.measures.0: must be 'dice'" in message and "lists 0" not in message
+
+
+def test_all_that_does_not_go_together_is_told_at_once() -> None:
+    patches = re.sub('fit = "[a-z]+"', 'fit = "patches"', add("images", "context = 1"))
+    with pytest.raises(StudyError) as caught:
+        parse(re.sub('labels = "[a-z]+"', 'labels = "ordered"', patches))
+    told = caught.value.message
+    for words in (
+        "needs 3 classes or more",
+        'task = "classification"',
+        "images.spacing is missing",
+        "no images.context",
+    ):
+        assert words in told, words
+    assert "a slice and its neighbours" not in told, "patches have no channels to choose"
 
 
 def test_a_key_like_no_other_lists_those_known() -> None:

@@ -1,11 +1,15 @@
 """`primum evaluate`: a finished model at all hospitals; nothing is trained."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from primum.cli import options
+from primum.errors import Refused
+
+if TYPE_CHECKING:
+    from primum.study import Study
 
 
 @click.command()
@@ -46,7 +50,10 @@ def command(model: Path, study_file: Path | None, epsilon: float | None, state: 
             last.append(message)
             click.echo(message)
 
-    scientist.follow(run, show)
+    try:
+        scientist.follow(run, show)
+    except Refused as error:
+        raise refused_look(error, looked) from None
     folder = scientist.fetch(run, out)
     figures = _figures(folder)
     report = write_report(folder)
@@ -57,6 +64,14 @@ def command(model: Path, study_file: Path | None, epsilon: float | None, state: 
     if looked.looks_at_learners:
         click.echo("Of all patients, also those on whom it may have been trained: such figures are too good.")
     click.echo(f"Report: {report}")
+
+
+def refused_look(error: Refused, looked: "Study") -> Refused:
+    """With the way out where this look costs more than is left of a budget: one that costs less."""
+    if looked.privacy is None:
+        return error
+    cheaper = f"A look that costs less: `primum evaluate` with --epsilon below {looked.privacy.epsilon:g}."
+    return Refused(error.message, f"{error.hint} {cheaper}")
 
 
 def _figures(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """`primum train`: the data scientist's one command."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import click
 
 from primum.cli import options
 from primum.cli.output import told
-from primum.errors import Refused
+from primum.errors import ModelError, Refused, StudyError
 
 STANDS_STILL = Refused.exit_code
 """A run that was stopped, or that too few hospitals agree to: docs/reference/exit-codes.md."""
@@ -52,13 +54,15 @@ def command(
         from primum.federation.link_cost import cost_on_link, parse_rate
 
         rate = None if link is None else parse_rate(link)
-        lines = [*explain(study).splitlines(), *([] if rate is None else [cost_on_link(study, rate)])]
+        with _naming(study_file):
+            lines = [*explain(study).splitlines(), *([] if rate is None else [cost_on_link(study, rate)])]
         told(as_json, {"explanation": lines}, *lines)
         return
     if ablate is not None:
         from primum.cli.ablate import run as run_ablation
 
-        run_ablation(study, ablate, test, patient, as_json)
+        with _naming(study_file):
+            run_ablation(study, ablate, test, patient, as_json)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -70,7 +74,8 @@ def command(
 
         read_test(test, study, patient)
     scientist = Scientist.at(state)
-    run = follow or scientist.submit(study)
+    with _naming(study_file):
+        run = follow or scientist.submit(study)
     if not as_json:
         click.echo(f"Run {run}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -115,6 +120,15 @@ def command(
     told(as_json, data, *words)
     if ended == "stopped":
         raise click.exceptions.Exit(STANDS_STILL)
+
+
+@contextmanager
+def _naming(study_file: Path) -> Iterator[None]:
+    """Where a model cannot be made as the study says, the error names the file and the section."""
+    try:
+        yield
+    except ModelError as error:
+        raise StudyError(f"{study_file}: [model] and [images]: {error.message.rstrip('.')}.", error.hint) from error
 
 
 def _words(line: dict[str, Any]) -> str:

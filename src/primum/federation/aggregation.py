@@ -226,8 +226,7 @@ class Aggregation:
             p: reply.reason for p, reply in here.by_place.items() if isinstance(reply, Consent) and reply.answer == NO
         }
         if len(self._everybody) - len(no) < self._setup.least_included:
-            reasons = "; ".join(f"{names([place])}: {reason.rstrip('.')}" for place, reason in sorted(no.items()))
-            raise Halted(f"Too few hospitals agree any more: {reasons}.", "Talk to them; `primum resume` goes on.")
+            raise Halted(f"Too few hospitals agree any more: {reasons(no)}.", "Talk to them; `primum resume` goes on.")
 
     def _accept(self, place: int, take: Callable[[int, Message], None], message: Message) -> bool:
         """Whether the server took a member's message; where it did not, the operator reads why."""
@@ -277,6 +276,14 @@ def note_fault(run: Run, place: int, failure: Failure) -> None:
 def names(places: Iterable[int]) -> str:
     """Members in words, by place."""
     return ", ".join(f"hospital {place}" for place in sorted(places))
+
+
+def reasons(said: dict[int, str]) -> str:
+    """What members said, by place: once, where several said the same."""
+    alike: dict[str, list[int]] = {}
+    for place, words in sorted(said.items()):
+        alike.setdefault(words.rstrip("."), []).append(place)
+    return "; ".join(f"{names(places)}: {words}" for words, places in alike.items())
 
 
 def _answers(replies: Replies, kind: type[Answered]) -> dict[int, Answered]:

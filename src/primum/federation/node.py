@@ -337,7 +337,9 @@ def _without_names(error: DataError | MachineError) -> Failure:
             "OtherClasses", words, "Its own log names them: ask the hospital, or change `classes` or `task`."
         )
     kind = "DataError" if isinstance(error, DataError) else "MachineError"
-    return Failure(kind, "The hospital's images or computer failed.", "Its own log says why.")
+    # that it has more patients than the study says, or none of a class, would itself say something about them
+    hint = "Its own log says why: no images of a class, say, privacy.patients too small, or a full disk."
+    return Failure(kind, "The hospital's images or computer failed.", hint)
 
 
 def _place_of(error: Exception) -> str:

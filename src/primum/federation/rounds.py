@@ -17,7 +17,7 @@ import numpy.typing as npt
 from primum import __version__
 from primum.dp import account
 from primum.errors import PeerError, PrimumError, Refused, Unavailable
-from primum.federation.aggregation import Aggregation, Exchange, Halted, names, note_fault, require_going_on
+from primum.federation.aggregation import Aggregation, Exchange, Halted, names, note_fault, reasons, require_going_on
 from primum.federation.approval import NO, YES
 from primum.federation.evidence import check_saved, write_evidence
 from primum.federation.explain import statistics_figures, update_figures
@@ -133,7 +133,7 @@ class Rounds:
             replies = self._exchange(dict.fromkeys(sorted(waiting), order), self._study.deadlines.stage)
             for place, reply in replies.by_place.items():
                 if isinstance(reply, Failure):
-                    refused[place] = reply.message
+                    refused[place] = f"{reply.message} {reply.hint}".strip()
                     note_fault(self._run, place, reply)
                 elif isinstance(reply, Consent) and reply.answer == NO:
                     refused[place] = reply.reason
@@ -157,8 +157,7 @@ class Rounds:
             silent=sorted(waiting),
         )
         if len(agreed) < needed:
-            reasons = "; ".join(f"{names([place])}: {why.rstrip('.')}" for place, why in sorted(refused.items()))
-            told = f" ({reasons})" if reasons else ""
+            told = f" ({reasons(refused)})" if refused else ""
             raise Refused(
                 f"{len(agreed)} of {len(self._members)} hospitals agreed, {needed} are needed{told}.",
                 "Talk to the hospitals: this study can go on once they agree; a changed one is a new study.",

@@ -225,7 +225,7 @@ class Scientist:
             for text in answer.lines:
                 show(answer.message, msgspec.json.decode(text))
             line, faults = line + len(answer.lines), faults + len(answer.faults)
-            if answer.message != last:
+            if answer.message != last and answer.state != FAILED:
                 show(answer.message, {})
                 last = answer.message
             if answer.state in (FINISHED, STOPPED):

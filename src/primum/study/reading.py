@@ -12,6 +12,7 @@ from primum.study.kinds import KINDS
 
 _WHOLE, _NUMBER, _SWITCH = "must be a whole number", "must be a number", "must be true or false"
 _DATE: Final = "must be a date, as 2030-12-31"
+_MEANT: Final = "Did you mean"
 _LIST: Final = "must be a list, as {example}"
 _WORDS: Final = {
     "too_short": "lists {actual_length}, and at least {min_length} are needed",
@@ -77,9 +78,15 @@ def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tupl
     for one in error.errors():
         key = ".".join(str(part) for part in one["loc"] if str(part) not in KINDS)
         told.setdefault(key, _explain_key(kind, dict(one), key))
-    (what, hint), *others = told.values()
-    more = f" Also: {'; '.join(other for other, _ in others)}." if others else ""
+    apart = {key: one for key, one in told.items() if not any(other.startswith(f"{key}.") for other in told)}
+    (what, hint), *others = apart.values()
+    more = f" Also: {'; '.join(_in_short(*other) for other in others)}." if others else ""
     return f"{source}: {what}.{more}", hint
+
+
+def _in_short(what: str, hint: str) -> str:
+    """With the key that was meant, if one is near."""
+    return f"{what} ({hint[0].lower()}{hint[1:]})" if hint.startswith(_MEANT) else what
 
 
 def _explain_key(kind: type[BaseModel], error: dict[str, Any], key: str) -> tuple[str, str]:
@@ -91,7 +98,7 @@ def _explain_key(kind: type[BaseModel], error: dict[str, Any], key: str) -> tupl
         *before, last = key.split(".")
         known = _keys_at(kind, places[:-1])
         near = difflib.get_close_matches(last, known, n=1, cutoff=0.4)
-        hint = f"Did you mean {'.'.join([*before, near[0]])}?" if near else f"Known here: {', '.join(known)}."
+        hint = f"{_MEANT} {'.'.join([*before, near[0]])}?" if near else f"Known here: {', '.join(known)}."
         return f"unknown key {key}", hint
     if error["type"] == "missing":
         return f"{key} is missing", "Add it; `primum new study` writes a commented example."

@@ -19,7 +19,7 @@ def broken_rules(study: "Study") -> list[str]:
         *_of_task(study),
         *_of_mixup(study),
         *_of_labels(study.study),
-        *_of_images(study.images),
+        *(_of_images(study.images) if study.images.fit != "patches" else ()),
         *_of_windows(study),
         *_of_patches(study),
         *_of_privacy(study.privacy),

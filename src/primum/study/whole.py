@@ -46,7 +46,7 @@ class Study(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
         if broken := broken_rules(self):
-            raise ValueError(broken[0])
+            raise ValueError(". Also: ".join([broken[0], "; ".join(broken[1:])]) if broken[1:] else broken[0])
         return self
 
     @property
