@@ -72,7 +72,10 @@ def command(
     if test is not None:
         from primum.federation.scoring import read_test
 
-        read_test(test, study, patient)
+        if read_test(test, study, patient):
+            click.echo(
+                "Each test image counts as a patient of its own; --patient REGEX tells whose they are.", err=True
+            )
     scientist = Scientist.at(state)
     with _naming(study_file):
         run = follow or scientist.submit(study)

@@ -41,7 +41,7 @@ def explain(study: Study) -> str:
         *_privacy(plan),
         *(f"{line[:1].upper()}{line[1:]}." for line in update_in_words(plan)),
         f"Each hospital sends about {sent:,} bytes and receives about {4 * plan.dimension:,} in a round, "
-        f"{(sent * study.training.rounds) / 1e6:.1f} MB sent in all.",
+        f"{(sent * study.training.rounds) / 1e6:.1f} MB sent in all; keys and shares of the secure sums come on top.",
     ]
     return "\n".join(lines)
 

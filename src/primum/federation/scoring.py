@@ -26,9 +26,13 @@ Chances = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 
-def read_test(test: Path, study: Study, patient: str | None) -> None:
-    """DataError unless `test` can be scored when the study is over: read before anything is asked of a hospital."""
-    _read(test, study.study, Preparation(**study.images.model_dump()), patient)
+def read_test(test: Path, study: Study, patient: str | None) -> bool:
+    """Whether each image of `test` counts as a patient of its own, though nobody said so: intervals rest on it.
+
+    DataError unless `test` can be scored when the study is over: read before anything is asked of a hospital.
+    """
+    data = _read(test, study.study, Preparation(**study.images.model_dump()), patient)
+    return patient is None and data.patient_count == len(data)
 
 
 def score_test(folder: Path, test: Path, patient: str | None) -> None:

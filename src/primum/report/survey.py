@@ -15,7 +15,7 @@ def block(run: Run) -> str:
     found = run.summary.statistics
     if found is None:
         return ""
-    whom = "their evaluation patients" if run.private else "all their patients"
+    whom = "their evaluation patients" if run.private else "the patients on whom they train"
     noise = f", each number with noise of standard deviation {number(found.noise)}" if found.noise else ""
     lead = f"<p>Before the first round one sum over all hospitals was asked of {whom}{noise}.</p>"
     if found.too_few:
@@ -28,7 +28,10 @@ def _classes(found: Statistics) -> str:
     if not found.classes:
         return ""
     weights = found.class_weights
-    rows = [(esc(name), f"{count:.2f}", number(weights.get(name))) for name, count in found.classes.items()]
+    rows = [
+        (esc(name), f"{count:.2f}" if found.shares or found.noise else f"{count:.0f}", number(weights.get(name)))
+        for name, count in found.classes.items()
+    ]
     how = f"<p>A class counts {_WEIGHED.get(found.weighing or '', '')}, at most 20 times as much as another.</p>"
     unit = "Shares of a patient's pixels, added up" if found.shares else "Patients"
     return table(("Class", unit, "Counts"), rows) + how
