@@ -98,7 +98,7 @@ def _references(value: Any) -> list[str]:
 
 
 def test_json_has_what_fhir_asks_for() -> None:
-    report = json.loads(diagnosis_json(FOUND, ALGORITHM, issued=NOW, subject="Patient/7", study="1.2.3"))
+    report = json.loads(diagnosis_json(FOUND, ALGORITHM, issued=NOW, patient="7", study="1.2.3"))
     assert (report["resourceType"], report["status"]) == ("DiagnosticReport", "preliminary")
     assert report["code"]["coding"][0]["code"] == "18748-4"
     assert report["issued"] == "2026-03-04T05:06:07.089+02:00"
@@ -107,7 +107,7 @@ def test_json_has_what_fhir_asks_for() -> None:
     observations = [contained[entry["reference"].removeprefix("#")] for entry in report["result"]]
     assert [item["valueQuantity"]["value"] for item in observations] == list(FOUND.values())
     assert {item["status"] for item in observations} == {"preliminary"}
-    assert {item["subject"]["reference"] for item in [report, *observations]} == {"Patient/7"}
+    assert {item["subject"]["identifier"]["value"] for item in [report, *observations]} == {"7"}
     assert contained["model"]["serialNumber"] == ALGORITHM.digest
     assert report["imagingStudy"][0]["identifier"]["value"] == "urn:oid:1.2.3"
     used = {name.removeprefix("#") for name in _references(report) if name.startswith("#")}

@@ -143,7 +143,7 @@ def test_dcmtk_reads_the_whole_report(tmp_path: Path, source: str) -> None:
 
 
 @pytest.mark.parametrize("labels", ["one", "several", "ordered"])
-@pytest.mark.parametrize("known", [{}, {"subject": "Patient/12", "study": "1.2.840.113619.2.1"}])
+@pytest.mark.parametrize("known", [{}, {"patient": "12", "study": "1.2.840.113619.2.1"}])
 def test_fhir_resources_reads_the_report_and_all_in_it(labels: Labels, known: dict[str, str]) -> None:
     """R4B: of these resources the same as R4, which the package no longer has."""
     text = diagnosis_json(FOUND, ALGORITHM, issued=datetime.now(UTC), labels=labels, **known)

@@ -16,7 +16,7 @@ from primum.imaging import Picture, Preparation
 from primum.imaging.listing import walk
 from primum.imaging.reader import decode
 from primum.imaging.results_diagnosis import write_diagnosis_json, write_structured_report
-from primum.imaging.results_files import Algorithm, refuse_existing, write_new
+from primum.imaging.results_files import Algorithm, named_by, refuse_existing, write_new
 from primum.imaging.results_mask import on_source_grid, write_nifti_mask, write_segmentation
 from primum.imaging.results_overlay import write_overlay_capture, write_overlay_png
 
@@ -69,8 +69,10 @@ def _write_class(source: Source, diagnosis: Diagnosis, algorithm: Algorithm, ste
     chances = dict(zip(diagnosis.classes, diagnosis.probabilities, strict=True))
     made = [Path(f"{stem}.report.json")]
     issued = datetime.datetime.now(datetime.UTC)
-    write_diagnosis_json(chances, algorithm, made[0], issued=issued, labels=diagnosis.labels)
-    if decode(source.path).format == "DICOM":
+    clinical = decode(source.path).format == "DICOM"
+    known = named_by(source.path) if clinical else {}
+    write_diagnosis_json(chances, algorithm, made[0], issued=issued, labels=diagnosis.labels, **known)
+    if clinical:
         made.append(Path(f"{stem}.report.dcm"))
         write_structured_report([source.path], chances, algorithm, made[1], labels=diagnosis.labels)
     return made

@@ -153,7 +153,7 @@ def diagnosis_json(
     algorithm: Algorithm,
     *,
     issued: datetime,
-    subject: str | None = None,
+    patient: str | None = None,
     study: str | None = None,
     labels: Labels = "one",
 ) -> str:
@@ -161,13 +161,13 @@ def diagnosis_json(
 
     The conclusion names the most probable class; by `labels` all classes above 1/2, or the grade.
 
-    `issued`: with a time zone. `subject`: a reference such as "Patient/123"; `study`: StudyInstanceUID. Nothing about
-    the patient stands in it but what these two give. Raises DataError where the probabilities are none.
+    `issued`: with a time zone. `patient`: PatientID, a logical reference; `study`: StudyInstanceUID. Nothing about the
+    patient stands in it but what these two give. Raises DataError where the probabilities are none.
     """
     _check(probabilities, labels)
     if issued.tzinfo is None:
         raise DataError("the time of a diagnosis has no time zone", "Give it with one (FHIR's `instant`).")
-    about = {"subject": {"reference": subject}} if subject else {}
+    about = {"subject": {"type": "Patient", "identifier": {"value": patient}}} if patient else {}
     report = {
         "resourceType": "DiagnosticReport",
         "contained": [
@@ -201,13 +201,13 @@ def write_diagnosis_json(
     out: Path,
     *,
     issued: datetime,
-    subject: str | None = None,
+    patient: str | None = None,
     study: str | None = None,
     labels: Labels = "one",
 ) -> None:
     """Write `diagnosis_json` to a new file."""
     refuse_existing(out)
-    told = diagnosis_json(probabilities, algorithm, issued=issued, subject=subject, study=study, labels=labels)
+    told = diagnosis_json(probabilities, algorithm, issued=issued, patient=patient, study=study, labels=labels)
     write_new(out, told.encode())
 
 

@@ -114,6 +114,13 @@ def read_headers(files: Sequence[Path]) -> list[Dataset]:
     return headers
 
 
+def named_by(file: Path) -> dict[str, str | None]:
+    """`patient` (PatientID) and `study` (StudyInstanceUID) of a DICOM image; None where it does not say."""
+    header = read_headers([file])[0]
+    patient, study = (str(header.get(name) or "") or None for name in ("PatientID", "StudyInstanceUID"))
+    return {"patient": patient, "study": study}
+
+
 def _header(path: Path) -> Dataset:
     try:
         with silence():
