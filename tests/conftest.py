@@ -1,12 +1,15 @@
 """What all tests share: where the real images are, and how hypothesis runs."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers: threads of one would wait for those of the other
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as where a shell starts the tests in the background: tests of
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C start processes, which would ignore it as well
 settings.register_profile("primum", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 settings.load_profile("primum")
 
