@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from primum.kernels import limbs, reference
+from primum.kernels import digits, limbs, reference
 from primum.rng import Stream
 
 RINGS = (8, 13, 16, 24, 32, 40, 44, 48, 56, 64)
@@ -101,12 +101,12 @@ def test_any_ring_and_any_groups(bits: int, groups: int, part: int) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_vector_goes_another_way_to_the_same(bits: int, kind: str, count: int) -> None:
     values, weight = filled((count, 1, 1, 7), bits, kind, "vector"), filled((1, 1, 7, 4), bits, "random", "matrix")
-    prepared = limbs.prepare(weight, 1, bits, vector=True)
+    prepared = limbs.prepare(weight, 1, bits, (1, 1))
     assert prepared.lines.size and not prepared.limbs.size
     found = limbs.convolve(values, prepared, limbs.Window()) & np.uint64(2**bits - 1)
     assert found.tolist() == expected(values, weight, 1, bits, limbs.Window())
     grouped = filled((1, 1, 7, 7), bits, kind, "one each")[:, :, :1]
-    prepared = limbs.prepare(grouped, 7, bits, vector=True)
+    prepared = limbs.prepare(grouped, 7, bits, (1, 1))
     found = limbs.convolve(values, prepared, limbs.Window()) & np.uint64(2**bits - 1)
     assert found.tolist() == expected(values, grouped, 7, bits, limbs.Window())
 
@@ -122,7 +122,7 @@ def test_a_linear_layer_is_exact_where_every_sum_is_long(bits: int, kind: str) -
 def few_terms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """As if an int32 held the sum of so few products, and a float64 of about as few."""
     monkeypatch.setattr(limbs, "MOST_TERMS", request.param)
-    monkeypatch.setattr(limbs, "_MANTISSA", 2 * 19 + request.param.bit_length() - 1)
+    monkeypatch.setattr(digits, "_MANTISSA", 2 * 19 + request.param.bit_length() - 1)
     yield request.param
 
 
@@ -142,7 +142,7 @@ def test_the_longest_sum_fits_an_int32_and_one_more_does_not_count_as_fitting() 
 
 def test_the_longest_sum_of_the_widest_limbs_fits_a_float64() -> None:
     """All limbs -2^19: 2^15 of their products are 2^53, and the next one is in another sum."""
-    longest = 1 << (limbs._MANTISSA - 2 * (limbs._WIDEST - 1))
+    longest = 1 << (digits._MANTISSA - 2 * (limbs._WIDEST - 1))
     for terms in (longest, longest + 3):
         value = (-(1 << 19) - (1 << 39)) % 2**40
         weight = np.full((1, 1, terms, 2), value, np.uint64)
@@ -175,10 +175,10 @@ def test_tiles_of_any_height(tile: int, rows: int, monkeypatch: pytest.MonkeyPat
 @given(st.lists(st.sampled_from([0, 0x7F, 0x80, 0x7F80, 0x8080808080, 2**64 - 1]) | st.integers(0, 2**64 - 1)))
 def test_limbs_are_balanced_digits(values: list[int]) -> None:
     out = np.empty((8, len(values)), np.int8)
-    limbs._cut(np.array(values, np.uint64), out)
+    digits.cut(np.array(values, np.uint64), out)
     assert out.T.tolist() == [reference.limbs(value, 8) for value in values]
     reversed_out = np.empty((1, 8, len(values)), np.int8)
-    limbs._cut_reversed(np.array([values], np.uint64), reversed_out)
+    digits.cut_reversed(np.array([values], np.uint64), reversed_out)
     assert np.array_equal(reversed_out[0, ::-1], out)
 
 
@@ -195,7 +195,7 @@ def test_weights_print_nothing() -> None:
 
 OLDER = """
 import numpy as np
-from primum.kernels import limbs, reference
+from primum.kernels import digits, limbs, reference
 
 values, weight = np.full((17, 1, 1, 64), 0x7F, np.uint64), np.full((1, 1, 64, 8), 0x80, np.uint64)
 for bits in (8, 40):

@@ -7,30 +7,30 @@ in falling order (s to 0) that is one matrix product. As many as there are limbs
 Limbs of 8 bits are multiplied as int8, where the processor does that well. Without VNNI it saturates without a word, or
 has only slow products (on AVX2 thirty times slower than those of floats): the worst case is tried once and the time
 taken. Elsewhere limbs have up to 20 bits and are float64: it holds every integer up to 2^53, so sums of 2^15 products
-of limbs are exact in any order, and what is computed is the same, bit for bit.
+of limbs are exact in any order, and what is computed is the same, bit for bit. There kernels of 3 x 3 on larger
+pictures take a quarter of the products (winograd.py).
 """
 
 import functools
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from primum.kernels import winograd
 from primum.kernels.compiled import compiled
 from primum.kernels.device import convolve_on, moved, on_device
+from primum.kernels.digits import MOST_TERMS, Limbs, Ring, add_shifted, cut, cut_reversed, cut_wide, longest_sum
 
-Ring = npt.NDArray[np.uint64]
-Limbs = npt.NDArray[np.int8] | npt.NDArray[np.float64]
-MOST_TERMS: Final = (1 << 31) // (128 * 128) - 1
-"""Products of two limbs that an int32 can hold the sum of."""
-_WIDEST: Final = 20
-"""Bits of a limb that is a float64,"""
-_MANTISSA: Final = 53
-"""which holds every integer up to this power of two."""
+Piece = TypeVar("Piece")
+
+_WIDEST: Final = 20  # bits of a limb that is a float64
+_WIDEST_OF_PLACES: Final = 23  # as `winograd` sums shorter: over channels alone
+_MOST_BITS: Final = 64 - winograd.EXTRA_BITS
 _TILE_BYTES: Final = 1 << 21
 _FEWEST_OUTPUTS: Final = 64
 _pools: Final[list[tuple[ThreadPoolExecutor, int]]] = []
@@ -44,9 +44,9 @@ def limb_count(bits: int) -> int:
     return (bits + 7) // 8
 
 
-def _wide(bits: int) -> tuple[int, int]:
+def _wide(bits: int, widest: int = _WIDEST) -> tuple[int, int]:
     """How many limbs an element of Z_2^bits has where they are float64, and how many bits each."""
-    count = -(-bits // _WIDEST)
+    count = -(-bits // widest)
     return count, -(-bits // count)
 
 
@@ -56,7 +56,7 @@ class Weights:
 
     `limbs`: int8 or float64 [groups, outputs, count, terms], the highest limb first, of `width` bits each; or `ring`:
     uint64 [groups, terms, outputs], where a group has one channel; or `lines`: uint64 [outputs, terms], where an input
-    is one vector.
+    is one vector; or `places`: float64 [36, count x channels, outputs], limbs of `width` bits for `winograd`.
     terms = kernel height x kernel width x channels of a group.
     """
 
@@ -66,6 +66,7 @@ class Weights:
     width: int = field(default=8, repr=False)
     ring: Ring = field(default_factory=lambda: np.empty((0, 0, 0), np.uint64), repr=False)
     lines: Ring = field(default_factory=lambda: np.empty((0, 0), np.uint64), repr=False)
+    places: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 0)), repr=False)
     card: Any = field(default=None, repr=False)
     """The limbs on the device that `device.use_device` chose, if it did."""
 
@@ -77,32 +78,6 @@ class Weights:
     def depthwise(self) -> bool:
         """One channel a group, or one term: uint64 arithmetic is quicker than limbs."""
         return len(self.ring) > 0
-
-
-def prepare(weight: Ring, groups: int, bits: int, *, vector: bool = False) -> Weights:
-    """`weight` uint64 [kernel height, kernel width, channels / groups, outputs], as `Weights` of Z_2^bits.
-
-    `vector`: an input is one vector [1, 1, channels], and the kernel (1, 1). Reading the weights is what takes time
-    then, and limbs would be read three times.
-    """
-    height, width, channels, outputs = weight.shape
-    terms, each = height * width * channels, outputs // groups
-    if vector and groups == 1:
-        return Weights((height, width), bits, lines=np.ascontiguousarray(weight.reshape(terms, outputs).T))
-    grouped = np.ascontiguousarray(weight.reshape(terms, groups, each).transpose(1, 0, 2))
-    # torch._int_mm leaves its result as it was allocated where strides are ambiguous: a product of one term and one limb
-    if (channels == 1 and groups > 1) or terms == 1:
-        return Weights((height, width), bits, ring=grouped)
-    if not on_device() and in_floats():
-        count, digit = _wide(bits)
-        wide = np.empty((groups, each, count, terms))
-        for group in range(groups):
-            _cut_wide(np.ascontiguousarray(grouped[group].T), digit, wide[group].transpose(1, 0, 2)[::-1])
-        return Weights((height, width), bits, wide, digit)
-    limbs = np.empty((groups, each, limb_count(bits), terms), np.int8)
-    for group in range(groups):
-        _cut_reversed(np.ascontiguousarray(grouped[group].T), limbs[group])
-    return Weights((height, width), bits, limbs, card=moved(limbs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +95,55 @@ class Window:
         wide = (size[1] + left + right - self.dilation[1] * (kernel[1] - 1) - 1) // self.stride[1] + 1
         return high, wide
 
+    @property
+    def plain(self) -> bool:
+        """Whether the kernel stands on every place, and its own places are neighbours."""
+        return self.stride == self.dilation == (1, 1)
+
+
+def prepare(
+    weight: Ring, groups: int, bits: int, size: tuple[int, int] | None = None, window: Window = Window()
+) -> Weights:
+    """`weight` uint64 [kernel height, kernel width, channels / groups, outputs], as `Weights` of Z_2^bits.
+
+    `size`, `window`: the height and width of what it will be convolved with, and how, if they are known. Of a single
+    vector reading the weights is what takes time, and limbs would be read three times.
+    """
+    height, width, channels, outputs = weight.shape
+    terms, each = height * width * channels, outputs // groups
+    if groups == 1 and size == (height, width) == (1, 1) and not any(window.padding):
+        return Weights((height, width), bits, lines=np.ascontiguousarray(weight.reshape(terms, outputs).T))
+    grouped = np.ascontiguousarray(weight.reshape(terms, groups, each).transpose(1, 0, 2))
+    # torch._int_mm leaves its result as it was allocated where strides are ambiguous: a product of one term and one limb
+    if (channels == 1 and groups > 1) or terms == 1:
+        return Weights((height, width), bits, ring=grouped)
+    floats = not on_device() and in_floats()
+    if floats and groups == 1 and size is not None and window.plain and bits <= _MOST_BITS:
+        places = window.places(size, (height, width))
+        if winograd.pays((height, width), channels, outputs, places):
+            return _of_places(weight, bits)
+    if floats:
+        count, digit = _wide(bits)
+        wide = np.empty((groups, each, count, terms))
+        for group in range(groups):
+            cut_wide(np.ascontiguousarray(grouped[group].T), digit, wide[group].transpose(1, 0, 2)[::-1])
+        return Weights((height, width), bits, wide, digit)
+    limbs = np.empty((groups, each, limb_count(bits), terms), np.int8)
+    for group in range(groups):
+        cut_reversed(np.ascontiguousarray(grouped[group].T), limbs[group])
+    return Weights((height, width), bits, limbs, card=moved(limbs))
+
+
+def _of_places(weight: Ring, bits: int) -> Weights:
+    """A kernel of 3 x 3 for `winograd`, whose values are longer than the ring's."""
+    count, digit = _wide(bits + winograd.EXTRA_BITS, _WIDEST_OF_PLACES)
+    channels, outputs = weight.shape[2:]
+    changed = winograd.transformed(weight)
+    places = np.empty((winograd.PLACES, count, channels, outputs))
+    for place in range(winograd.PLACES):
+        cut_wide(changed[place], digit, places[place, ::-1])
+    return Weights((3, 3), bits, width=digit, places=places.reshape(winograd.PLACES, -1, outputs))
+
 
 def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
     """values [n, h, w, c] convolved with `weights`: uint64 [n, high, wide, outputs], right modulo 2^bits."""
@@ -128,6 +152,11 @@ def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
         product: Ring = np.einsum("nt,ot->no", values.reshape(count, channels), weights.lines)
         return product.reshape(count, 1, 1, -1)
     high, wide = window.places((height, width), weights.kernel)
+    if len(weights.places):
+        if not window.plain:
+            raise ValueError("these weights were prepared for another window")
+        corner = window.padding[0], window.padding[2]
+        return winograd.convolve(values, corner, (high, wide), weights.places, weights.width, _share_out)
     groups = weights.groups
     outputs = groups * (weights.ring.shape[2] if weights.depthwise else weights.limbs.shape[1])
     out = np.zeros((count, high, wide, outputs), np.uint64)
@@ -139,10 +168,10 @@ def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
     limbs: Limbs
     if weights.limbs.dtype == np.float64:
         limbs = wide_ones = np.empty((weights.limbs.shape[2], *padded.shape))
-        _cut_wide(padded.reshape(1, -1), weights.width, wide_ones.reshape(len(limbs), 1, -1))
+        cut_wide(padded.reshape(1, -1), weights.width, wide_ones.reshape(len(limbs), 1, -1))
     else:
         limbs = small_ones = np.empty((weights.limbs.shape[2], *padded.shape), np.int8)
-        _cut(padded.reshape(-1), small_ones.reshape(len(limbs), -1))
+        cut(padded.reshape(-1), small_ones.reshape(len(limbs), -1))
         if weights.card is not None:
             convolve_on(small_ones, weights.card, place, (high, wide), MOST_TERMS, out.reshape(-1, outputs))
             return out
@@ -194,13 +223,17 @@ def _convolve_group(
         _gather(limbs.reshape(-1), sizes, place, which, windows.reshape(-1))
         _multiply(windows[: len(rows)], weight[first:last], width, rows)
 
-    corners = _corners(len(out), step, outputs)
-    if _pools and len(corners) > 1:
-        for _ in _pools[0][0].map(tile, corners):
+    _share_out(tile, _corners(len(out), step, outputs))
+
+
+def _share_out(task: Callable[[Piece], None], pieces: Sequence[Piece]) -> None:
+    """Do `task` with each piece, on all threads there are."""
+    if _pools and len(pieces) > 1:
+        for _ in _pools[0][0].map(task, pieces):
             pass
     else:
-        for corner in corners:
-            tile(corner)
+        for piece in pieces:
+            task(piece)
 
 
 def _corners(rows: int, step: int, outputs: int) -> list[tuple[int, int, int]]:
@@ -218,7 +251,7 @@ def _multiply(windows: Limbs, weight: Limbs, width: int, out: Ring) -> None:
 
     outputs, count, terms = weight.shape
     small = weight.dtype == np.int8
-    product_of, most = (torch._int_mm, MOST_TERMS) if small else (torch.mm, 1 << (_MANTISSA - 2 * (width - 1)))
+    product_of, most = (torch._int_mm, MOST_TERMS) if small else (torch.mm, longest_sum(width))
     left = torch.from_numpy(windows)
     right = torch.from_numpy(weight.reshape(outputs, count * terms)).t()
     for limb in range(count):
@@ -227,7 +260,7 @@ def _multiply(windows: Limbs, weight: Limbs, width: int, out: Ring) -> None:
         for start in range(0, length, most):
             stop = min(start + most, length)
             product = product_of(left[:, start:stop], right[first + start : first + stop])
-            _add_shifted(product.numpy(), np.uint64(width * limb), out)
+            add_shifted(product.numpy(), np.uint64(width * limb), out)
 
 
 @functools.cache
@@ -263,45 +296,6 @@ def in_floats() -> bool:
 
 
 @compiled
-def _cut(values: Ring, out: Limbs) -> None:
-    for limb in range(out.shape[0]):
-        row = out[limb]
-        # v + 0x80..80 carries as balanced digits do, so one shift gives a digit
-        bias = np.uint64(0x8080808080808080)
-        shift = np.uint64(8 * limb)
-        for i in range(len(values)):
-            row[i] = np.int8(np.uint8((values[i] + bias) >> shift) ^ np.uint8(0x80))
-
-
-@compiled
-def _cut_reversed(values: Ring, out: Limbs) -> None:
-    count = out.shape[1]
-    bias = np.uint64(0x8080808080808080)
-    for output in range(out.shape[0]):
-        for limb in range(count):
-            row, line = out[output, count - 1 - limb], values[output]
-            shift = np.uint64(8 * limb)
-            for i in range(len(line)):
-                row[i] = np.int8(np.uint8((line[i] + bias) >> shift) ^ np.uint8(0x80))
-
-
-@compiled
-def _cut_wide(values: Ring, width: int, out: npt.NDArray[np.float64]) -> None:
-    """`values` [rows, terms] into `out` [count, rows, terms], the lowest limb first."""
-    half = np.uint64(1) << np.uint64(width - 1)
-    mask = (half << np.uint64(1)) - np.uint64(1)
-    bias = np.uint64(0)
-    for limb in range(out.shape[0]):
-        bias += half << np.uint64(width * limb)
-    for limb in range(out.shape[0]):
-        shift = np.uint64(width * limb)
-        for row in range(values.shape[0]):
-            for i in range(values.shape[1]):
-                digit = ((values[row, i] + bias) >> shift) & mask
-                out[limb, row, i] = np.float64(np.int64(digit) - np.int64(half))
-
-
-@compiled
 def _gather(
     limbs: Limbs,
     sizes: npt.NDArray[np.int64],
@@ -329,13 +323,6 @@ def _gather(
                     for k in range(length):
                         out[to + k] = limbs[at + k]
                     to += length
-
-
-@compiled
-def _add_shifted(product: npt.NDArray[np.int32] | npt.NDArray[np.float64], shift: np.uint64, out: Ring) -> None:
-    for i in range(product.shape[0]):
-        for j in range(product.shape[1]):
-            out[i, j] += np.uint64(np.int64(product[i, j])) << shift
 
 
 @compiled

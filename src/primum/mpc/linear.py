@@ -50,15 +50,10 @@ def split_weights(program: Program, flat: Ring) -> Iterator[tuple[Convolution | 
 def prepare_weights(program: Program, flat: Ring) -> dict[str, Weights]:
     """Every convolution's weights, ready for products."""
     return {
-        step.name: prepare(weight, step.groups, program.bits, vector=_is_vector(program, step))
+        step.name: prepare(weight, step.groups, program.bits, program.wire(step.source).shape[:2], window_of(step))
         for step, weight, _ in split_weights(program, flat)
         if isinstance(step, Convolution)
     }
-
-
-def _is_vector(program: Program, step: Convolution) -> bool:
-    """Whether one window is all there is: a larger kernel, or padding, may stand around a single place too."""
-    return program.wire(step.source).shape[:2] == step.kernel == (1, 1) and not any(step.padding)
 
 
 def window_of(step: Convolution) -> Window:
