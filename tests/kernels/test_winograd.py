@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from primum.kernels import digits, limbs, reference, winograd
+from primum.kernels import limbs, reference, winograd
 from primum.rng import Stream
 
 
 @pytest.fixture(autouse=True, scope="module")
 def always() -> Iterator[None]:
-    """Limbs in float64, and tiles however few there are."""
+    """As on a processor without VNNI, and however few tiles there are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limbs, "in_floats", lambda: True)
         patch.setattr(winograd, "_FEWEST_TILES", 1)
@@ -65,28 +65,15 @@ def test_equal_values_at_the_ends_of_the_ring(value: int) -> None:
     assert np.array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("longest", [1, 3, 32])
-def test_sums_longer_than_a_float_holds_are_made_in_parts(monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
-    monkeypatch.setattr(digits, "_MANTISSA", 2 * 22 + longest.bit_length() - 1)
-    found, wanted = both(drawn((1, 7, 9, 20), "long"), drawn((3, 3, 20, 6), "long weight"), 40, (1, 1, 1, 1))
+def test_long_sums_wrap_as_the_ring_does() -> None:
+    found, wanted = both(drawn((1, 4, 5, 300), "wide"), drawn((3, 3, 300, 3), "wide weight"), 58, (1, 1, 1, 1))
     assert np.array_equal(found, wanted)
 
 
-def test_the_longest_sum_of_the_widest_limbs_is_exact() -> None:
-    """Transformed values are drawn from all of Z_2^46: with 256 channels, and one more, sums of 2^9 products and over."""
-    for channels in (256, 257):
-        found, wanted = both(
-            drawn((1, 4, 4, channels), "wide"), drawn((3, 3, channels, 3), "wide weight"), 40, (1, 1, 1, 1)
-        )
-        assert np.array_equal(found, wanted)
-    assert digits.longest_sum(23) * (1 << 22) ** 2 == 1 << 53
-
-
-@pytest.mark.parametrize("block", [1, 20_000])
+@pytest.mark.parametrize("block", [1, 20_000, 1 << 30])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int, threads: int) -> None:
     monkeypatch.setattr(winograd, "_BLOCK_BYTES", block)
-    monkeypatch.setattr(winograd, "_FEWEST_ROWS", 2)
     limbs.use_threads(threads)
     try:
         found, wanted = both(drawn((2, 13, 17, 4), "blocks"), drawn((3, 3, 4, 5), "blocks weight"), 40, (1, 1, 1, 1))

@@ -29,8 +29,6 @@ from primum.kernels.digits import MOST_TERMS, Limbs, Ring, add_shifted, cut, cut
 Piece = TypeVar("Piece")
 
 _WIDEST: Final = 20  # bits of a limb that is a float64
-_WIDEST_OF_PLACES: Final = 23  # as `winograd` sums shorter: over channels alone
-_MOST_BITS: Final = 64 - winograd.EXTRA_BITS
 _TILE_BYTES: Final = 1 << 21
 _FEWEST_OUTPUTS: Final = 64
 _pools: Final[list[tuple[ThreadPoolExecutor, int]]] = []
@@ -44,9 +42,9 @@ def limb_count(bits: int) -> int:
     return (bits + 7) // 8
 
 
-def _wide(bits: int, widest: int = _WIDEST) -> tuple[int, int]:
+def _wide(bits: int) -> tuple[int, int]:
     """How many limbs an element of Z_2^bits has where they are float64, and how many bits each."""
-    count = -(-bits // widest)
+    count = -(-bits // _WIDEST)
     return count, -(-bits // count)
 
 
@@ -56,7 +54,7 @@ class Weights:
 
     `limbs`: int8 or float64 [groups, outputs, count, terms], the highest limb first, of `width` bits each; or `ring`:
     uint64 [groups, terms, outputs], where a group has one channel; or `lines`: uint64 [outputs, terms], where an input
-    is one vector; or `places`: float64 [36, count x channels, outputs], limbs of `width` bits for `winograd`.
+    is one vector; or `places`: uint64 [36, channels, outputs], for `winograd`.
     terms = kernel height x kernel width x channels of a group.
     """
 
@@ -66,7 +64,7 @@ class Weights:
     width: int = field(default=8, repr=False)
     ring: Ring = field(default_factory=lambda: np.empty((0, 0, 0), np.uint64), repr=False)
     lines: Ring = field(default_factory=lambda: np.empty((0, 0), np.uint64), repr=False)
-    places: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 0)), repr=False)
+    places: Ring = field(default_factory=lambda: np.empty((0, 0, 0), np.uint64), repr=False)
     card: Any = field(default=None, repr=False)
     """The limbs on the device that `device.use_device` chose, if it did."""
 
@@ -118,10 +116,10 @@ def prepare(
     if (channels == 1 and groups > 1) or terms == 1:
         return Weights((height, width), bits, ring=grouped)
     floats = not on_device() and in_floats()
-    if floats and groups == 1 and size is not None and window.plain and bits <= _MOST_BITS:
+    if floats and groups == 1 and size is not None and window.plain and bits <= winograd.MOST_BITS:
         places = window.places(size, (height, width))
         if winograd.pays((height, width), channels, outputs, places):
-            return _of_places(weight, bits)
+            return Weights((height, width), bits, places=winograd.transformed(weight))
     if floats:
         count, digit = _wide(bits)
         wide = np.empty((groups, each, count, terms))
@@ -132,17 +130,6 @@ def prepare(
     for group in range(groups):
         cut_reversed(np.ascontiguousarray(grouped[group].T), limbs[group])
     return Weights((height, width), bits, limbs, card=moved(limbs))
-
-
-def _of_places(weight: Ring, bits: int) -> Weights:
-    """A kernel of 3 x 3 for `winograd`, whose values are longer than the ring's."""
-    count, digit = _wide(bits + winograd.EXTRA_BITS, _WIDEST_OF_PLACES)
-    channels, outputs = weight.shape[2:]
-    changed = winograd.transformed(weight)
-    places = np.empty((winograd.PLACES, count, channels, outputs))
-    for place in range(winograd.PLACES):
-        cut_wide(changed[place], digit, places[place, ::-1])
-    return Weights((3, 3), bits, width=digit, places=places.reshape(winograd.PLACES, -1, outputs))
 
 
 def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
@@ -156,7 +143,7 @@ def convolve(values: Ring, weights: Weights, window: Window) -> Ring:
         if not window.plain:
             raise ValueError("these weights were prepared for another window")
         corner = window.padding[0], window.padding[2]
-        return winograd.convolve(values, corner, (high, wide), weights.places, weights.width, _share_out)
+        return winograd.convolve(values, corner, (high, wide), weights.places, _share_out)
     groups = weights.groups
     outputs = groups * (weights.ring.shape[2] if weights.depthwise else weights.limbs.shape[1])
     out = np.zeros((count, high, wide, outputs), np.uint64)

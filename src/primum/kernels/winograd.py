@@ -7,10 +7,9 @@
 | U = G g G^T, V = B^T d B | both transformed, 6 x 6; M = sum over channels of U V, place by place |
 | A^T M A | 64 times the 4 x 4 outputs |
 
-Winograd's matrices hold thirds and powers of two below 1. A third is a number in Z_2^l (3 is odd). The powers of two are
+Winograd's matrices hold thirds and powers of two below 1. A third is a number in Z_2^64 (3 is odd). The powers of two are
 gathered: 8 in A for each side, so that what comes out is 64 times too large, and right modulo 2^(l+6) if everything
-before was; divided by 64 it is right modulo 2^l. U and V are therefore cut into limbs of l + 6 bits, and the 36
-products a tile are matrix products as in limbs.py.
+before was; divided by 64 it is right modulo 2^l. All of it is arithmetic modulo 2^64, which wraps by itself.
 
 Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.3, points 0, 1, -1, 2,
 -2 and infinity.
@@ -23,20 +22,18 @@ import numpy as np
 import numpy.typing as npt
 
 from primum.kernels.compiled import compiled
-from primum.kernels.digits import Ring, add_shifted, longest_sum
 
-Floats = npt.NDArray[np.float64]
+Ring = npt.NDArray[np.uint64]
 Share = Callable[[Callable[[int], None], Sequence[int]], None]
 
-EXTRA_BITS: Final = 6
-"""By so many bits transformed values are longer: 64 = 2^6."""
+MOST_BITS: Final = 58
+"""Of a ring: 64 = 2^6, by which is divided in the end."""
 PLACES: Final = 36
 _STEP: Final = 4  # outputs of a tile, a side
 _SIDE: Final = 6
-_FEWEST_TILES: Final = 16  # with fewer the weights, four times as many, are longer to read than products are to make
+_FEWEST_TILES: Final = 4  # tiles are multiplied four at a time
 _FEWEST_CHANNELS: Final = 16
-_BLOCK_BYTES: Final = 1 << 22
-_FEWEST_ROWS: Final = 16
+_BLOCK_BYTES: Final = 1 << 21
 _THIRD: Final = pow(3, -1, 1 << 64)
 _KERNEL: Final = np.array(
     [
@@ -49,7 +46,7 @@ _KERNEL: Final = np.array(
     ],
     dtype=object,
 )
-"""G, its rows times 4, 2, 2, 8, 8 and 1, which `_outputs` makes good."""
+"""G, its rows times 4, 2, 2, 8, 8 and 1, which `_backward` makes good."""
 
 
 def pays(kernel: tuple[int, int], channels: int, outputs: int, size: tuple[int, int]) -> bool:
@@ -59,26 +56,20 @@ def pays(kernel: tuple[int, int], channels: int, outputs: int, size: tuple[int, 
 
 
 def transformed(weight: Ring) -> Ring:
-    """U of weight uint64 [3, 3, channels, outputs]: uint64 [36, channels, outputs], modulo 2^64."""
+    """U of weight uint64 [3, 3, channels, outputs]: uint64 [36, channels, outputs]."""
     matrix = (_KERNEL % (1 << 64)).astype(np.uint64)
     rows: Ring = np.einsum("ai,ijco->ajco", matrix, weight)
     both: Ring = np.einsum("bj,ajco->abco", matrix, rows)
     return both.reshape(PLACES, *weight.shape[2:])
 
 
-def convolve(
-    values: Ring, corner: tuple[int, int], size: tuple[int, int], limbs: Floats, width: int, share: Share
-) -> Ring:
-    """uint64 [n, *size, outputs], right modulo 2^(bits of the limbs - 6).
+def convolve(values: Ring, corner: tuple[int, int], size: tuple[int, int], kernel: Ring, share: Share) -> Ring:
+    """uint64 [n, *size, outputs], right modulo 2^58 where `values` and `kernel` are right modulo 2^64, and so on down.
 
     `values` uint64 [n, h, w, channels], of which the first stands `corner` places below and right of where the kernel
-    begins. `limbs` float64 [36, count x channels, outputs]: U's limbs of `width` bits, the highest first. `share(task,
-    items)` calls the task for each item.
+    begins. `kernel`: U, uint64 [36, channels, outputs]. `share(task, items)` calls the task for each item.
     """
-    import torch
-
-    images, channels = len(values), values.shape[3]
-    outputs, count = limbs.shape[2], limbs.shape[1] // channels
+    images, channels, outputs = len(values), values.shape[3], kernel.shape[2]
     high, wide = (-(-side // _STEP) for side in size)
     padded = np.zeros((images, _STEP * high + 2, _STEP * wide + 2, channels), np.uint64)
     top, left = corner
@@ -86,80 +77,97 @@ def convolve(
     seen = values[:, : padded.shape[1] - top, : padded.shape[2] - left]
     padded[:, top : top + seen.shape[1], left : left + seen.shape[2]] = seen
     out = np.empty((images, *size, outputs), np.uint64)
-    tiles, right = images * high * wide, torch.from_numpy(limbs)
-    step = min(tiles, max(_FEWEST_ROWS, _BLOCK_BYTES // (PLACES * count * channels * 8)))
-    most = longest_sum(width)
+    tiles = images * high * wide
+    step = _in_fours(min(tiles, _BLOCK_BYTES // (PLACES * 8 * max(channels, outputs))))
 
     def block(start: int) -> None:
         rows = min(step, tiles - start)
         which = np.array([start, rows, high, wide], np.int64)
-        cut, sums = np.empty((PLACES, rows, count * channels)), np.zeros((PLACES * rows, outputs), np.uint64)
-        _inputs(padded, which, width, cut.reshape(PLACES, rows, count, channels))
-        ours = torch.from_numpy(cut)
-        for limb in range(count):
-            first, length = (count - 1 - limb) * channels, (limb + 1) * channels
-            for begin in range(0, length, most):
-                end = min(begin + most, length)
-                product = torch.bmm(ours[:, :, begin:end], right[:, first + begin : first + end])
-                add_shifted(product.view(-1, outputs).numpy(), np.uint64(width * limb), sums)
-        _outputs(sums.reshape(PLACES, rows, outputs), which, out)
+        ours = np.zeros((PLACES, _in_fours(rows), channels), np.uint64)
+        sums = np.zeros((PLACES, _in_fours(rows), outputs), np.uint64)
+        _inputs(padded, which, ours)
+        _multiply(ours, kernel, sums)
+        _outputs(sums, which, out)
 
     share(block, range(0, tiles, step))
     return out
 
 
+def _in_fours(rows: int) -> int:
+    return max(4, -(-rows // 4) * 4)
+
+
 @compiled
-def _inputs(padded: Ring, which: npt.NDArray[np.int64], width: int, out: Floats) -> None:
-    """V of some tiles, cut into limbs, the lowest first: [36, tiles, count, channels]."""
+def _inputs(padded: Ring, which: npt.NDArray[np.int64], out: Ring) -> None:
+    """V of some tiles: [36, tiles, channels]."""
     start, rows, high, wide = which
-    channels, count = padded.shape[3], out.shape[2]
-    half = np.uint64(1) << np.uint64(width - 1)
-    mask = (half << np.uint64(1)) - np.uint64(1)
-    bias = np.uint64(0)
-    for limb in range(count):
-        bias += half << np.uint64(width * limb)
+    channels = padded.shape[3]
     lines = np.empty((_SIDE, _SIDE, channels), np.uint64)
-    both = np.empty((_SIDE, channels), np.uint64)
     for row in range(rows):
         image, rest = (start + row) // (high * wide), (start + row) % (high * wide)
         top, left = rest // wide * _STEP, rest % wide * _STEP
         tile = padded[image, top : top + _SIDE, left : left + _SIDE]
         for b in range(_SIDE):
-            _forward(tile[0, b], tile[1, b], tile[2, b], tile[3, b], tile[4, b], tile[5, b], lines[b])
+            _forward(
+                tile[0, b], tile[1, b], tile[2, b], tile[3, b], tile[4, b], tile[5, b],
+                lines[0, b], lines[1, b], lines[2, b], lines[3, b], lines[4, b], lines[5, b],
+            )  # fmt: skip
         for a in range(_SIDE):
-            _forward(lines[0, a], lines[1, a], lines[2, a], lines[3, a], lines[4, a], lines[5, a], both)
-            for b in range(_SIDE):
-                line = both[b]
-                for limb in range(count):
-                    shift, to = np.uint64(width * limb), out[_SIDE * a + b, row, limb]
-                    for k in range(channels):
-                        digit = ((line[k] + bias) >> shift) & mask
-                        to[k] = np.float64(np.int64(digit) - np.int64(half))
+            _forward(
+                lines[a, 0], lines[a, 1], lines[a, 2], lines[a, 3], lines[a, 4], lines[a, 5],
+                out[6 * a, row], out[6 * a + 1, row], out[6 * a + 2, row], out[6 * a + 3, row], out[6 * a + 4, row],
+                out[6 * a + 5, row],
+            )  # fmt: skip
 
 
 @compiled
-def _forward(a: Ring, b: Ring, c: Ring, d: Ring, e: Ring, f: Ring, out: Ring) -> None:
-    """B^T on six lines: [6, channels]."""
+def _forward(
+    a: Ring, b: Ring, c: Ring, d: Ring, e: Ring, f: Ring, o: Ring, p: Ring, q: Ring, r: Ring, s: Ring, t: Ring
+) -> None:
+    """B^T on six lines: six lines."""
     one, two = np.uint64(1), np.uint64(2)
     for k in range(len(a)):
-        out[0, k] = (a[k] << two) - (c[k] << two) - c[k] + e[k]
+        o[k] = (a[k] << two) - (c[k] << two) - c[k] + e[k]
         even, odd = e[k] - (c[k] << two), d[k] - (b[k] << two)
-        out[1, k] = even + odd
-        out[2, k] = even - odd
+        p[k] = even + odd
+        q[k] = even - odd
         even, odd = e[k] - c[k], (d[k] - b[k]) << one
-        out[3, k] = even + odd
-        out[4, k] = even - odd
-        out[5, k] = (b[k] << two) - (d[k] << two) - d[k] + f[k]
+        r[k] = even + odd
+        s[k] = even - odd
+        t[k] = (b[k] << two) - (d[k] << two) - d[k] + f[k]
+
+
+@compiled
+def _multiply(ours: Ring, kernel: Ring, sums: Ring) -> None:
+    """sums += ours times kernel at each place; [36, tiles, channels], [36, channels, outputs], tiles in fours.
+
+    Four tiles at a time, so that each weight is read once for them: these are more than a cache holds.
+    """
+    for place in range(ours.shape[0]):
+        for row in range(0, ours.shape[1], 4):
+            first, second, third, fourth = (
+                sums[place, row], sums[place, row + 1], sums[place, row + 2], sums[place, row + 3],
+            )  # fmt: skip
+            for channel in range(ours.shape[2]):
+                a, b, c, d = (
+                    ours[place, row, channel], ours[place, row + 1, channel], ours[place, row + 2, channel],
+                    ours[place, row + 3, channel],
+                )  # fmt: skip
+                weights = kernel[place, channel]
+                for k in range(len(weights)):
+                    weight = weights[k]
+                    first[k] += a * weight
+                    second[k] += b * weight
+                    third[k] += c * weight
+                    fourth[k] += d * weight
 
 
 @compiled
 def _outputs(sums: Ring, which: npt.NDArray[np.int64], out: Ring) -> None:
     """The outputs of some tiles from their M [36, tiles, outputs]."""
     start, rows, high, wide = which
-    outputs = sums.shape[2]
-    scale = np.uint64(EXTRA_BITS)
-    lines = np.empty((_SIDE, _STEP, outputs), np.uint64)
-    both = np.empty((_STEP, outputs), np.uint64)
+    lines = np.empty((_SIDE, _STEP, sums.shape[2]), np.uint64)
+    both = np.empty((_STEP, sums.shape[2]), np.uint64)
     for row in range(rows):
         image, rest = (start + row) // (high * wide), (start + row) % (high * wide)
         top, left = rest // wide * _STEP, rest % wide * _STEP
@@ -172,8 +180,8 @@ def _outputs(sums: Ring, which: npt.NDArray[np.int64], out: Ring) -> None:
             _backward(lines[0, a], lines[1, a], lines[2, a], lines[3, a], lines[4, a], lines[5, a], both)
             for b in range(min(_STEP, out.shape[2] - left)):
                 to, line = out[image, top + a, left + b], both[b]
-                for k in range(outputs):
-                    to[k] = line[k] >> scale
+                for k in range(len(to)):
+                    to[k] = line[k] >> np.uint64(6)
 
 
 @compiled

@@ -59,6 +59,7 @@ from primum.mpc.program import (
 )
 from primum.mpc.rule import RULES, Parts, Wires
 
+SMALLEST = 1 << 20  # a wire's magnitude, downwards: what is smaller than every double is not meant, nor can it be sent
 LARGEST_WIRE = 1 << 26
 LARGEST_WEIGHTS = 1 << 28
 MOST_OPERATIONS = 1 << 12
@@ -113,7 +114,12 @@ def check(program: Program) -> None:
     if wires[program.input].bits != program.bits:
         raise _wrong("The program", "its input is not in its ring")
     for wire in program.wires:
-        if min(wire.shape) < 1 or wire.size > LARGEST_WIRE or not 1 <= wire.bits <= 64 or wire.magnitude > 64:
+        if (
+            min(wire.shape) < 1
+            or wire.size > LARGEST_WIRE
+            or not 1 <= wire.bits <= 64
+            or not -SMALLEST <= wire.magnitude <= 64
+        ):
             raise _wrong(f"Wire `{wire.name}`", "its shape or its ring is out of bounds")
     known, opened = {program.input}, set[str]()
     for step in program.operations:
