@@ -21,7 +21,15 @@ from primum.tasks.figures import (
     ordered_figures,
     several_figures,
 )
-from primum.tasks.metrics import auc_interval, called_figures, classification_figures, points_figures, wilson
+from primum.tasks.metrics import (
+    auc_interval,
+    called_figures,
+    classification_figures,
+    grade_figures,
+    points_figures,
+    wilson,
+)
+from primum.tasks.metrics import several_figures as metrics_of_several
 from primum.tasks.points import Points
 
 BINS = 8
@@ -317,3 +325,40 @@ def test_points_are_not_told_of_noise_nor_of_one_side() -> None:
     assert points_figures(np.ones(4, np.int64), np.ones(4), asked) == {}
     told = several_figures(np.full((2, 2, 64), 9.0), 0.0, ("a", "b"), asked)
     assert len(told["by_class"]["b"]["points"]) == 1
+
+
+def test_grades_without_a_mistake_have_no_empty_interval() -> None:
+    told = ordered_figures(np.diag([12.0, 9, 6]), 0.0)
+    assert (told["mae"], told["kappa"], told["kappa_high"]) == (0, 1, 1)
+    assert 0.05 < told["mae_high"] < 0.5 and 0 < told["kappa_low"] < 0.6
+    single = grade_figures(np.repeat([0, 1, 2], [12, 9, 6]), np.repeat([0, 1, 2], [12, 9, 6]), 3)
+    for name in ("mae_high", "kappa_low"):
+        assert single[name] == pytest.approx(told[name], abs=1e-4), name
+
+
+def test_f1_of_several_classes_is_the_mean_of_having_each() -> None:
+    generator = np.random.default_rng(2)
+    labels = generator.integers(0, 2, (300, 3))
+    chances = np.clip(0.25 + 0.5 * labels + 0.2 * generator.normal(size=labels.shape), 0, 0.999)
+    tables = np.zeros((3, 2, 64))
+    for place in range(3):
+        np.add.at(tables[place], (labels[:, place], (chances[:, place] * 64).astype(int)), 1)
+    told = several_figures(tables, 0.0, ("a", "b", "c"))
+    single = metrics_of_several(labels, chances, ("a", "b", "c"))
+    assert told["f1"] == pytest.approx(single["f1"], abs=1e-4)
+    assert told["f1_low"] <= single["f1_low"] + 1e-3 and told["f1_high"] >= single["f1_high"] - 1e-3
+    for name in ("a", "b", "c"):
+        of_class = told["by_class"][name]
+        assert of_class["f1"] == pytest.approx(single["by_class"][name]["f1"], abs=1e-4)
+        assert of_class["f1_low"] == pytest.approx(single["by_class"][name]["f1_low"], abs=0.01)
+
+
+def test_a_calibrated_model_is_not_told_off_for_fine_tables() -> None:
+    """400 patients whose chances come true: over 64 bins their error by chance alone would be three times that over 10."""
+    generator = np.random.default_rng(3)
+    chances = generator.uniform(size=400)
+    labels = (generator.uniform(size=400) < chances).astype(int)
+    table = np.zeros((2, 64))
+    np.add.at(table, (labels, (chances * 64).astype(int)), 1)
+    told = binary_figures(table, 0.0)
+    assert told["calibration_error"] < 0.08 and told["calibration_error_low"] == 0

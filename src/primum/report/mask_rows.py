@@ -9,7 +9,7 @@ def mask_rows(test: Figures) -> list[tuple[str, str]]:
     if test.dice is None:
         return []
     rows = [("Dice", f"<b>{test.dice:.3f}</b> &nbsp; {between(test.dice_low, test.dice_high)}, mean over patients")]
-    if test.surface_unit:
+    if test.surface_unit and any(one.surface_distance is not None for one in test.by_class.values()):
         rows.append(("Border", _how_measured(test)))
     return rows
 

@@ -18,7 +18,7 @@ from primum.federation.looks import SURVEYS, Looks
 from primum.federation.runs import Run as RunFolder
 from primum.keys.identity import fingerprint, verify
 from primum.models.card import load_model
-from primum.report.run import LEDGER, METRICS, PREDICTIONS, SUMMARY, Figures, Record, Run, read_run
+from primum.report.run import LEDGER, METRICS, PREDICTIONS, SUMMARY, Record, Run, read_run
 from primum.study import PURPOSE, SignedStudy, Study
 from primum.tasks import metrics
 from primum.tasks.plan import Plan
@@ -199,24 +199,14 @@ def _figures(opened: _Folder) -> Iterator[tuple[bool, str]]:
     test, about = opened.run.summary.test, opened.study.study
     if test is None or PREDICTIONS in opened.run.missing or test.auc is None:
         return
+    labels = np.array([line.label for line in opened.run.predictions])
+    chances = np.array([line.probability for line in opened.run.predictions], np.float64)
     if about.labels == "several":
-        yield from _figures_of_several(opened, test)
-        return
-    if len(about.classes) != 2:
-        return
-    labels = np.array([line.label for line in opened.run.predictions])
-    chances = np.array([line.probability for line in opened.run.predictions], np.float64)
-    auc = metrics.auc(labels, chances)
-    yield abs(auc - test.auc) < 1e-3, f"the area under the curve of {len(labels)} predictions is {auc:.4f}"
-    accuracy = float(((chances > 0.5) == labels).mean())
-    yield abs(accuracy - (test.accuracy or 0.0)) < 1e-3, f"their accuracy is {accuracy:.4f}"
-
-
-def _figures_of_several(opened: _Folder, test: Figures) -> Iterator[tuple[bool, str]]:
-    labels = np.array([line.label for line in opened.run.predictions])
-    chances = np.array([line.probability for line in opened.run.predictions], np.float64)
-    told = metrics.several_figures(labels, chances, opened.study.study.classes)
-    for name, what in (("auc", "mean area under the curve"), ("accuracy", "mean accuracy")):
+        told = metrics.several_figures(labels, chances, about.classes)
+    else:
+        of_each = np.stack([1 - chances, chances], axis=1) if chances.ndim == 1 else chances
+        told = metrics.classification_figures(labels, of_each)
+    for name, what in (("auc", "area under the curve"), ("accuracy", "accuracy")):
         close = abs(told[name] - (getattr(test, name) or 0.0)) < 1e-3
         yield close, f"the {what} of {len(labels)} predictions is {told[name]:.4f}"
 

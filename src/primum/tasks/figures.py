@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from primum.tasks.agreement import Counts, f1, matthews, weighted_kappa
-from primum.tasks.intervals import Interval, of_correlation, of_distances, of_share
+from primum.tasks.intervals import CALIBRATION_BINS, Interval, of_correlation, of_distances, of_share
 from primum.tasks.points import NO_POINTS, Points
 
 _Z: Final = 1.96
@@ -66,10 +66,14 @@ def _at_half(counts: Counts) -> Counts:
 
 
 def _calibration(counts: Counts) -> dict[str, Any]:
-    """`calibration_error` of counts without noise: mean distance of the middle of a bin from how many in it are positive."""
+    """`calibration_error` of counts without noise: mean distance of a probability from how often it comes true.
+
+    Over `CALIBRATION_BINS`, as of single images: finer ones have fewer patients each, and are off by chance alone.
+    """
     total, centres = float(counts.sum()), (np.arange(counts.shape[1]) + 0.5) / counts.shape[1]
-    gaps = (counts[1] - counts.sum(0) * centres) / total
-    squares = (counts[1] * (1 - centres) ** 2 + counts[0] * centres**2) / total**2
+    group = (centres * CALIBRATION_BINS).astype(np.int64)
+    gaps = np.bincount(group, (counts[1] - counts.sum(0) * centres) / total).astype(np.float64)
+    squares = np.bincount(group, (counts[1] * (1 - centres) ** 2 + counts[0] * centres**2) / total**2).astype(float)
     variance = max(0.0, float(squares.sum()) - float(np.abs(gaps).sum()) ** 2 / total)
     return _rounded("calibration_error", of_distances(gaps, np.sqrt(squares), variance))
 
@@ -106,12 +110,21 @@ def _of_table(table: Counts, noise: float, only: int | None = None) -> dict[str,
     table = np.maximum(table, 0)
     if not table.any():
         return {}
-    true = table.sum(1)
-    told, fewest = dict[str, float](), float(true[true > 0].min())
+    told = dict[str, float]()
     for name, (value, slopes), of in (("f1", f1(table, only), of_share), ("mcc", matthews(table), of_correlation)):
-        variance = float((table * slopes**2).sum()) + noise**2 * float((slopes**2).sum())
-        told |= _rounded(name, of(value, variance, fewest))
+        told |= _rounded(name, of(value, _variance(table, slopes, noise), _fewest(table)))
     return told
+
+
+def _variance(table: Counts, slopes: Counts, noise: float) -> float:
+    """Of a figure, by the chance of the sample and by the noise of each count."""
+    return max(0.0, float((table * slopes**2).sum())) + noise**2 * float((slopes**2).sum())
+
+
+def _fewest(table: Counts) -> float:
+    """Patients of the true class that fewest have, of those that somebody has."""
+    true = table.sum(1)
+    return float(true[true > 0].min(initial=math.inf)) if (true > 0).any() else 1.0
 
 
 def _rounded(name: str, interval: Interval) -> dict[str, float]:
@@ -152,7 +165,20 @@ def several_figures(counts: Counts, noise: float, names: Sequence[str], points: 
         else _none(noise)
         for name, found, table in zip(names, each, counts, strict=True)
     }
-    return _told(auc, accuracy, noise) | {"by_class": by_class} | verdict(counts, noise)
+    tables = [table for found, table in zip(each, counts, strict=True) if found is not None]
+    return _told(auc, accuracy, noise) | _mean_f1(tables, noise) | {"by_class": by_class} | verdict(counts, noise)
+
+
+def _mean_f1(tables: Sequence[Counts], noise: float) -> dict[str, float]:
+    """Mean over classes of F1 of having each; its deviation as of the other means (`several_figures`)."""
+    halves = [np.maximum(_at_half(table), 0) for table in tables]
+    told = [(f1(half, only=1), half) for half in halves]
+    deviation = sum(
+        math.sqrt(_variance(half, slopes, noise * math.sqrt(tables[0].shape[1] // 2))) for (_, slopes), half in told
+    )
+    fewest = min(_fewest(half) for half in halves)
+    mean = sum(value for (value, _), _ in told) / len(told)
+    return _rounded("f1", of_share(mean, (deviation / len(told)) ** 2, fewest))
 
 
 def _told(auc: _Estimate, accuracy: _Estimate, noise: float) -> dict[str, Any]:
@@ -210,15 +236,17 @@ def ordered_figures(counts: Counts, noise: float) -> dict[str, Any]:
     mae = min(float(off.max()), max(0.0, float((counts * off).sum()) / total))
     centred = (off - mae) ** 2
     spread = max(0.0, float((counts * centred).sum())) / total**2 + noise**2 * float(centred.sum()) / total**2
-    return figures | _figure("mae", mae, spread, (0.0, float(off.max()))) | _kappa(counts, noise)
+    most = float(off.max())
+    error = of_share(mae / most, spread / most**2, max(1.0, total)).stretched(most)
+    return figures | _rounded("mae", error) | _kappa(counts, noise)
 
 
 def _kappa(counts: Counts, noise: float) -> dict[str, float]:
     value, slopes = weighted_kappa(counts, noise)
     if not math.isfinite(value):
         return {}
-    variance = max(0.0, float((counts * slopes**2).sum())) + noise**2 * float((slopes**2).sum())
-    return _figure("kappa", min(1.0, max(-1.0, value)), variance, (-1.0, 1.0))
+    variance = _variance(counts, slopes, noise)
+    return _rounded("kappa", of_correlation(min(1.0, max(-1.0, value)), variance, _fewest(counts)))
 
 
 def mean_figure(counts: Counts, noise: float, name: str, edges: Counts) -> dict[str, float]:

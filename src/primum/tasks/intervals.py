@@ -15,6 +15,9 @@ from scipy import special
 LEVEL: Final = 0.95
 """Level of all confidence intervals, unless told otherwise."""
 
+CALIBRATION_BINS: Final = 10
+"""Of probabilities, where they are compared with what is true."""
+
 _NOTHING: Final = 1e-12  # of a variance
 _Z: Final = NormalDist().inv_cdf((1 + LEVEL) / 2)
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from primum.models.answers import CALLED
 from primum.tasks.agreement import f1, matthews, weighted_kappa
-from primum.tasks.intervals import LEVEL, Interval, of_correlation, of_distances, of_share, wilson
+from primum.tasks.intervals import CALIBRATION_BINS, LEVEL, Interval, of_correlation, of_distances, of_share, wilson
 from primum.tasks.points import NO_POINTS, Points
 
 Floats = npt.NDArray[np.float64]
@@ -284,27 +284,23 @@ def grade_figures(
     if patients is not None:
         told["patients"] = len(set(patients))
     off = np.abs(labels - called).astype(np.float64)
-    told |= _normal(float(off.mean()), (off - off.mean()) / len(off), names, 0.0, classes - 1.0).named("mae")
+    told |= share_interval(off / (classes - 1), patients).stretched(classes - 1).named("mae")
     kappa, slopes = weighted_kappa(confusion(labels, called, classes).astype(np.float64))
     if math.isfinite(kappa):
-        told |= _normal(kappa, slopes[labels, called], names, -1.0, 1.0).named("kappa")
+        variance = _by_patient(slopes[labels, called], names)
+        told |= of_correlation(kappa, variance, _fewest(labels, names)).named("kappa")
     return told | called_figures(labels, called, classes, patients)
 
 
-def _normal(value: float, parts: Floats, names: npt.NDArray[np.str_], least: float, most: float) -> Interval:
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(_by_patient(parts, names))
-    return Interval(value, max(least, value - half), min(most, value + half))
-
-
 def calibration_figures(
-    labels: Labels, probabilities: Floats, patients: tuple[str, ...] | None = None, bins: int = 10
+    labels: Labels, probabilities: Floats, patients: tuple[str, ...] | None = None
 ) -> dict[str, float]:
     """How far probabilities [n, classes] may be taken at their word, with intervals.
 
     `calibration_error`: of the most probable class, the mean distance of its probability from how often it is right, over
     bins of probability (Guo et al., ICML 2017, section 2). `brier`: mean squared distance from the truth (Brier 1950).
     """
-    names, count = _names(patients, len(labels)), len(labels)
+    names, count, bins = _names(patients, len(labels)), len(labels), CALIBRATION_BINS
     chance, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = np.minimum((chance * bins).astype(np.int64), bins - 1)
     off = (right - chance) / count
