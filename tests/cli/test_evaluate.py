@@ -31,5 +31,5 @@ def test_a_look_that_is_refused_leads_to_one_that_costs_less(private: bool) -> N
     study = Study.parse(study_template([f"{place:064x}" for place in (1, 2, 3)]), "template")
     looked = study if private else study.model_copy(update={"privacy": None})
     told = refused_look(Refused("0 of 3 hospitals agreed.", "Talk to them."), looked)
-    assert told.message == "0 of 3 hospitals agreed." and told.hint.startswith("Talk to them.")
-    assert ("--epsilon below 3" in told.hint) == private
+    assert told.message == "0 of 3 hospitals agreed." and told.hint.endswith("Talk to them.")
+    assert ("a smaller --epsilon costs less (this look asked for 3)" in told.hint) == private

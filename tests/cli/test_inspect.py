@@ -113,6 +113,13 @@ def test_a_folder_that_is_refused_says_which_files_were_set_aside_and_why(tmp_pa
     assert "12 x its patient is in two classes" in ended.stdout and ended.exit_code
 
 
+def test_a_name_that_would_move_the_cursor_is_told_without_doing_so(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "data")
+    (folder / "A" / "x\x1b[31mred\nline.png").write_text("no picture")
+    told = CliRunner().invoke(command, [str(folder), "--patient", r"^([a-z]+\d+)_"]).stdout
+    assert r"x\x1b[31mred\nline.png" in told and "\x1b[31m" not in told
+
+
 def test_the_size_of_pixels_in_the_table_the_json_and_on_the_page(tmp_path: Path) -> None:
     folder, page = two_classes(tmp_path / "data"), tmp_path / "page.html"
     arguments = [str(folder), "--patient", r"(\w+)_"]

@@ -72,7 +72,7 @@ def test_pull_and_say_what_came(tmp_path: Path) -> None:
         first = CliRunner().invoke(command, ["pull", url, *words])
         again = CliRunner().invoke(command, ["pull", url, *words])
     assert first.exit_code == 0, first.output
-    assert "2 found, 2 fetched." in first.output and "Blanked: " in first.output
+    assert "2 found, 2 fetched." in first.output and "Rectangles blanked: " in first.output
     assert "2 found, 0 fetched." in again.output and "2 were there" in again.output and "Removed" not in again.output
 
 

@@ -10,9 +10,9 @@ from tests.imaging.result_samples import radiograph
 from tests.imaging.samples import png
 
 from primum.diagnosis.diagnosis import Diagnosis
-from primum.diagnosis.results import write_results
+from primum.diagnosis.results import refuse_existing_results, write_results
 from primum.diagnosis.sources import Source
-from primum.errors import DataError
+from primum.errors import DataError, InputError
 
 FOUND = Diagnosis(("NORMAL", "PNEUMONIA"), (0.25, 0.75), (0.0, 1.1), 1, 0.1, 10, "cd" * 32)
 
@@ -44,3 +44,10 @@ def test_nothing_is_written_where_a_report_cannot_refer_to_the_image(tmp_path: P
     with pytest.raises(DataError, match="lacks StudyInstanceUID"):
         write_results(source(path), FOUND, {}, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_two_images_whose_results_would_have_one_name_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    pictures = [source(tmp_path / "one" / "lung.png"), source(tmp_path / "two" / "lung.dcm")]
+    with pytest.raises(InputError, match=r"lung\.png and .*lung\.dcm would be written under the same names"):
+        refuse_existing_results(pictures, tmp_path / "out")
+    refuse_existing_results([pictures[0], source(tmp_path / "other.png"), pictures[0]], tmp_path / "out")

@@ -63,7 +63,7 @@ def test_an_archive_is_read_as_its_folder(tmp_path: Path, kind: str) -> None:
     intake, plain = _read(target), _read(source)
     assert intake.dataset.files == plain.dataset.files and intake.dataset.patients == plain.dataset.patients
     assert (intake.dataset.images == plain.dataset.images).all()
-    assert intake.notices == ("1 archives unpacked",) and plain.notices == ()
+    assert intake.notices == ("1 archive unpacked",) and plain.notices == ()
     assert _left(tmp_path) == []
 
 

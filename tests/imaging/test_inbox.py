@@ -40,10 +40,18 @@ def test_an_object_lands_under_pseudonyms_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "folder"),
     [("pneumonia, left", "pneumonia_ left"), ("../../etc", "_.._etc"), ("", "unlabelled"), ("..", "unlabelled"),
-     ("normal - Smith", "unlabelled"), ("A/B\\C"[:3], "A_B"), ("é" * 64, "é" * 60)],
+     ("normal - Smith", "unlabelled"), ("chest AnnaSmith", "unlabelled"), ("smithanna", "unlabelled"),
+     ("thorax 03.02.1947", "unlabelled"), ("thorax 1947-02-03", "unlabelled"), ("3/2/47 thorax", "unlabelled"),
+     ("02031947", "unlabelled"), ("thorax 1947", "thorax 1947"), ("thorax 03.02.1948", "thorax 03.02.1948"), ("A/B\\C"[:3], "A_B"), ("é" * 64, "é" * 60)],
 )  # fmt: skip
 def test_a_class_comes_from_an_attribute_and_never_names_anybody(tmp_path: Path, value: str, folder: str) -> None:
-    data = _object(tmp_path, StudyDescription=value, PatientName="SMITH^A", SpecificCharacterSet="ISO_IR 192")
+    data = _object(
+        tmp_path,
+        StudyDescription=value,
+        PatientName="SMITH^Anna",
+        PatientBirthDate="19470203",
+        SpecificCharacterSet="ISO_IR 192",
+    )
     inbox = Inbox(tmp_path / "to", KEY, Rules("StudyDescription"))
     assert inbox.take(data).relative_to(tmp_path / "to").parts[0] == folder
     assert inbox.unlabelled == (folder == "unlabelled")

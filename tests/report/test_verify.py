@@ -116,7 +116,13 @@ CHANGES: dict[str, tuple[str, Callable[[Path], None]]] = {
         "Ledger",
         edit_lines("ledger.jsonl", lambda lines: [*lines[:-1], {**lines[-1], "sigma": 99.0}]),
     ),
-    "a better figure": ("Figures", edit("summary.json", lambda data: put(data, "test", "auc", 0.999))),
+    **{
+        f"a better {figure}": (
+            "Figures",
+            edit("summary.json", lambda data, figure=figure: put(data, "test", figure, 0.999)),
+        )
+        for figure in ("auc", "accuracy", "f1", "mcc", "brier", "calibration_error")
+    },
 }
 
 

@@ -66,7 +66,7 @@ def test_a_backbone_whose_file_is_not_there(weights: str) -> None:
         ('kind = "backbone-linear"\nbackbone = "resnet18"', r"model\.weights is missing"),
         ('kind = "backbone-linear"\nbackbone = "resnet18"\nweights = "../x"', r"model\.weights: must be text like"),
         ('kind = "backbone-linear"\nbackbone = "vit"\nweights = "x"', r"model\.backbone: must be 'resnet18'"),
-        ('kind = "resnet"', r"model\.kind = 'resnet' is unknown.*random-linear, backbone-linear"),
+        ('kind = "resnet"', r"model\.kind = 'resnet' is none of .*random-linear, backbone-linear"),
     ],
 )
 def test_what_is_wrong_is_named(model: str, says: str) -> None:

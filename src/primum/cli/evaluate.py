@@ -70,8 +70,11 @@ def refused_look(error: Refused, looked: "Study") -> Refused:
     """With the way out where this look costs more than is left of a budget: one that costs less."""
     if looked.privacy is None:
         return error
-    cheaper = f"A look that costs less: `primum evaluate` with --epsilon below {looked.privacy.epsilon:g}."
-    return Refused(error.message, f"{error.hint} {cheaper}")
+    asked = f"{looked.privacy.epsilon:g}"
+    cheaper = (
+        f"Where a budget is used up: a smaller --epsilon costs less (this look asked for {asked}); half of it costs"
+    )
+    return Refused(error.message, f"{cheaper} about a quarter. Else: {error.hint}")
 
 
 def _figures(folder: Path) -> dict[str, Any]:

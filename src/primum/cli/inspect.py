@@ -259,7 +259,12 @@ def _show_set_aside(problems: tuple[Problem, ...], console: Console) -> None:
         console.print(Text(f"\n{len(files)} x {reason}", style="bold"))
         console.print(Text(f"  {hint}", style="dim"))
         for file in files:
-            console.print(Text(f"    {file}"), soft_wrap=True)
+            console.print(Text(f"    {_shown(file)}"), soft_wrap=True)
+
+
+def _shown(name: str) -> str:
+    """A file's name on a terminal: without what would move its cursor, or be taken for a line of its own."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def _by_reason(problems: tuple[Problem, ...]) -> dict[tuple[str, str], list[str]]:

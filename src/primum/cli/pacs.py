@@ -188,7 +188,7 @@ def _say(inbox: Any, as_json: bool) -> None:
     _list("Emptied", removed.emptied)
     _list("Replaced by pseudonyms or dummies", removed.replaced)
     if removed.blanked:
-        click.echo(f"Blanked: {removed.blanked} rectangles. Look whether all text is gone.")
+        click.echo(f"Rectangles blanked: {removed.blanked}. Look whether all text is gone.")
     _list("Look at these", removed.notices)
 
 

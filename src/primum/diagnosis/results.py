@@ -22,8 +22,15 @@ from primum.imaging.results_overlay import write_overlay_capture, write_overlay_
 
 
 def refuse_existing_results(sources: Sequence[Source], folder: Path) -> None:
-    """InputError where `folder` holds a result of one of these images: said before a diagnosis is asked for."""
+    """InputError where `folder` holds a result of one of these images, or two of them would have the same names: said
+    before a diagnosis is asked for."""
+    named: dict[Path, Path] = {}
     for source in sources:
+        other = named.setdefault(_stem(source, folder), source.path)
+        if other != source.path:
+            raise InputError(
+                f"{other} and {source.path} would be written under the same names.", "Diagnose them one after another."
+            )
         stem = _stem(source, folder).name
         found = next((path for path in sorted(folder.glob("*")) if path.name.startswith(f"{stem}.")), None)
         if found is not None:

@@ -66,7 +66,8 @@ def unpacked(folder: Path) -> Iterator[Unpacked]:
     with ExitStack() as stack:
         if folder.is_file() and _kind(folder) is not None:
             inside, budget = Path(stack.enter_context(_private())), _Budget()
-            _unpack(folder, inside / folder.name, budget)
+            with _naming(folder):
+                _unpack(folder, inside / folder.name, budget)
             _unpack_inside(inside / folder.name, inside, budget)
             top = _only_folder(inside / folder.name)
         elif folder.is_dir() and any(_archives(folder)):
@@ -77,7 +78,9 @@ def unpacked(folder: Path) -> Iterator[Unpacked]:
         else:
             yield Unpacked(folder)
             return
-        notices = (f"{budget.archives} archives unpacked",) if budget.archives else ()
+        notices = (
+            (f"{budget.archives} archive{'s' if budget.archives > 1 else ''} unpacked",) if budget.archives else ()
+        )
         try:
             yield Unpacked(top, tuple(budget.problems), notices)
         except DataError as error:
@@ -85,6 +88,14 @@ def unpacked(folder: Path) -> Iterator[Unpacked]:
                 raise
             words = (text.replace(str(top), str(folder)) for text in (error.message, error.hint))
             raise DataError(*words) from error
+
+
+@contextmanager
+def _naming(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{archive} {error.message}", error.hint) from error
 
 
 def _private() -> tempfile.TemporaryDirectory[str]:

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any, Final
 from uuid import UUID
 
@@ -263,16 +264,36 @@ def _identify(dataset: Dataset) -> UID:
 
 
 def identifying_words(dataset: Dataset) -> re.Pattern[str] | None:
-    """Finds, in any text, a word of the names and numbers that the profile takes away (`dataset` and its sequences)."""
+    """Finds, in any text, a word of the names and numbers that the profile takes away (`dataset` and its sequences).
+
+    Also a name whose parts are run together, and the date of birth however it is written in figures.
+    """
     found: set[str] = set()
+    dates: set[str] = set()
     for name, given, value in _texts(dataset):
         whole = [str(one) for one in _values(value)]
         if given == "PN" or name in ("OtherPatientIDs", "PatientBirthDate") or _takes_name(name):
             found.update(whole)
         if given == "PN":
-            found.update(part for one in whole for part in re.split(r"[\s^=,;/\\]+", one))
+            parts = [re.split(r"[\s^=,;/\\]+", one) for one in whole]
+            found.update(part for each in parts for part in each)
+            found.update(one + other for each in parts for one, other in permutations(filter(None, each), 2))
+        if given == "DA" and name == "PatientBirthDate":
+            dates.update(form for one in whole for form in _written(one))
     words = sorted((re.escape(word.strip()) for word in found if len(word.strip()) >= _SHORTEST), key=len, reverse=True)
-    return re.compile(r"(?<![^\W_])(?:" + "|".join(words) + r")(?![^\W_])", re.IGNORECASE) if words else None
+    forms = [*words, *sorted(dates)]
+    return re.compile(r"(?<![^\W_])(?:" + "|".join(forms) + r")(?![^\W_])", re.IGNORECASE) if forms else None
+
+
+def _written(date: str) -> Iterator[str]:
+    """Regular expressions of a DICOM date in figures: year, month and day in the orders of the world."""
+    if re.fullmatch(r"\d{8}", date) is None:
+        return
+    year, month, day = date[:4], f"0?{int(date[4:6])}", f"0?{int(date[6:])}"
+    for first, second in ((day, month), (month, day)):
+        yield rf"{first}[ ./_-]?{second}[ ./_-]?{year}"
+        yield rf"{first}[./_-]{second}[./_-]{year[2:]}"
+    yield rf"{year}[ ./_-]?{month}[ ./_-]?{day}"
 
 
 def _takes_name(name: str) -> bool:

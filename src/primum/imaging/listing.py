@@ -2,6 +2,7 @@
 attribute of DICOM files that a labels.json names (labels_dicom.py)."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ _IGNORED: Final = frozenset(
 )
 _LIKE_IMAGES: Final = ("image", "img", "scan", "volume")
 _LIKE_MASKS: Final = ("mask", "seg", "label", "annotation")
-_PARTS: Final = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+_PART: Final = re.compile(r"(train(ing)?|val(id(ation)?)?|test(ing)?|fold)[ _-]*(set|data|images|\d+)?", re.IGNORECASE)
 _MOVE: Final = f"Move it into one of the class folders, or write {LABELS}."
 _FOR_MASKS: Final = "make two folders, images and masks, with files of the same names; or write dataset.json."
 
@@ -143,12 +144,12 @@ def _missing(asked: Sequence[str], present: Sequence[str]) -> type[DataError]:
 
 def _refuse_parts(folder: Path, folders: list[Path]) -> None:
     """Raise DataError where folders are parts of a data set, each with folders of classes, and no classes."""
-    names = [entry.name for entry in folders]
-    if len(names) > 1 and {name.lower() for name in names} <= _PARTS:
+    names = sorted((entry.name for entry in folders), key=lambda name: (not name.lower().startswith("train"), name))
+    if len(names) > 1 and all(_PART.fullmatch(name) for name in names):
         inside = [[below for below in listdir(entry) if below.is_dir()] for entry in folders]
         if all(len(below) > 1 for below in inside) or all((entry / LABELS).is_file() for entry in folders):
             raise DataError(
-                f"{folder} holds {' and '.join(names)}: parts of a data set, not classes",
+                f"{folder} holds {', '.join(names)}: parts of a data set, not classes",
                 f"Give one of them: a node reads {folder / names[0]}, say, and the scientist tests with another.",
             )
 

@@ -70,6 +70,8 @@ def _read(path: Path, kind: str) -> Picture:
             white_is_low = kind == "TIFF" and getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == 0
             opened.load()
             upright = ImageOps.exif_transpose(opened)
+    except Pillow.DecompressionBombError as error:
+        raise DataError("is too large: more pixels than a picture has", "Export it smaller.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"cannot be decoded as {kind}", "Export it again.") from error
     except (OSError, SyntaxError, EOFError) as error:

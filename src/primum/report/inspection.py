@@ -165,7 +165,7 @@ def _tiles(intake: Intake, copies: list[Problem], findings: Findings) -> str:
         _tile("Images that can be used", f"{len(intake.dataset):,}", esc(f"files: {formats}")),
         _tile("Patients", f"{intake.dataset.patient_count:,}", "each counted once"),
         _tile("Files set aside", f"{len(intake.problems):,}", "with the reason, below"),
-        _tile("Exact copies", f"{len(copies):,}", "set aside; the first one is kept"),
+        _tile("Exact copies", f"{len(copies):,}", "set aside; the first one is kept, in two classes none"),
         _tile("Pairs nearly the same", "–" if near is None else f"{len(near):,}", "to be looked at"),
         _tile("Text in the picture?", "–" if text is None else f"{len(text):,}", "to be looked at"),
     ]
@@ -318,7 +318,7 @@ def _twice(data: Dataset, folder: Path, copies: list[Problem], near: tuple[Near,
 
 def _copies(copies: list[Problem]) -> str:
     rows = [(esc(problem.file), esc(_COPY.sub("", problem.reason, count=1))) for problem in copies[:_SHOWN_FILES]]
-    return f'<div class="scroll">{table(("Set aside", "Same picture, kept"), rows)}</div>'
+    return f'<div class="scroll">{table(("Set aside", "Same picture"), rows)}</div>'
 
 
 def _one_patient(data: Dataset, pair: Near) -> bool:

@@ -256,6 +256,8 @@ def _private(run: Run) -> str:
         rows.append((f"Accuracy{mean}", f"{percent(figures.accuracy)} &nbsp; {between(low, high, '{:.1f} %')}"))
     if run.labels != "several":
         rows += _of_classes(figures, run.classes)
+    if figures.patients is not None:
+        rows.append(("Measured on", f"{figures.patients:,} patients of the hospitals, each hospital's share unseen"))
     if figures.text:
         rows.append(("Note", esc(figures.text)))
     if not rows:

@@ -195,6 +195,12 @@ def _model(opened: _Folder) -> Iterator[tuple[bool, str]]:
     yield card.privacy == told, "the card names the same privacy as the report"
 
 
+_OF_PREDICTIONS: Final = {
+    "auc": "the area under the curve", "accuracy": "the accuracy", "f1": "F1", "mcc": "Matthews' coefficient",
+    "calibration_error": "the calibration error", "brier": "the Brier score",
+}  # fmt: skip
+
+
 def _figures(opened: _Folder) -> Iterator[tuple[bool, str]]:
     test, about = opened.run.summary.test, opened.study.study
     if test is None or PREDICTIONS in opened.run.missing or test.auc is None:
@@ -206,9 +212,11 @@ def _figures(opened: _Folder) -> Iterator[tuple[bool, str]]:
     else:
         of_each = np.stack([1 - chances, chances], axis=1) if chances.ndim == 1 else chances
         told = metrics.classification_figures(labels, of_each)
-    for name, what in (("auc", "area under the curve"), ("accuracy", "accuracy")):
-        close = abs(told[name] - (getattr(test, name) or 0.0)) < 1e-3
-        yield close, f"the {what} of {len(labels)} predictions is {told[name]:.4f}"
+    for name, what in _OF_PREDICTIONS.items():
+        said = getattr(test, name)
+        if said is not None:
+            close = abs(told.get(name, math.inf) - said) < 1e-3
+            yield close, f"{what} of {len(labels)} predictions is {told.get(name, math.nan):.4f}"
 
 
 def _digest(opened: _Folder) -> Iterator[tuple[bool, str]]:

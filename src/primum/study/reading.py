@@ -93,7 +93,7 @@ def _explain_key(kind: type[BaseModel], error: dict[str, Any], key: str) -> tupl
     """What is wrong with one key, without a full stop, and the hint."""
     places = [str(part) for part in error["loc"]]
     if error["type"] == "union_tag_invalid":
-        return f"{key}.kind = {error['ctx']['tag']!r} is unknown", f"Known here: {', '.join(KINDS)}."
+        return f"{key}.kind = {error['ctx']['tag']!r} is none of {', '.join(KINDS)}", "Take one of them."
     if error["type"] == "extra_forbidden":
         *before, last = key.split(".")
         known = _keys_at(kind, places[:-1])

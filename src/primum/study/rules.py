@@ -34,8 +34,8 @@ def broken_rules(study: "Study") -> list[str]:
 
 def _of_task(study: "Study") -> Rules:
     masks, kind = study.study.task == "segmentation", study.model.kind
-    learned = [name for name, model in KINDS.items() if model in PIXEL_MODELS]
     fitting = [name for name, model in KINDS.items() if (model in MASK_MODELS) == masks]
+    learned = [name for name in fitting if KINDS[name] in PIXEL_MODELS]
     return (
         (
             isinstance(study.model, MASK_MODELS) != masks,

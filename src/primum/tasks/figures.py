@@ -74,7 +74,8 @@ def _calibration(counts: Counts) -> dict[str, Any]:
     group = (centres * CALIBRATION_BINS).astype(np.int64)
     gaps = np.bincount(group, (counts[1] - counts.sum(0) * centres) / total).astype(np.float64)
     squares = np.bincount(group, (counts[1] * (1 - centres) ** 2 + counts[0] * centres**2) / total**2).astype(float)
-    variance = max(0.0, float(squares.sum()) - float(np.abs(gaps).sum()) ** 2 / total)
+    least = float(counts.sum(0) @ (centres * (1 - centres))) / total**2
+    variance = max(least, float(squares.sum()) - float(np.abs(gaps).sum()) ** 2 / total)
     return _rounded("calibration_error", of_distances(gaps, np.sqrt(squares), variance))
 
 
@@ -309,8 +310,9 @@ def _bounded(name: str, value: float, low: float, high: float) -> dict[str, Any]
 
 
 def verdict(counts: Counts, noise: float) -> dict[str, Any]:
-    """The table itself and the noise of each count: the figures can be computed again."""
-    return {"counts": np.round(counts, 4).tolist(), "noise": round(noise, 3)}
+    """The table itself and the noise of each count: the figures can be computed again. Of exact ones also `patients`."""
+    told = {"counts": np.round(counts, 4).tolist(), "noise": round(noise, 3)}
+    return told if noise else told | {"patients": round(float(counts.sum()) / math.prod(counts.shape[:-2]))}
 
 
 def too_few(half_width: float, noise: float) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _design_effect(correct: npt.NDArray[np.bool_], patients: tuple[str, ...] | N
         return 1.0
     names, index = np.unique(np.array(patients), return_inverse=True)
     share, count = float(np.mean(correct)), len(correct)
-    if share in (0.0, 1.0):
+    if share in (0.0, 1.0) or len(names) == 1:
         return count / len(names)  # nothing can be estimated: each patient counts once
     sums = np.bincount(index, correct - share)
     clustered = _ratio(len(names)) * float((sums**2).sum()) / count**2
@@ -307,7 +307,8 @@ def calibration_figures(
     gaps = np.bincount(place, off, bins).astype(np.float64)
     spreads = [math.sqrt(_by_patient(np.where(place == b, off, 0.0), names)) for b in range(bins)]
     parts = np.sign(gaps)[place] * off
-    error = of_distances(gaps, np.array(spreads), _by_patient(parts - parts.mean(), names))
+    least = float((chance * (1 - chance)).sum()) / count**2  # where all are alike: what chance would do if it said so
+    error = of_distances(gaps, np.array(spreads), max(least, _by_patient(parts - parts.mean(), names)))
     truth = np.eye(probabilities.shape[1])[labels]
     brier = share_interval(((probabilities - truth) ** 2).sum(axis=1) / 2, patients).stretched(2)
     return error.named("calibration_error") | brier.named("brier")

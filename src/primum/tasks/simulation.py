@@ -153,7 +153,12 @@ def quality(
         return Quality(float((called == truth).mean()), None, None if np.isnan(agreed) else agreed)
     logits = outputs.numpy()
     if plan.outputs > 1:
-        return Quality(float((logits.argmax(1) == truth).mean()), None)
+        kinds, chances = np.unique(truth), torch.softmax(outputs.double(), 1).numpy()
+        right = float((logits.argmax(1) == truth).mean())
+        if len(kinds) < 2:
+            return Quality(right, None)
+        areas = [metrics.auc((truth == kind).astype(np.int64), chances[:, kind]) for kind in kinds]
+        return Quality(right, float(np.mean(areas)))
     scores = logits[:, 0].astype(np.float64)
     both = 0 < truth.mean() < 1
     return Quality(float(((scores > 0) == truth).mean()), metrics.auc(truth, scores) if both else None)
