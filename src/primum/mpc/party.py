@@ -48,7 +48,9 @@ class Party:
         if role == "B":
             share += ring
         bias = {step.name: values.copy() for step, _, values in split_weights(program, share)}
-        return cls(role, program, model, prepare_weights(program, share), prepare_weights(program, ring), bias)
+        return cls(
+            role, program, model, prepare_weights(program, share), prepare_weights(program, ring, ahead=True), bias
+        )
 
     def evaluate(
         self,
