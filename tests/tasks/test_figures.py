@@ -23,6 +23,7 @@ from primum.tasks.figures import (
 )
 from primum.tasks.metrics import (
     auc_interval,
+    calibration_figures,
     called_figures,
     classification_figures,
     grade_figures,
@@ -262,8 +263,11 @@ def test_what_a_table_tells_beside_the_area() -> None:
     single = called_figures(labels, called, 2)
     assert told["f1"] == pytest.approx(single["f1"], abs=1e-4) and told["mcc"] == pytest.approx(single["mcc"], abs=1e-4)
     chances = np.repeat([1.5 / 8, 6.5 / 8, 6.5 / 8, 2.5 / 8], [72, 8, 15, 5])
-    off = abs(0 - 72 * 1.5 / 8) + abs(15 - 23 * 6.5 / 8) + abs(5 - 5 * 2.5 / 8)
-    assert told["calibration_error"] == pytest.approx(off / 100, abs=1e-4) and len(chances) == 100
+    off = abs(72 + 15 - 95 * 6.5 / 8) + abs(0 - 5 * 5.5 / 8)  # of the class that is called
+    assert told["calibration_error"] == pytest.approx(off / 100, abs=1e-4)
+    of_images = calibration_figures(labels, np.stack([1 - chances, chances], axis=1))
+    for end in ("", "_low", "_high"):
+        assert told[f"calibration_error{end}"] == pytest.approx(of_images[f"calibration_error{end}"], abs=0.01)
     noisy = binary_figures(counts, 2.0)
     assert "calibration_error" not in noisy
     assert noisy["sensitivity_high"] - noisy["sensitivity_low"] > told["sensitivity_high"] - told["sensitivity_low"]

@@ -56,7 +56,14 @@ def _called(counts: Counts, noise: float, only: int | None = None) -> dict[str, 
     without noise also how far probabilities are off, over the bins of the score. With intervals."""
     half = counts.shape[1] // 2
     told = _sides(counts, half, noise) | _of_table(_at_half(counts), noise * math.sqrt(half), only)
-    return told if noise else told | _calibration(counts)
+    return told if noise else told | _calibration(_whether_right(counts))
+
+
+def _whether_right(counts: Counts) -> Counts:
+    """[wrong or right, bins] of the probability of the class that is called, from [true, bins of the second class's]."""
+    half = counts.shape[1] // 2
+    called_first, called_second = counts[:, :half][:, ::-1], counts[:, half:]
+    return np.concatenate([np.zeros_like(called_first), called_second + called_first[::-1]], axis=1)
 
 
 def _at_half(counts: Counts) -> Counts:
@@ -66,7 +73,7 @@ def _at_half(counts: Counts) -> Counts:
 
 
 def _calibration(counts: Counts) -> dict[str, Any]:
-    """`calibration_error` of counts without noise: mean distance of a probability from how often it comes true.
+    """`calibration_error` of counts without noise, [wrong or right, bins of the probability of the class that is called].
 
     Over `CALIBRATION_BINS`, as of single images: finer ones have fewer patients each, and are off by chance alone.
     """
@@ -125,7 +132,7 @@ def _variance(table: Counts, slopes: Counts, noise: float) -> float:
 def _fewest(table: Counts) -> float:
     """Patients of the true class that fewest have, of those that somebody has."""
     true = table.sum(1)
-    return float(true[true > 0].min(initial=math.inf)) if (true > 0).any() else 1.0
+    return float(true[true > 0].min()) if (true > 0).any() else 1.0
 
 
 def _rounded(name: str, interval: Interval) -> dict[str, float]:
