@@ -26,13 +26,13 @@ def refuse_existing_results(sources: Sequence[Source], folder: Path) -> None:
     before a diagnosis is asked for."""
     named: dict[Path, Path] = {}
     for source in sources:
-        other = named.setdefault(_stem(source, folder), source.path)
+        stem = _stem(source, folder)
+        other = named.setdefault(stem, source.path)
         if other != source.path:
             raise InputError(
                 f"{other} and {source.path} would be written under the same names.", "Diagnose them one after another."
             )
-        stem = _stem(source, folder).name
-        found = next((path for path in sorted(folder.glob("*")) if path.name.startswith(f"{stem}.")), None)
+        found = next((path for path in sorted(folder.glob("*")) if path.name.startswith(f"{stem.name}.")), None)
         if found is not None:
             raise InputError(f"{found} exists.", "Name another folder with --out, or move it away.")
 

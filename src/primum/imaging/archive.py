@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Final, cast
 
 from primum.errors import DataError, MachineError
-from primum.imaging.image import Problem
+from primum.imaging.image import Problem, speaking_of
 
 MOST_BYTES: Final = 64 << 30
 """Unpacked, of all archives of a folder together."""
@@ -66,7 +66,7 @@ def unpacked(folder: Path) -> Iterator[Unpacked]:
     with ExitStack() as stack:
         if folder.is_file() and _kind(folder) is not None:
             inside, budget = Path(stack.enter_context(_private())), _Budget()
-            with _naming(folder):
+            with speaking_of(str(folder)):
                 _unpack(folder, inside / folder.name, budget)
             _unpack_inside(inside / folder.name, inside, budget)
             top = _only_folder(inside / folder.name)
@@ -88,14 +88,6 @@ def unpacked(folder: Path) -> Iterator[Unpacked]:
                 raise
             words = (text.replace(str(top), str(folder)) for text in (error.message, error.hint))
             raise DataError(*words) from error
-
-
-@contextmanager
-def _naming(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{archive} {error.message}", error.hint) from error
 
 
 def _private() -> tempfile.TemporaryDirectory[str]:

@@ -75,6 +75,15 @@ class FolderError(DataError):
 
 
 @contextmanager
+def speaking_of(what: str) -> Iterator[None]:
+    """A DataError of the block begins with `what` it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{what} {error.message}", error.hint) from error
+
+
+@contextmanager
 def naming(problems: Sequence[Problem]) -> Iterator[None]:
     """A DataError of the block becomes a FolderError with the files that are among `problems` by then."""
     try:

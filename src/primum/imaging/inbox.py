@@ -91,8 +91,8 @@ class Rules:
 class Inbox:
     """A folder that takes objects in, one at a time whoever calls. Counts what it did; prints no name of anybody.
 
-    `new`: written now, `unlabelled` of them without a class; `there`: were there already; `aside`: why the others were not written -> how many; `rejected`: why
-    senders were sent away before they could give anything -> how many times.
+    `new`: written now, `unlabelled` of them without a class; `there`: were there already; `aside`: why the others were
+    not written -> how many; `rejected`: why senders were sent away before they could give anything -> how many times.
     """
 
     folder: Path

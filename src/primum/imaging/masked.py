@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from primum.imaging.folder import (
     require_patients,
     set_aside,
 )
-from primum.imaging.image import Picture, Pixels, Problem, naming
+from primum.imaging.image import Picture, Pixels, Problem, naming, speaking_of
 from primum.imaging.listing import ignored_by_name, walk
 from primum.imaging.manifest import Record
 from primum.imaging.mask_picture import as_classes, class_numbers, class_places, is_picture, read_mask_picture
@@ -237,13 +237,9 @@ def _files(mask: Path) -> list[Path] | None:
     return files
 
 
-@contextmanager
-def _of_mask(case: Case) -> Iterator[None]:
+def _of_mask(case: Case) -> AbstractContextManager[None]:
     """Errors in the block speak of the case's mask."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"its mask {case.mask} {error.message}", error.hint) from error
+    return speaking_of(f"its mask {case.mask}")
 
 
 def _picture(

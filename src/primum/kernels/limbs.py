@@ -29,6 +29,7 @@ from primum.kernels.digits import MOST_TERMS, Limbs, Ring, add_shifted, cut, cut
 Piece = TypeVar("Piece")
 
 _WIDEST: Final = 20  # bits of a limb that is a float64
+_LARGE: Final = 1 << 20  # elements
 _TILE_BYTES: Final = 1 << 21
 _FEWEST_OUTPUTS: Final = 64
 _pools: Final[list[tuple[ThreadPoolExecutor, int]]] = []
@@ -100,26 +101,34 @@ class Window:
 
 
 def prepare(
-    weight: Ring, groups: int, bits: int, size: tuple[int, int] | None = None, window: Window = Window()
+    weight: Ring,
+    groups: int,
+    bits: int,
+    size: tuple[int, int] | None = None,
+    window: Window = Window(),
+    *,
+    lean: bool = False,
 ) -> Weights:
     """`weight` uint64 [kernel height, kernel width, channels / groups, outputs], as `Weights` of Z_2^bits.
 
     `size`, `window`: the height and width of what it will be convolved with, and how, if they are known. Of a single
-    vector reading the weights is what takes time, and limbs would be read three times.
+    vector reading the weights is what takes time, and limbs would be read three times. `lean`: large weights in less
+    memory, though products take longer.
     """
     height, width, channels, outputs = weight.shape
     terms, each = height * width * channels, outputs // groups
     if groups == 1 and size == (height, width) == (1, 1) and not any(window.padding):
         return Weights((height, width), bits, lines=np.ascontiguousarray(weight.reshape(terms, outputs).T))
+    floats = not on_device() and in_floats()
+    tiles = floats and groups == 1 and window.plain and bits <= winograd.MOST_BITS
+    if tiles and size is not None and not (lean and weight.size > _LARGE):
+        places = window.places(size, (height, width))
+        if winograd.pays((height, width), channels, outputs, places):
+            return Weights((height, width), bits, places=winograd.transformed(weight))
     grouped = np.ascontiguousarray(weight.reshape(terms, groups, each).transpose(1, 0, 2))
     # torch._int_mm leaves its result as it was allocated where strides are ambiguous: a product of one term and one limb
     if (channels == 1 and groups > 1) or terms == 1:
         return Weights((height, width), bits, ring=grouped)
-    floats = not on_device() and in_floats()
-    if floats and groups == 1 and size is not None and window.plain and bits <= winograd.MOST_BITS:
-        places = window.places(size, (height, width))
-        if winograd.pays((height, width), channels, outputs, places):
-            return Weights((height, width), bits, places=winograd.transformed(weight))
     if floats:
         count, digit = _wide(bits)
         wide = np.empty((groups, each, count, terms))

@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from primum.kernels.compiled import compiled
+from primum.kernels.digits import Ring
 
-Ring = npt.NDArray[np.uint64]
 Share = Callable[[Callable[[int], None], Sequence[int]], None]
 
 MOST_BITS: Final = 58
 """Of a ring: 64 = 2^6, by which is divided in the end."""
-PLACES: Final = 36
+_PLACES: Final = 36
 _STEP: Final = 4  # outputs of a tile, a side
 _SIDE: Final = 6
 _FEWEST_TILES: Final = 4  # tiles are multiplied four at a time
@@ -60,7 +60,7 @@ def transformed(weight: Ring) -> Ring:
     matrix = (_KERNEL % (1 << 64)).astype(np.uint64)
     rows: Ring = np.einsum("ai,ijco->ajco", matrix, weight)
     both: Ring = np.einsum("bj,ajco->abco", matrix, rows)
-    return both.reshape(PLACES, *weight.shape[2:])
+    return both.reshape(_PLACES, *weight.shape[2:])
 
 
 def convolve(values: Ring, corner: tuple[int, int], size: tuple[int, int], kernel: Ring, share: Share) -> Ring:
@@ -78,13 +78,13 @@ def convolve(values: Ring, corner: tuple[int, int], size: tuple[int, int], kerne
     padded[:, top : top + seen.shape[1], left : left + seen.shape[2]] = seen
     out = np.empty((images, *size, outputs), np.uint64)
     tiles = images * high * wide
-    step = _in_fours(min(tiles, _BLOCK_BYTES // (PLACES * 8 * max(channels, outputs))))
+    step = _in_fours(min(tiles, _BLOCK_BYTES // (_PLACES * 8 * max(channels, outputs))))
 
     def block(start: int) -> None:
         rows = min(step, tiles - start)
         which = np.array([start, rows, high, wide], np.int64)
-        ours = np.zeros((PLACES, _in_fours(rows), channels), np.uint64)
-        sums = np.zeros((PLACES, _in_fours(rows), outputs), np.uint64)
+        ours = np.zeros((_PLACES, _in_fours(rows), channels), np.uint64)
+        sums = np.zeros((_PLACES, _in_fours(rows), outputs), np.uint64)
         _inputs(padded, which, ours)
         _multiply(ours, kernel, sums)
         _outputs(sums, which, out)

@@ -8,7 +8,6 @@ of open values and shares: Beaver, CRYPTO 1991; masks of wires that a dealer kno
 
 import math
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 
@@ -19,8 +18,6 @@ from primum.mpc.rule import Dealing, Exchange, Parts, Rule, Serving, Value, Wire
 from primum.mpc.share import ROLES, Elements, Role
 from primum.ring import Ring, mask
 from primum.rng import Stream
-
-_LARGE: Final = 1 << 20  # elements
 
 
 def weight_mask(program: Program, model: bytes, seed: bytes) -> Ring:
@@ -51,15 +48,17 @@ def split_weights(program: Program, flat: Ring) -> Iterator[tuple[Convolution | 
 
 
 def prepare_weights(program: Program, flat: Ring, *, ahead: bool = False) -> dict[str, Weights]:
-    """Every convolution's weights, ready for products. `ahead`: of products that nobody waits for, where the largest
-    weights are kept in less memory instead."""
-    prepared = {}
-    for step, weight, _ in split_weights(program, flat):
-        if isinstance(step, Convolution):
-            lean = ahead and step.kernel == (3, 3) and weight.size > _LARGE
-            size = None if lean else program.wire(step.source).shape[:2]
-            prepared[step.name] = prepare(weight, step.groups, program.bits, size, window_of(step))
-    return prepared
+    """Every convolution's weights, ready for products. `ahead`: of products that nobody waits for, in less memory."""
+
+    def prepared(step: Convolution, weight: Ring) -> Weights:
+        size = program.wire(step.source).shape[:2]
+        return prepare(weight, step.groups, program.bits, size, window_of(step), lean=ahead)
+
+    return {
+        step.name: prepared(step, weight)
+        for step, weight, _ in split_weights(program, flat)
+        if isinstance(step, Convolution)
+    }
 
 
 def window_of(step: Convolution) -> Window:

@@ -7,7 +7,7 @@ import numpy as np
 
 from primum.report.plots import Axis, Curve, lines
 from primum.report.run import Figures, OfClass, Point, Run
-from primum.report.words import DASH, absent, between, esc, pairs, percent, table
+from primum.report.words import DASH, absent, between, esc, in_brackets, pairs, percent, table
 from primum.tasks.metrics import roc
 
 _SHOWN_CURVES: Final = 16
@@ -77,7 +77,7 @@ def class_by_class(figures: Figures) -> str:
 def _f1(one: OfClass) -> str:
     if one.f1 is None or one.too_few:
         return DASH
-    return f"{one.f1:.3f} ({one.f1_low:.3f} to {one.f1_high:.3f})" if one.f1_low is not None else f"{one.f1:.3f}"
+    return f"{one.f1:.3f}{in_brackets(one.f1_low, one.f1_high)}"
 
 
 def plots_of_several(run: Run) -> str:

@@ -1,7 +1,7 @@
 """What a report says of test masks: Dice, volume, and how far borders are off."""
 
 from primum.report.run import Figures, OfClass
-from primum.report.words import DASH, between, esc, table
+from primum.report.words import DASH, between, esc, in_brackets, table
 
 
 def mask_rows(test: Figures) -> list[tuple[str, str]]:
@@ -60,12 +60,10 @@ def mask_table(figures: Figures) -> str:
 
 def _cell(one: OfClass, name: str, style: str, factor: float) -> str:
     value, low, high = (
-        None if number is None else style.format(factor * number)
+        None if number is None else factor * number
         for number in (getattr(one, name + end) for end in ("", "_low", "_high"))
     )
-    if value is None:
-        return DASH
-    return f"<b>{value}</b>" + (f" ({low} to {high})" if low and high else "")
+    return DASH if value is None else f"<b>{style.format(value)}</b>{in_brackets(low, high, style)}"
 
 
 def _how_measured(test: Figures) -> str:

@@ -63,6 +63,11 @@ def between(low: float | None, high: float | None, style: str = "{:.3f}") -> str
     return f"95 % interval {style.format(low)} to {style.format(high)}"
 
 
+def in_brackets(low: float | None, high: float | None, style: str = "{:.3f}") -> str:
+    """The same behind a figure in a table: " (0.900 to 0.924)"."""
+    return "" if low is None or high is None else f" ({style.format(low)} to {style.format(high)})"
+
+
 def percent(value: float | None) -> str:
     """A share in percent."""
     return DASH if value is None else f"{100 * value:.1f} %"

@@ -80,8 +80,12 @@ def _explain(kind: type[BaseModel], error: ValidationError, source: str) -> tupl
         told.setdefault(key, _explain_key(kind, dict(one), key))
     apart = {key: one for key, one in told.items() if not any(other.startswith(f"{key}.") for other in told)}
     (what, hint), *others = apart.values()
-    more = f" Also: {'; '.join(_in_short(*other) for other in others)}." if others else ""
-    return f"{source}: {what}.{more}", hint
+    return f"{source}: {together(what, *(_in_short(*other) for other in others))}.", hint
+
+
+def together(first: str, *others: str) -> str:
+    """Several faults in one message, without a full stop."""
+    return f"{first}. Also: {'; '.join(others)}" if others else first
 
 
 def _in_short(what: str, hint: str) -> str:

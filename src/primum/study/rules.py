@@ -19,7 +19,7 @@ def broken_rules(study: "Study") -> list[str]:
         *_of_task(study),
         *_of_mixup(study),
         *_of_labels(study.study),
-        *(_of_images(study.images) if study.images.fit != "patches" else ()),
+        *_of_images(study.images),
         *_of_windows(study),
         *_of_patches(study),
         *_of_privacy(study.privacy),
@@ -87,14 +87,14 @@ def _of_labels(about: About) -> Rules:
 
 
 def _of_images(images: Images) -> Rules:
-    channels, context = images.channels, images.context
+    channels, context, flat = images.channels, images.context, images.fit != "patches"
     return (
         (
-            context > 0 and channels != 2 * context + 1,
+            flat and context > 0 and channels != 2 * context + 1,
             f"images.channels = {channels} does not go with context = {context}: a slice and its neighbours are "
             f"{2 * context + 1} channels",
         ),
-        (context == 0 and channels not in (1, 3), f"images.channels = {channels}: 1 is grey, 3 is colour"),
+        (flat and context == 0 and channels not in (1, 3), f"images.channels = {channels}: 1 is grey, 3 is colour"),
     )
 
 

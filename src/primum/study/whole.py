@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from primum.errors import StudyError
 from primum.study.kinds import AnyModel, Model, Section
-from primum.study.reading import parse_toml, read_text
+from primum.study.reading import parse_toml, read_text, together
 from primum.study.rules import broken_rules
 from primum.study.sections import (
     About,
@@ -46,7 +46,7 @@ class Study(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
         if broken := broken_rules(self):
-            raise ValueError(". Also: ".join([broken[0], "; ".join(broken[1:])]) if broken[1:] else broken[0])
+            raise ValueError(together(*broken))
         return self
 
     @property

@@ -96,6 +96,14 @@ def of_patients(values: Floats, least: float = -math.inf, most: float = math.inf
     return Interval(mean, max(least, mean - half), min(most, mean + half))
 
 
+def mean_of_patients(
+    name: str, values: Floats, least: float = -math.inf, most: float = math.inf
+) -> dict[str, float | None]:
+    """`of_patients` as `Interval.named`; `name` alone, with None, where nobody has the figure."""
+    mean = of_patients(values, least, most)
+    return {name: None} if mean is None else {**mean.named(name)}
+
+
 def _above(gap: float, spread: float) -> float:
     """By how much the mean of abs(gap + error) is above gap, for a normal error of that deviation; gap >= 0."""
     if not spread:

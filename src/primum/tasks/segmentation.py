@@ -25,7 +25,7 @@ from primum.dp.sampling import group_by
 from primum.models.linear import logits_of
 from primum.study import Loss, Measure
 from primum.tasks.figures import mean_figure, nothing, too_few, verdict
-from primum.tasks.intervals import of_patients
+from primum.tasks.intervals import mean_of_patients
 from primum.tasks.masks import Masks, dice, volume_errors
 from primum.tasks.measures import bins_of, each_patient, edges, mean_of_classes
 from primum.tasks.surface import pieces_of, surfaces
@@ -167,16 +167,15 @@ def mask_figures(
     ours, theirs = ([mask.numpy() for mask in masks] for masks in (found, truth))
     by_class = {
         name: {
-            **_mean("dice", each[:, place], 0.0, 1.0),
-            **_mean("volume_error", errors[:, place], -1.0, math.inf),
+            **mean_of_patients("dice", each[:, place], 0.0, 1.0),
+            **mean_of_patients("volume_error", errors[:, place], -1.0, math.inf),
             **surfaces(ours, theirs, place + 1, groups, measured).told(),
         }
         for place, name in enumerate(classes[1:])
     }
-    told: dict[str, Any] = {**_mean("dice", each.mean(axis=1), 0.0, 1.0), "images": len(found), "patients": len(groups)}
+    told: dict[str, Any] = {
+        **mean_of_patients("dice", each.mean(axis=1), 0.0, 1.0),
+        "images": len(found),
+        "patients": len(groups),
+    }
     return told | {"surface_unit": measured.unit, "surface_of": measured.kind, "by_class": by_class}
-
-
-def _mean(name: str, values: npt.NDArray[np.float64], least: float, most: float) -> dict[str, float | None]:
-    mean = of_patients(values, least, most)
-    return {name: None} if mean is None else {**mean.named(name)}

@@ -153,23 +153,23 @@ def quality(
         return Quality(float((called == truth).mean()), None, None if np.isnan(agreed) else agreed)
     logits = outputs.numpy()
     if plan.outputs > 1:
-        kinds, chances = np.unique(truth), torch.softmax(outputs.double(), 1).numpy()
-        right = float((logits.argmax(1) == truth).mean())
-        if len(kinds) < 2:
-            return Quality(right, None)
-        areas = [metrics.auc((truth == kind).astype(np.int64), chances[:, kind]) for kind in kinds]
-        return Quality(right, float(np.mean(areas)))
+        against_rest = (truth[:, None] == np.arange(logits.shape[1])).astype(np.int64)
+        area = _mean_area(probabilities_of(outputs.double()).numpy(), against_rest)
+        return Quality(float((logits.argmax(1) == truth).mean()), area)
     scores = logits[:, 0].astype(np.float64)
     both = 0 < truth.mean() < 1
     return Quality(float(((scores > 0) == truth).mean()), metrics.auc(truth, scores) if both else None)
 
 
 def _of_several(probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]) -> Quality:
-    """The area is the mean over the classes that some images have and some have not."""
+    return Quality(float(((probabilities > CALLED) == truth).mean()), _mean_area(probabilities, truth))
+
+
+def _mean_area(probabilities: npt.NDArray[np.float64], truth: npt.NDArray[np.int64]) -> float | None:
+    """Over the classes that some images have and some have not; both [n, classes]. None where there is no such class."""
     known = [place for place in range(truth.shape[1]) if 0 < truth[:, place].mean() < 1]
     areas = [metrics.auc(truth[:, place], probabilities[:, place]) for place in known]
-    accuracy = float(((probabilities > CALLED) == truth).mean())
-    return Quality(accuracy, float(np.mean(areas)) if areas else None)
+    return float(np.mean(areas)) if areas else None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from primum.tasks.intervals import of_patients
+from primum.tasks.intervals import mean_of_patients
 
 Mask = npt.NDArray[np.uint8]
 Masks = Sequence[Mask] | Mask
@@ -89,8 +89,7 @@ class Surfaces:
         """Means over patients with their intervals, for a report; None where no patient has any."""
         told: dict[str, Any] = {"one_sided": self.one_sided}
         for name, each in zip(("surface_distance", "hausdorff_95"), self.each.T, strict=True):
-            mean = of_patients(each, least=0.0)
-            told |= {name: None} if mean is None else mean.named(name)
+            told |= mean_of_patients(name, each, least=0.0)
         return told
 
 
