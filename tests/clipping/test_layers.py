@@ -5,14 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from primum.clipping import Automatic, Clipper, Flat, PerLayer, ScaledStdConv2d, derived, product, single
+from primum.clipping import Automatic, Clipper, Flat, PerLayer, ScaledStdConv2d, derived, geometry, product, single
 from primum.clipping.factors import MARGIN, Clipping
+from primum.clipping.geometry import Geometry
 
 AGREES = 1e-5
 
@@ -105,6 +106,48 @@ def test_every_way_of_a_convolution(monkeypatch: pytest.MonkeyPatch, way: str, i
         monkeypatch.setattr(product, "ALLOWANCE", 1)
     model = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(6, 5, (3, 1), padding=(2, 0)))
     agree(model, torch.randn(6, 4, 9, 7), images)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    axes=st.integers(1, 3),
+    channels=SIZES,
+    outputs=SIZES,
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 4),
+    dilation=st.integers(1, 2),
+    size=st.integers(1, 6),
+    rows=st.integers(1, 4),
+)
+def test_the_sum_by_offsets_is_the_librarys(
+    axes: int,
+    channels: int,
+    outputs: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    size: int,
+    rows: int,
+) -> None:
+    positions = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    assume(positions > 0)
+    every = [(value,) * axes for value in (kernel, stride, padding, dilation)]
+    inputs, slopes = torch.randn(rows, channels, *[size] * axes), torch.randn(rows, outputs, *[positions] * axes)
+    shape = Geometry(*every)
+    wanted = geometry.weight_gradient(inputs.double(), slopes.double(), shape)
+    found = geometry.weight_gradient_by_offsets(inputs, slopes, shape)
+    assert found.shape == wanted.shape
+    assert float((found - wanted).norm()) <= AGREES * float(wanted.norm())
+
+
+@pytest.mark.parametrize("name", list(product._SUMS))
+def test_a_layer_with_few_positions_is_summed_either_way(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(product, "_SUMS", {name: product._SUMS[name]})
+    monkeypatch.setattr(product, "_chosen", {})
+    model = nn.Sequential(nn.Conv2d(48, 40, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(40, 33, 3, 2, 1))
+    agree(model, torch.randn(6, 48, 2, 2), 2)
 
 
 def test_ways_are_timed_once_for_a_shape() -> None:

@@ -16,7 +16,7 @@ The weight's gradient for one unit is sum_t g_t u_t^T, and its squared norm is s
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
@@ -58,6 +58,18 @@ class Geometry:
         """What the weight at `offset` sees of the padded input, one slice an axis."""
         axes = zip(offset, out, self.stride, strict=True)
         return tuple(slice(first, first + (size - 1) * step + 1, step) for first, size, step in axes)
+
+    def inside(self, offset: Sizes, space: Sizes, out: Sizes) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """What the weight at `offset` sees of the input itself, without padding, and at which positions; one slice an axis."""
+        seen, at = [], []
+        for first, size, positions, step, around in zip(offset, space, out, self.stride, self.padding, strict=True):
+            low = max(0, -((first - around) // step))
+            high = min(positions - 1, (size - 1 + around - first) // step)
+            count = max(0, high - low + 1)
+            start = first - around + low * step
+            seen.append(slice(start, start + count * step, step))
+            at.append(slice(low, low + count))
+        return tuple(seen), tuple(at)
 
     def of_units(self) -> "Geometry":
         """With one more axis in front, for the images of a unit."""
@@ -121,7 +133,7 @@ def each_by_groups(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor
     rows = len(inputs)
     merged = inputs.reshape(1, rows * inputs.shape[1], *inputs.shape[2:])
     slope = slopes.reshape(1, rows * slopes.shape[1], *slopes.shape[2:])
-    gradient = weight_gradient(merged, slope, geometry, rows * geometry.groups)
+    gradient = weight_gradient(merged, slope, replace(geometry, groups=rows * geometry.groups))
     return gradient.view(rows, slopes.shape[1], -1, *geometry.kernel)
 
 
@@ -129,7 +141,7 @@ def each_by_rows(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
     """Each row's weight gradient, one backward convolution a row."""
     gradients = inputs.new_empty(len(inputs), slopes.shape[1], inputs.shape[1] // geometry.groups, *geometry.kernel)
     for row in range(len(inputs)):
-        gradients[row] = weight_gradient(inputs[row : row + 1], slopes[row : row + 1], geometry, geometry.groups)
+        gradients[row] = weight_gradient(inputs[row : row + 1], slopes[row : row + 1], geometry)
     return gradients
 
 
@@ -196,9 +208,24 @@ def each_by_offsets(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tenso
     return torch.stack(parts, 3).view(rows, slopes.shape[1], -1, *geometry.kernel)
 
 
-def weight_gradient(inputs: Tensor, slopes: Tensor, geometry: Geometry, groups: int) -> Tensor:
+def weight_gradient_by_offsets(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
+    """The weight's gradient summed over rows, [O, C, *kernel], one group: one product a weight of the kernel.
+
+    Padding is never multiplied, which at few positions is most of what a kernel sees.
+    """
+    space, out = tuple(inputs.shape[2:]), tuple(slopes.shape[2:])
+    last = (*range(2, inputs.ndim), 0, 1)
+    x, g = inputs.permute(last).contiguous(), slopes.permute(last).contiguous()
+    parts = inputs.new_zeros(math.prod(geometry.kernel), slopes.shape[1], inputs.shape[1])
+    for part, offset in zip(parts, geometry.offsets(), strict=True):
+        seen, at = geometry.inside(offset, space, out)
+        torch.mm(g[at].flatten(0, -2).t(), x[seen].flatten(0, -2), out=part)
+    return parts.permute(1, 2, 0).reshape(slopes.shape[1], inputs.shape[1], *geometry.kernel)
+
+
+def weight_gradient(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
     """The weight's gradient summed over rows, [O, C / groups, *kernel], by the library's own backward convolution."""
-    shape = (slopes.shape[1], inputs.shape[1] // groups, *geometry.kernel)
+    shape = (slopes.shape[1], inputs.shape[1] // geometry.groups, *geometry.kernel)
     weight = inputs.new_empty(1).expand(shape)  # its shape is what counts
     gradient: Tensor = torch.ops.aten.convolution_backward(
         slopes,
@@ -210,7 +237,7 @@ def weight_gradient(inputs: Tensor, slopes: Tensor, geometry: Geometry, groups: 
         geometry.dilation,
         False,
         [0] * len(geometry.kernel),
-        groups,
+        geometry.groups,
         [False, True, False],
     )[1]
     return gradient

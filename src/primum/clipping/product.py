@@ -22,6 +22,7 @@ from primum.clipping.geometry import Geometry
 ALLOWANCE: Final = 1 << 26
 """Bytes of units' gradients that one layer may keep until the factors are known."""
 _HOPELESS: Final = 12.0  # a way with so many times the arithmetic of the best is not tried
+_FEW: Final = 64  # positions up to which padding is much of what a kernel sees, and a product a weight may win
 _REPEATS: Final = 3
 _FAR: Final = 4.0  # times as long as another way: more than a cold start makes of it
 
@@ -164,6 +165,16 @@ def rows_about(tensor: Tensor) -> tuple[int, ...]:
     return (1 << (len(tensor) - 1).bit_length(), *tensor.shape[1:])
 
 
+def _took(call: "Each", inputs: Tensor, slopes: Tensor, geometry: Geometry) -> float:
+    """Seconds, the best of a few times."""
+    times = []
+    for _ in range(_REPEATS):
+        began = _now(inputs)
+        call(inputs, slopes, geometry)
+        times.append(_now(inputs) - began)
+    return min(times)
+
+
 def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor, least: float) -> float:
     """Of measuring and summing, the best of a few times; of one where the other ways need far less, `least`."""
     best = float("inf")
@@ -299,12 +310,21 @@ class Convolution(Product):
         return shapes.each_by_rows(inputs, slopes, self.geometry)
 
     def summed(self, inputs: Tensor, slopes: Tensor) -> Tensor:
-        """One backward convolution."""
-        return shapes.weight_gradient(inputs, slopes, self.geometry, self.geometry.groups)
+        """One backward convolution; at few positions one product a weight of the kernel, where that is quicker."""
+        if self.geometry.groups > 1 or slopes[0, 0].numel() > _FEW:
+            return shapes.weight_gradient(inputs, slopes, self.geometry)
+        key = ("sum", *self.key(inputs, slopes))
+        if key not in _chosen:
+            _chosen[key] = min(_SUMS, key=lambda name: _took(_SUMS[name], inputs, slopes, self.geometry))
+        return _SUMS[_chosen[key]](inputs, slopes, self.geometry)
 
 
 _TURNED: Final = "turned"
 Each = Callable[[Tensor, Tensor, Geometry], Tensor]
+_SUMS: Final[dict[str, Each]] = {
+    "library": shapes.weight_gradient,
+    "offsets": shapes.weight_gradient_by_offsets,
+}
 _EACH: Final[dict[str, Each]] = {
     "groups": shapes.each_by_groups,
     "rows": shapes.each_by_rows,
