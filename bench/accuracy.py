@@ -95,8 +95,8 @@ SETTINGS = {
     "auc_eps8": Setting("pneumonia", 8.0, 0.972, (1, 2, 3), 60, 0.4, 256.0),
     "auc_none": Setting("pneumonia", None, 0.965, (1, 2, 3), 150, 1.0, 256.0),
     "chest_eps1": Setting("chest", 1.0, 0.94, (2, 3), 40, 0.05, 64.0, 2, "mirror"),
-    "chest_eps3": Setting("chest", 3.0, 0.985, (2, 3), 80, 0.1, 64.0, 2, "mirror"),
-    "chest_eps8": Setting("chest", 8.0, 0.994, (2, 3), 150, 0.05, 128.0, 2),
+    "chest_eps3": Setting("chest", 3.0, 0.985, (2, 3, 4), 80, 0.05, 64.0, 2),
+    "chest_eps8": Setting("chest", 8.0, 0.994, (2, 3, 4), 250, 0.03, 128.0, 2),
     "chest_none": Setting("chest", None, 0.99, (2, 3), 100, 0.05, 1024.0),
 }
 OTHER = {"chest_eps1": 0.87, "chest_eps3": 0.92, "chest_eps8": 0.94, "chest_none": 0.94}

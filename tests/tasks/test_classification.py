@@ -10,6 +10,7 @@ from primum import ring
 from primum.accelerator import Accelerator
 from primum.errors import DataError
 from primum.rng import Stream
+from primum.tasks import learner
 from primum.tasks.classification import BINS
 from primum.tasks.figures import binary_figures
 from primum.tasks.learner import Cohort, Learner
@@ -36,9 +37,9 @@ def zeros(plan: Plan) -> np.ndarray:
 
 def test_a_step_is_the_clipped_sum_with_this_hospitals_noise() -> None:
     plan = Plan(resolve(study(training={"sampling": 1.0})))
-    learner = Learner(plan, cohort(plan, 60))
-    truth = learner.gradient(zeros(plan))
-    noise = np.array([plan.training.restore(learner.step(zeros(plan))) - truth for _ in range(30)])
+    hospital = Learner(plan, cohort(plan, 60))
+    truth = hospital.gradient(zeros(plan))
+    noise = np.array([plan.training.restore(hospital.step(zeros(plan))) - truth for _ in range(30)])
     width = plan.training.share_sigma / plan.training.scale
     for factor, accepted in ((1.0, True), (2 / 3, False), (3 / 2, False)):
         statistic = float((noise**2).sum()) / (factor * width) ** 2
@@ -48,9 +49,9 @@ def test_a_step_is_the_clipped_sum_with_this_hospitals_noise() -> None:
 
 def test_two_steps_at_the_same_weights_differ_in_sample_and_noise() -> None:
     plan = Plan(resolve(study()))
-    learner = Learner(plan, cohort(plan, 60))
-    assert not np.array_equal(learner.gradient(zeros(plan)), learner.gradient(zeros(plan)))
-    assert not np.array_equal(learner.step(zeros(plan)), learner.step(zeros(plan)))
+    hospital = Learner(plan, cohort(plan, 60))
+    assert not np.array_equal(hospital.gradient(zeros(plan)), hospital.gradient(zeros(plan)))
+    assert not np.array_equal(hospital.step(zeros(plan)), hospital.step(zeros(plan)))
 
 
 def test_noise_does_not_depend_on_how_many_patients_a_hospital_has() -> None:
@@ -76,6 +77,18 @@ def test_a_patient_with_many_images_moves_a_step_by_at_most_c() -> None:
     assert np.linalg.norm(gradient) <= plan.study.training.clipping_norm
 
 
+@pytest.mark.parametrize("images", [1, 2, 3, 5, 100])
+def test_a_patients_images_are_never_parted(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    """With features of 42,000 numbers, of which 49 pictures are a physical batch, a study of two a patient once stopped."""
+    plan = Plan(resolve(study(training={"sampling": 1.0, "images_a_patient": images})))
+    patients = cohort(plan, 7, images=images)
+    whole = Learner(plan, patients).gradient(zeros(plan))
+    for at_once in (16, 17, 49):
+        monkeypatch.setattr(learner, "_AT_ONCE", at_once * plan.front_end.dimension)
+        parts = Learner(plan, patients).gradient(zeros(plan))
+        assert np.linalg.norm(parts - whole) <= 1e-5 * np.linalg.norm(whole)
+
+
 def test_unit_image_caps_the_images_of_a_patient() -> None:
     plan = Plan(study(unit="image", images_per_patient=3))
     groups = cohort(plan, 4, images=10).groups("image", 3)
@@ -95,10 +108,10 @@ def test_more_patients_than_the_study_says_are_refused() -> None:
 
 def test_weights_are_used_and_never_kept() -> None:
     plan = Plan(resolve(study(training={"sampling": 1.0})))
-    learner = Learner(plan, cohort(plan, 20))
-    at_zero = learner.gradient(zeros(plan))
-    learner.gradient(np.ones(plan.dimension, np.float32))
-    assert np.array_equal(learner.gradient(zeros(plan)), at_zero)
+    hospital = Learner(plan, cohort(plan, 20))
+    at_zero = hospital.gradient(zeros(plan))
+    hospital.gradient(np.ones(plan.dimension, np.float32))
+    assert np.array_equal(hospital.gradient(zeros(plan)), at_zero)
 
 
 def test_a_cohort_prints_a_count_only() -> None:

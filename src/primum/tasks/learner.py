@@ -170,11 +170,12 @@ def _filled(part: Tensor, rows: int) -> Tensor:
 
 
 def _rows(plan: Plan) -> int:
-    values, rows = math.prod(plan.front_end.shape), _ROWS
+    """Pictures of a physical batch: as many of a patient as a unit has are never parted."""
+    values, rows, unit = math.prod(plan.front_end.shape), _ROWS, plan.study.training.images_a_patient
     if plan.learned.kind == "linear" and len(plan.front_end.shape) == 1:
-        return max(16, _AT_ONCE // values)
+        return max(1, max(16, _AT_ONCE // values) // unit) * unit
     if plan.learned.kind == "linear":  # of a layer at every pixel a few pictures' features are a cache
         rows = max(_FEW, _AT_ONCE // values)
     elif plan.study.images.fit == "patches":
         rows = _VOXELS // values
-    return max(1, min(_ROWS, rows)) * plan.study.training.images_a_patient
+    return max(1, min(_ROWS, rows)) * unit
