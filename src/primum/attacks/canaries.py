@@ -114,13 +114,13 @@ def listen(
     update = plan.update
     if not isinstance(update, GradientSum):
         raise InputError("Canaries are heard in sums of gradients.", "Set training.local_steps = 1.")
-    norm, steps = plan.study.training.clipping_norm, []
+    norm, steps = 1.0 if plan.quantile_norm else plan.study.training.clipping_norm, []
     optimiser = Optimiser.start(plan.study.training, plan.first_weights())
     for _ in range(plan.study.training.rounds):
-        weights = served(optimiser.weights.astype(np.float32))
+        weights = optimiser.with_norm(served(optimiser.weights.astype(np.float32)))
         vectors = [learner.step(weights) for learner in learners]
         seen = update.mechanism.restore(_sum(vectors[:honest], update.shape.bits))
-        steps.append(canaries.along(seen) / norm)
+        steps.append(canaries.along(seen[: plan.dimension]) / norm)
         optimiser.step(update.mean_gradient(_sum(vectors, update.shape.bits), len(learners)))
     return Heard(np.array(steps), optimiser.result.astype(np.float32))
 

@@ -40,7 +40,7 @@ def explain(study: Study) -> str:
         + _safety(plan.setup),
         *_privacy(plan),
         *(f"{line[:1].upper()}{line[1:]}." for line in update_in_words(plan)),
-        f"Each hospital sends about {sent:,} bytes and receives about {4 * plan.dimension:,} in a round, "
+        f"Each hospital sends about {sent:,} bytes and receives about {4 * plan.coordinates:,} in a round, "
         f"{(sent * study.training.rounds) / 1e6:.1f} MB sent in all; keys and shares of the secure sums come on top.",
     ]
     return "\n".join(lines)
@@ -225,8 +225,20 @@ def _privacy(plan: Plan) -> list[str]:
     return [
         f"{training.rounds} rounds, {steps_in_words(plan.study)}; noise multiplier {privacy.noise_multiplier:.2f}.",
         f"epsilon per {privacy.unit} at delta {privacy.delta:g}: {curve}.",
+        *_norm(plan),
         looks,
         *_survey(plan),
+    ]
+
+
+def _norm(plan: Plan) -> list[str]:
+    follows = plan.quantile_norm
+    if follows is None:
+        return []
+    deviation = follows.share_sigma(plan.training.noise_multiplier, plan.expected_batch)
+    return [
+        f"The clipping norm begins at {follows.start:g} and follows the {follows.quantile:g} quantile of the gradients' norms "
+        f"(+-{deviation:.2f}): one number more in each sum, {follows.cost - 1:.1%} more noise, within the same epsilon."
     ]
 
 

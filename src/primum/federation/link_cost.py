@@ -27,7 +27,7 @@ def parse_rate(text: str) -> float:
 def cost_on_link(study: Study, rate: float) -> str:
     """Seconds of a round and hours of the study that its bytes need at `rate` bytes a second each way, in words."""
     plan = Plan(resolve(for_three(study)))
-    down, up = 4 * plan.dimension, vector_bytes(plan)
+    down, up = 4 * plan.coordinates, vector_bytes(plan)
     seconds, rounds = (down + up) / rate / REACHED, max(1, study.training.rounds)
     lines = [
         f"On a link of {rate * 8 / 1e6:g} Mbit/s at a hospital: {_size(down)} down and {_size(up)} up take "

@@ -312,7 +312,7 @@ class Participant:
         if order.what not in (TRAIN, EVALUATE, SURVEY):
             raise PeerError(f"The coordinator asks for {order.what[:20]!r}.", "It was not answered.")
         running.learn_of(order, self._hospital.accelerator)
-        weights = self._weights(running, order.weights)
+        weights = self._weights(running.plan, order)
         _require_named_model(running.study, order)
         message = running.node.start(order.start)
         running.model = model_digest(order.what, order.weights, order.survey)
@@ -407,12 +407,20 @@ class Participant:
         self._hospital.journal.write("shares", run=self._run.hex(), round=number, included=list(included), bytes=size)
         return reply
 
-    def _weights(self, running: _Running, data: bytes) -> Weights:
-        if len(data) != 4 * running.plan.dimension:
+    @staticmethod
+    def _weights(plan: Plan, order: RoundOrder) -> Weights:
+        follows = plan.quantile_norm if order.what != EVALUATE else None
+        if len(order.weights) != 4 * (plan.dimension + (follows is not None)):
             raise PeerError("The coordinator sent weights of a wrong length.", "The round was not joined.")
-        weights = np.frombuffer(data, "<f4").astype(np.float32)
+        weights = np.frombuffer(order.weights, "<f4").astype(np.float32)
         if not np.isfinite(weights).all():
             raise PeerError("The coordinator sent weights that are not finite numbers.", "The round was not joined.")
+        if follows and not np.float32(follows.least) <= weights[-1] <= np.float32(follows.most):
+            raise PeerError(
+                f"The coordinator sent a clipping norm of {weights[-1]:g}; the study allows {follows.least:g} to "
+                f"{follows.most:g}.",
+                "The round was not joined.",
+            )
         return weights
 
 

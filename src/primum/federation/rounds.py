@@ -210,8 +210,8 @@ class Rounds:
                 continue
             failures, charged = 0, charged + 1
             gradient = self._plan.update.mean_gradient(aggregate.total, len(aggregate.included))
-            norm = self._optimiser.step(gradient / self._plan.mean_counting)
-            self._note_round(aggregate, time.monotonic() - began, local, norm, charged)
+            clipped_to, norm = self._optimiser.norm, self._optimiser.step(gradient, self._plan.mean_counting)
+            self._note_round(aggregate, time.monotonic() - began, local, (norm, clipped_to), charged)
             if self._looks.due(self._optimiser.rounds):
                 self._try_look()
             if self._looks.enough:
@@ -239,7 +239,10 @@ class Rounds:
         require_going_on(self._run)
         time.sleep(min(_RETRY_PAUSE, 0.2 * failures))
 
-    def _note_round(self, aggregate: Aggregate, seconds: float, local: float, norm: float, charged: int) -> None:
+    def _note_round(
+        self, aggregate: Aggregate, seconds: float, local: float, norms: tuple[float, float | None], charged: int
+    ) -> None:
+        """`norms`: of the update, and where it follows the gradients the one that they were clipped to."""
         number = self._optimiser.rounds
         line: dict[str, Any] = {
             "round": number,
@@ -247,7 +250,8 @@ class Rounds:
             "participants": len(aggregate.included),
             "seconds": round(seconds, 4),
             "local_seconds": round(local, 4),
-            "update_norm": norm,
+            "update_norm": norms[0],
+            **({} if norms[1] is None else {"clipping_norm": norms[1]}),
             **self._sums.round_bytes,
         }
         lines = {"metrics.jsonl": line}
@@ -308,7 +312,7 @@ class Rounds:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def _weights(self) -> bytes:
-        return self._optimiser.weights.astype("<f4").tobytes()
+        return self._optimiser.sent.astype("<f4").tobytes()
 
     def _result(self) -> bytes:
         return self._optimiser.result.astype("<f4").tobytes()
@@ -402,6 +406,7 @@ def privacy_report(plan: Plan, charged: int) -> dict[str, Any]:
         "noise_multiplier": round(privacy.noise_multiplier, 4),
         "q": plan.study.training.sampling,
         "clipping_norm": plan.study.training.clipping_norm,
+        "clipping_quantile": plan.quantile_norm.quantile if plan.quantile_norm else None,
         "colluding": setup.colluding,
         "may_vanish": setup.may_vanish,
         "k_min": plan.k_min,

@@ -29,7 +29,8 @@ rounds = {rounds}            # each costs privacy
 sampling = {sampling}         # share of the patients in a round, drawn at random in each hospital
 clipping_norm = {clipping_norm}   # the most one patient can move a sum
 # loss = "dice-focal"  # for masks; else "dice-cross-entropy", "dice", "cross-entropy", "focal"
-clipping = "{clipping}"      # "automatic": every gradient is brought to the norm; then only the learning rate matters
+clipping = "{clipping}"      # "automatic": every gradient is brought to the norm; then only the learning rate matters;
+                       # "adaptive": the norm follows the clipping_quantile (0.5) of the gradients' norms, by a private count
 images_a_patient = 1   # more: the mean gradient of so many images of a drawn patient is clipped once
 learning_rate = {learning_rate}
 momentum = {momentum}

@@ -209,6 +209,7 @@ class Spent(_Open):
     noise_multiplier: float | None = None
     q: float | None = None
     clipping_norm: float | None = None
+    clipping_quantile: float | None = None
     colluding: int | None = None
     k_min: int | None = None
     may_vanish: int | None = None

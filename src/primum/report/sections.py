@@ -294,7 +294,7 @@ def privacy(run: Run) -> str:
         ("Local steps a round", _local_steps(spent.local_steps)),
         ("Noise multiplier σ", number(spent.noise_multiplier)),
         ("Sampling rate q", number(spent.q)),
-        ("Clipping norm C", number(spent.clipping_norm)),
+        ("Clipping norm C", _norm(spent)),
         ("Fewest honest hospitals in a sum", number(spent.k_min)),
         ("Hospitals that may be missing", number(spent.may_vanish)),
     ]
@@ -310,6 +310,13 @@ def privacy(run: Run) -> str:
     )
     known = pairs([(name, value) for name, value in rows if value not in (DASH, f"ε = {DASH}")])
     return section("Privacy spent", words + grid([known, _epsilon_curve(run)]))
+
+
+def _norm(spent: Spent) -> str:
+    if spent.clipping_quantile is None:
+        return number(spent.clipping_norm)
+    first, quantile = number(spent.clipping_norm), number(spent.clipping_quantile)
+    return f"{first} at first, then the {quantile} quantile of the gradients' norms by a private count"
 
 
 def _local_steps(count: int | None) -> str:

@@ -25,6 +25,7 @@ def broken_rules(study: "Study") -> list[str]:
         *_of_privacy(study.privacy),
         *_of_patients(study),
         *_of_local_steps(study.training),
+        *_of_adaptive_clipping(study),
         *_of_aggregation(study),
         *_of_evaluation(study),
         *_of_statistics(study),
@@ -203,6 +204,27 @@ def _of_local_steps(training: Training) -> Rules:
             (rate or 0.0) * pull > 1,
             f"training.proximal = {pull:g} times local_learning_rate = {rate} is above 1: "
             "a local step would jump past the global weights that it is pulled to",
+        ),
+    )
+
+
+def _of_adaptive_clipping(study: "Study") -> Rules:
+    training, adaptive = study.training, study.training.clipping == "adaptive"
+    return (
+        (
+            adaptive and study.privacy is None,
+            'training.clipping = "adaptive" needs [privacy]: how many gradients are short would leave the hospitals without '
+            'noise; take "flat"',
+        ),
+        (
+            adaptive and training.local_steps > 1,
+            f'training.clipping = "adaptive" does not go with local_steps = {training.local_steps}, where no sum says how '
+            'many gradients are short: take "flat" or "automatic"',
+        ),
+        (
+            not adaptive and training.clipping_quantile is not None,
+            f"training.clipping_quantile = {training.clipping_quantile} does nothing with clipping = "
+            f'"{training.clipping}": leave it out, or take "adaptive"',
         ),
     )
 

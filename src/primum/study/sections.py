@@ -81,7 +81,8 @@ class Training(Section):
     """How it is learned; all of it public. With `local_steps` above 1 hospitals step by themselves in each round, and
     `learning_rate` and `momentum` are the server's, on the mean difference of weights (tasks/training.py). With adam
     `momentum` is its first rate of forgetting; with a cosine the rate falls to nothing at the last round. With
-    `images_a_patient` above 1 a drawn patient brings so many images, whose mean gradient is clipped once. With 0 rounds
+    `images_a_patient` above 1 a drawn patient brings so many images, whose mean gradient is clipped once. With adaptive
+    clipping the norm begins at `clipping_norm` and follows a private quantile of the gradients' norms. With 0 rounds
     nothing is learned: `evaluation.model` is looked at. With `look_every` the hospitals' private figure is taken after so
     many rounds each, as long as `privacy.looks` last, the best model is kept beside the last, and with `patience` training
     ends when so many looks brought nothing better."""
@@ -91,7 +92,8 @@ class Training(Section):
     patience: Annotated[int, Field(ge=0, le=10)] = 0
     sampling: Annotated[float, Field(gt=0, le=1)] = 0.5
     clipping_norm: Positive = 0.25
-    clipping: Literal["flat", "automatic"] = "flat"
+    clipping: Literal["flat", "automatic", "adaptive"] = "flat"
+    clipping_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     loss: Loss | None = None
     images_a_patient: Annotated[int, Field(ge=1, le=100)] = 1
     learning_rate: Positive = 4.0

@@ -92,7 +92,7 @@ class Learner:
             )
 
     def step(self, weights: npt.NDArray[np.float32]) -> Integers:
-        """This hospital's integers for one round at these public weights [dimension]: never without its noise."""
+        """This hospital's integers for one round at these public weights [coordinates]: never without its noise."""
         return self._plan.update.integers(self, weights, self._stream)
 
     @property
@@ -114,10 +114,14 @@ class Learner:
         """The engine's sum of the clipped gradients of these images, each a unit of its own, at the module's weights."""
         unit = self._unit
         weights = torch.full((len(features) * unit,), 1 / unit)
-        return self._sum(features.repeat_interleave(unit, 0), labels.repeat_interleave(unit, 0), weights, 0)
+        self._add(features.repeat_interleave(unit, 0), labels.repeat_interleave(unit, 0), weights, 0)
+        return self._clipper.take()
 
     def gradient(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """The clipped sum over a fresh Poisson sample, before noise: stays in the building."""
+        """The clipped sum over a fresh Poisson sample, before noise [coordinates]: stays in the building.
+
+        `weights` [coordinates]: where the norm follows the gradients it stands behind them.
+        """
         training = self._plan.study.training
         sample = draw_several(self._groups, self.sampling, training.images_a_patient, self._stream)
         if sample.patients > self._plan.largest_batch:
@@ -125,23 +129,35 @@ class Learner:
                 "This round's sample is larger than the public maximum; the round is not answered.",
                 "This happens with probability 1e-9 and is charged to delta; if it happens again, report it.",
             )
+        if self._plan.quantile_norm:
+            weights, self._clipper.clipping_norm = weights[:-1], float(weights[-1])
         write_weights(self.module, weights)
         padded = self._plan.largest_batch * self._unit if self._plan.study.privacy else 0
         chosen, factors = sample.placed(training.images_a_patient)
         chosen, factors = np.repeat(chosen, self._copies), np.repeat(factors, self._copies) / np.float32(self._copies)
         weights_of = torch.from_numpy(factors)
         if self._augmenter is None and self._mixup is None and len(self._cohort.labels):
-            return self._in_pieces(torch.from_numpy(chosen), weights_of, padded).double().numpy()
+            self._add_in_pieces(torch.from_numpy(chosen), weights_of, padded)
+            return self._taken()
         features, labels = self._cohort.features[chosen], self._cohort.labels[chosen]
         if self._augmenter is not None:  # blank pictures too: time would show how many were drawn
             features, labels, weights_of = (_filled(part, padded) for part in (features, labels, weights_of))
             features, labels = self._augmenter(features, labels)
         if self._mixup is not None:  # never with privacy, so nothing is filled up
             features, labels, weights_of = mixed(features, labels, weights_of, self._mixup, self._stream)
-        return self._sum(features, labels, weights_of, padded).double().numpy()
+        self._add(features, labels, weights_of, padded)
+        return self._taken()
 
-    def _in_pieces(self, chosen: Tensor, weights: Tensor, padded_to: int) -> Tensor:
-        """As `_sum` of the images `chosen`, a physical batch at a time: their features need not all be held.
+    def _taken(self) -> npt.NDArray[np.float64]:
+        """The sum; where the norm follows the gradients in norms, with how many of them are short (`quantile.py`)."""
+        within, units, follows = self._clipper.within, self._clipper.units, self._plan.quantile_norm
+        total = self._clipper.take().double().numpy()
+        if follows is None:
+            return total
+        return np.append(total / self._clipper.clipping_norm, follows.coordinate(1.0, within, units))
+
+    def _add_in_pieces(self, chosen: Tensor, weights: Tensor, padded_to: int) -> None:
+        """As `_add` of the images `chosen`, a physical batch at a time: their features need not all be held.
 
         Filled up with the first image at weight 0, which adds nothing and takes the same time.
         """
@@ -154,13 +170,11 @@ class Learner:
                 counting = None if self._counting is None else self._counting[labels]
                 features = self._cohort.features[rows].to(device)
                 self._clipper.add(features, labels.to(device), weights[start : start + step], len(rows), counting)
-            return self._clipper.take()
 
-    def _sum(self, features: Tensor, labels: Tensor, weights: Tensor, padded_to: int) -> Tensor:
+    def _add(self, features: Tensor, labels: Tensor, weights: Tensor, padded_to: int) -> None:
         counting = None if self._counting is None else self._counting[labels]
         with self._accelerator.alone() as device:
             self._clipper.add(features.to(device), labels.to(device), weights, padded_to, counting)
-            return self._clipper.take()
 
 
 def _filled(part: Tensor, rows: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 from primum.dp import account, histogram
 from primum.dp.account import Budget, Steps
 from primum.dp.mechanism import Mechanism
+from primum.dp.quantile import QuantileNorm
 from primum.dp.sampling import public_maximum
 from primum.errors import StudyError
 from primum.imaging.windows import DEVIATIONS
@@ -39,6 +40,7 @@ from primum.tasks.points import Points
 from primum.tasks.segmentation import Segmentation
 from primum.tasks.several import Several
 from primum.tasks.survey import TOO_NOISY, Sheet, Survey, Weighing
+from primum.tasks.training import quantile_norm
 from primum.tasks.update import (
     GradientSum,
     LocalStep,
@@ -215,6 +217,16 @@ class Plan:
             return weight_count(self.module())
 
     @property
+    def quantile_norm(self) -> QuantileNorm | None:
+        """How the clipping norm follows the gradients; None where it stays what it is."""
+        return quantile_norm(self.study.training)
+
+    @property
+    def coordinates(self) -> int:
+        """Of a round's sum, and of what is sent for it: the weights, and one for a norm that follows the gradients."""
+        return self.dimension + (self.quantile_norm is not None)
+
+    @property
     def hospitals(self) -> int:
         """n."""
         return len(self.study.hospitals.members)
@@ -267,7 +279,9 @@ class Plan:
         sigma = privacy.noise_multiplier if privacy else 0.0
         norm, batch = self.study.training.clipping_norm, self.largest_batch
         k_min, hospitals, width = (1, 1, _LOCAL_WIDTH) if self._local else (self.k_min, self.hospitals, _SHARE_WIDTH)
-        return Mechanism(self.dimension, norm, sigma, k_min, hospitals, batch, self._resolution(batch), width)
+        if self.quantile_norm:  # sums are in norms, whatever the norm is in a round
+            norm = self.quantile_norm.sensitivity(1.0)
+        return Mechanism(self.coordinates, norm, sigma, k_min, hospitals, batch, self._resolution(batch), width)
 
     @cached_property
     def _narrow(self) -> Narrow | None:
@@ -340,7 +354,7 @@ class Plan:
         privacy = self.study.privacy
         if privacy is None:
             return 0.0
-        charged = account.delta_overheads(privacy.epsilon, self.dimension, self.most_steps, self.hospitals)
+        charged = account.delta_overheads(privacy.epsilon, self.coordinates, self.most_steps, self.hospitals)
         if charged >= privacy.delta:
             raise StudyError(
                 f"At epsilon {privacy.epsilon:g}, {self.most_steps} steps of {self.dimension:,} weights leave nothing of "

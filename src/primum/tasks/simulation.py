@@ -76,7 +76,7 @@ def train(plan: Plan, cohorts: Sequence[Cohort], units: int, progress: Progress 
     def mean(weights: Weights) -> npt.NDArray[np.float64]:
         vectors = [ring.from_signed(learner.step(weights).astype(np.int64), bits) for learner in learners]
         total = ring.to_signed(sum(vectors[1:], vectors[0]) & ring.mask(bits), bits)
-        return update.mean_gradient(total.astype(np.int32), len(learners)) / plan.mean_counting
+        return update.mean_gradient(total.astype(np.int32), len(learners))
 
     return _optimise(plan, mean, progress)
 
@@ -93,7 +93,7 @@ def train_without_noise(
 
     def mean(weights: Weights) -> npt.NDArray[np.float64]:
         total: npt.NDArray[np.float64] = np.sum([learner.gradient(weights) for learner in learners], axis=0)
-        return total / (plan.study.training.sampling * units * plan.mean_counting)
+        return total / (plan.study.training.sampling * units)
 
     return _optimise(plan, mean, progress)
 
@@ -101,7 +101,7 @@ def train_without_noise(
 def _optimise(plan: Plan, mean: Callable[[Weights], npt.NDArray[np.float64]], progress: Progress) -> Weights:
     optimiser = Optimiser.start(plan.study.training, plan.first_weights())
     for done in range(plan.study.training.rounds):
-        optimiser.step(mean(optimiser.weights.astype(np.float32)))
+        optimiser.step(mean(optimiser.sent), plan.mean_counting)
         progress(done + 1)
     return optimiser.result.astype(np.float32)
 

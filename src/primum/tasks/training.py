@@ -22,11 +22,22 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from primum.dp.quantile import QuantileNorm
 from primum.study import Training
 
 Weights = npt.NDArray[np.float64]
+MEDIAN: Final = 0.5
 _FORGETS: Final = 0.999  # beta_2 of Adam
 _TINY: Final = 1e-8
+_FURTHEST: Final = 1e4  # times its first value, or one part of it, a clipping norm may become
+
+
+def quantile_norm(settings: Training) -> QuantileNorm | None:
+    """How the clipping norm follows the gradients; None where it stays what it is."""
+    if settings.clipping != "adaptive":
+        return None
+    start, quantile = settings.clipping_norm, settings.clipping_quantile or MEDIAN
+    return QuantileNorm(start, quantile, least=start / _FURTHEST, most=start * _FURTHEST)
 
 
 @dataclass
@@ -40,16 +51,37 @@ class Optimiser:
     squares: Weights = field(repr=False)
     rounds: int = 0
     averaged: int = 0
+    norm: float | None = None
 
     @classmethod
     def start(cls, settings: Training, first: npt.NDArray[np.floating]) -> "Optimiser":
         """From the weights `first` [dimension]."""
-        weights = first.astype(np.float64)
+        weights, follows = first.astype(np.float64), quantile_norm(settings)
         squares = np.zeros(len(weights) if settings.optimiser == "adam" else 0)
-        return cls(settings, weights, np.zeros(len(weights)), np.zeros(len(weights)), squares)
+        norm = float(np.float32(follows.start)) if follows else None
+        return cls(settings, weights, np.zeros(len(weights)), np.zeros(len(weights)), squares, norm=norm)
 
-    def step(self, mean: Weights) -> float:
-        """One step along a (noisy) mean gradient; returns its length."""
+    @property
+    def sent(self) -> npt.NDArray[np.float32]:
+        """What a hospital needs for a round: the weights, and where it follows the gradients the clipping norm."""
+        return self.with_norm(self.weights.astype(np.float32))
+
+    def with_norm(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Other weights in place of these."""
+        return weights if self.norm is None else np.append(weights, np.float32(self.norm))
+
+    def step(self, mean: Weights, counting: float = 1.0) -> float:
+        """One step along a (noisy) mean gradient over `counting` (`Plan.mean_counting`); returns its length.
+
+        Where the clipping norm follows the gradients `mean` is in norms, [dimension + 1]: the last says how many of them
+        are short.
+        """
+        follows = quantile_norm(self.settings)
+        if follows and self.norm is not None:
+            norm = self.norm
+            self.norm = float(np.float32(follows.next(norm, float(mean[-1]) * norm, 1.0)))
+            mean = mean[:-1] * norm
+        mean = mean / counting
         self.weights = self.weights - self._rate * self._direction(mean)
         self.rounds += 1
         window = self.settings.rounds * self.settings.average_last
@@ -84,7 +116,7 @@ class Optimiser:
 
     def state(self) -> dict[str, npt.NDArray[np.float64]]:
         """Everything that a restart needs."""
-        counts = np.array([self.rounds, self.averaged], np.float64)
+        counts = np.array([self.rounds, self.averaged, *(() if self.norm is None else (self.norm,))], np.float64)
         vectors = {"weights": self.weights, "velocity": self.velocity, "average": self.average, "squares": self.squares}
         return {**vectors, "counts": counts}
 
@@ -93,3 +125,4 @@ class Optimiser:
         self.weights, self.velocity, self.average = state["weights"], state["velocity"], state["average"]
         self.squares = state.get("squares", self.squares)  # checkpoints of earlier versions have none
         self.rounds, self.averaged = int(state["counts"][0]), int(state["counts"][1])
+        self.norm = float(state["counts"][2]) if self.norm is not None else None
