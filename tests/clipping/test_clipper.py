@@ -2,12 +2,14 @@
 
 import copy
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from primum.clipping import Clipper, product, single
 from primum.errors import ModelError
@@ -113,7 +115,7 @@ def test_weights_leave_places_empty() -> None:
 
 def test_rows_that_fill_no_unit() -> None:
     inputs, targets = batch(5)
-    with pytest.raises(ValueError, match="5 rows are not a multiple of 2"):
+    with pytest.raises(ModelError, match="5 rows are not a multiple of 2"):
         Clipper(network(), cross_entropy, 1.0, images_per_unit=2).add(inputs, targets)
 
 
@@ -214,16 +216,133 @@ def test_functional_batch_norm_is_found() -> None:
         summed(Hidden(), torch.randn(6, 4), torch.randint(0, 3, (6,)))
 
 
-def test_a_parameter_in_the_loss_is_found() -> None:
+@pytest.mark.parametrize("share", [1.0, 1e-6])
+def test_a_parameter_in_the_loss_is_refused_however_small_its_part(share: float) -> None:
     """As with adapters that hide from hooks: the loss falls, the epsilon grows, and the gradients are wrong."""
     model = nn.Linear(4, 3)
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(outputs, targets) + model.weight.square().sum()
+        return cross_entropy(outputs, targets) + share * model.weight.square().sum()
 
     clipper = Clipper(model, loss, 1.0)
-    with pytest.raises(ModelError, match="gradient of weight disagrees with single examples"):
+    with pytest.raises(ModelError, match="The loss uses parameters by itself"):
         clipper.add(torch.randn(6, 4), torch.randint(0, 3, (6,)))
+
+
+class Mixing(nn.Module):
+    """Layers about a function of a batch."""
+
+    def __init__(self, mix: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.mix = nn.Linear(5, 4), nn.Linear(4, 3), mix
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last(self.mix(self.first(inputs)))
+        return outputs
+
+
+MIXES: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda x: x - x.mean(0),
+    "deviation": lambda x: (x - x.mean(0)) / x.std(0),
+    "largest": lambda x: x / x.abs().max(),
+    "neighbour": lambda x: x + 0.5 * x.roll(1, 0),
+    "count": lambda x: x * len(x),
+    "by chance": lambda x: 0.7 * x + 0.3 * x[torch.randperm(len(x))],
+    "now and then": lambda x: x - x.mean(0) if torch.rand(()) < 0.5 else x,
+}
+
+
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES)
+@pytest.mark.parametrize("rows", [[0], [0, 0], [0, 1, 2, 3, 4, 5], []], ids=["one", "equal", "six", "none, padded"])
+def test_mixing_is_refused_whatever_the_first_batch_holds(mix: Callable[[Tensor], Tensor], rows: list[int]) -> None:
+    """Equal examples have the mean of one: a first sample of a single example once opened the door to all that follow."""
+    torch.manual_seed(3)
+    clipper = Clipper(Mixing(mix), cross_entropy, 0.1)
+    inputs, targets = torch.randn(6, 5), torch.randint(0, 3, (6,))
+    with pytest.raises(ModelError, match="changes with the other examples"):
+        clipper.add(inputs[rows], targets[rows], padded_to=0 if rows else 4)
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 0], [0, 1, 2, 3, 4, 5]], ids=["one", "equal", "six"])
+def test_a_loss_that_mixes_is_refused_whatever_the_first_batch_holds(rows: list[int]) -> None:
+    clipper = Clipper(nn.Linear(5, 3), lambda o, t: (o.sum(1) - o.sum(1).mean()).square(), 0.1)
+    with pytest.raises(ModelError, match="depends on other examples"):
+        clipper.add(torch.randn(6, 5)[rows], torch.zeros(6)[rows])
+
+
+def test_a_model_that_draws_random_numbers_for_each_example_is_no_mixing() -> None:
+    model = Mixing(lambda x: x + 0.1 * torch.randn_like(x))
+    clipper = Clipper(model, cross_entropy, 0.1)
+    before = torch.get_rng_state()
+    clipper.add(torch.randn(6, 5, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3)
+    assert 0 < float(clipper.take().norm()) <= 0.6
+    assert not torch.equal(before, torch.get_rng_state()), "the step itself draws"
+
+
+@pytest.mark.parametrize(
+    ("add", "words"),
+    [
+        (lambda c, x, y: c.add(x, y[:4]), "6 examples, but targets hold 4 rows"),
+        (lambda c, x, y: c.add(x, y, torch.ones(7)), "6 examples, but weights hold 7 rows"),
+        (lambda c, x, y: c.add(x, y, counting=torch.tensor(1.0)), "6 examples, but counting hold a single number"),
+        (lambda c, x, y: c.add((x, x[:2]), y), "6 examples, but inputs hold 2 rows"),
+        (lambda c, x, y: c.add(x.numpy(), y), "The inputs hold no tensor"),
+    ],
+)
+def test_what_has_not_one_row_an_example_is_refused(add: Callable[..., None], words: str) -> None:
+    """Targets were once filled up with zeros: a private training on wrong labels, without a word."""
+    clipper = Clipper(nn.Linear(5, 3), cross_entropy, 0.1)
+    with pytest.raises(ModelError, match=words):
+        add(clipper, torch.randn(6, 5), torch.arange(6) % 3)
+    assert clipper.units == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"clipping": "flat"}, r"It is Flat\(\), PerLayer\(\) or Automatic\(\)"),
+        ({"images_per_unit": 0}, "images_per_unit is 0"),
+        ({"images_per_unit": 1.5}, "images_per_unit is 1.5"),
+        ({"rows": -1}, "rows is -1"),
+        ({"precision": "float16"}, "It is one of float32, bfloat16"),
+        ({"clipping_norm": "1"}, "The clipping norm is '1'"),
+    ],
+)
+def test_wrong_settings_are_named_when_the_clipper_is_made(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Clipper(nn.Linear(5, 3), cross_entropy, **{"clipping_norm": 0.1, **settings})
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_what_is_trained_is_settled_when_the_clipper_is_made(trained: bool) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    model[0].requires_grad_(not trained)
+    clipper = Clipper(model, cross_entropy, 0.1)
+    clipper.add(torch.randn(6, 5), torch.arange(6) % 3)
+    model[0].requires_grad_(trained)
+    with pytest.raises(ModelError, match="Other parameters are trained"):
+        clipper.add(torch.randn(6, 5), torch.arange(6) % 3)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Sequential(nn.Linear(5, 8), nn.Tanh()), nn.Linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last(checkpoint(self.inner, inputs, use_reentrant=False))
+        return outputs
+
+
+def test_activation_checkpoints_go_the_slow_way() -> None:
+    torch.manual_seed(4)
+    model, inputs, targets = Checkpointed(), torch.randn(6, 5), torch.arange(6) % 3
+    clipper = Clipper(model, cross_entropy, 100.0)
+    clipper.add(inputs, targets)
+    each = single.by_loop(model, lambda o, t: cross_entropy(o, t).sum(), (inputs,), targets)
+    wanted = torch.cat([value.flatten(1) for value in each.values()], 1).sum(0)
+    assert float((clipper.take() - wanted).norm()) < 1e-5 * float(wanted.norm())
+    assert clipper.without_rule == "activation checkpoints"
 
 
 def test_a_loss_of_the_wrong_shape() -> None:

@@ -264,3 +264,16 @@ def test_a_ledger_takes_no_step_without_noise(page: LedgerPage) -> None:
     with pytest.raises(BudgetError):
         accountant.charge()
     assert accountant.charged == 0
+
+
+def test_a_generous_budget_does_not_forbid_a_study_that_costs_little() -> None:
+    """What is charged to delta grows with e^epsilon: at a budget of 50 nothing would be left, at what is spent all."""
+    accountant = Accountant(Budget(50.0, 1e-5), sampling=0.01, dimension=1000, noise_multiplier=1.0, steps=1000)
+    assert accountant.epsilon(1000) == pytest.approx(1.83, abs=0.02)
+    with pytest.raises(StudyError, match="leave nothing of delta"):
+        Accountant(Budget(50.0, 1e-5), sampling=1.0, dimension=1000, noise_multiplier=0.5, steps=1000)
+
+
+def test_what_is_no_state_is_refused() -> None:
+    with pytest.raises(InputError, match="The saved state is None"):
+        Accountant(Budget(3.0, 1e-5), sampling=0.1, dimension=10, steps=10).restore(None)

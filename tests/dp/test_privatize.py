@@ -171,3 +171,25 @@ def test_patients_with_several_images() -> None:
         privatize(clipper, sampler)
     assert clipper.units == 0 and all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert gradient(network).isfinite().all()
+
+
+def test_rows_that_are_put_together_without_the_sampler_are_refused() -> None:
+    """Images of an image sampler, two a unit: one image more would move all pairs behind it."""
+    network, (images, labels) = model(), data()
+    clipper = Clipper(network, loss, 1.0, images_per_unit=2)
+    sampler = PoissonSampler(IMAGES, accountant(network, steps=5))
+    with pytest.raises(BudgetError, match="fewer units than were drawn"):
+        for chosen in sampler:
+            even = chosen[: len(chosen) // 2 * 2]
+            clipper.add(images[even], labels[even])
+            privatize(clipper, sampler)
+
+
+def test_a_quantile_norm_that_begins_elsewhere_is_refused() -> None:
+    network, (images, labels) = model(), data()
+    clipper = Clipper(network, loss, 1.0)
+    sampler = PoissonSampler(IMAGES, accountant(network, steps=5, extra=1))
+    chosen = next(iter(sampler))
+    clipper.add(images[chosen], labels[chosen])
+    with pytest.raises(InputError, match="The clipper's norm is 1, the quantile norm begins at 7"):
+        privatize(clipper, sampler, QuantileNorm(7.0))

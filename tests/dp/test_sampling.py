@@ -218,3 +218,10 @@ def test_names_that_do_not_fit_the_images_are_refused() -> None:
     with pytest.raises(DataError, match="no images"):
         PoissonSampler(0, accountant())
     assert len(next(iter(PoissonSampler(np.int64(3), accountant(1, 1.0))))) == 3  # type: ignore[arg-type]
+
+
+def test_patients_may_be_named_by_an_array_or_a_tensor() -> None:
+    names = [number // 3 for number in range(60)]
+    for groups in (names, np.array(names), torch.tensor(names)):
+        sampler = PoissonSampler(60, Accountant(Budget(3.0, 1e-5), sampling=0.2, steps=5, dimension=10), groups=groups)
+        assert sampler.expected_batch == pytest.approx(sampler.accountant.sampling * 20)

@@ -10,11 +10,12 @@ rules (`rules.py`), whether examples mix, whether the result agrees with a loop 
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from numbers import Real
+from typing import Any, Final, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from primum.clipping import memory, single
 from primum.clipping.engine import Engine, Precision, count
@@ -52,6 +53,7 @@ class Clipper:
         precision: Precision = "float32",
     ) -> None:
         _refuse_norm(clipping_norm)
+        _refuse_settings(clipping, images_per_unit, rows, precision)
         self._engine = Engine(model, loss, images_per_unit, precision)
         self._parameters = self._engine.parameters
         if not self._parameters:
@@ -96,6 +98,11 @@ class Clipper:
         return dict(self._parameters)
 
     @property
+    def images_per_unit(self) -> int:
+        """How many consecutive rows are a unit."""
+        return self._images
+
+    @property
     def within(self) -> int:
         """How many units since the last `take` had a gradient no longer than the norm. Secret: depends on the data."""
         return self._within
@@ -123,11 +130,17 @@ class Clipper:
         """
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
         rows, device = count(inputs), self._engine.device
+        _refuse_lengths(rows, inputs=inputs, targets=targets, weights=weights, counting=counting)
+        if single.trainable(self.model).keys() != self._parameters.keys():
+            raise ModelError("Other parameters are trained than when the clipper was made.", "Make a new one.")
         weights = torch.ones(rows, device=device) if weights is None else weights.to(device, torch.float32)
         if rows == 0 and padded_to == 0:
             return
         if rows % self._images:
-            raise ValueError(f"{rows} rows are not a multiple of {self._images} images a unit")
+            raise ModelError(
+                f"{rows} rows are not a multiple of {self._images} images a unit.",
+                "Each unit takes so many consecutive rows: draw with PatientSampler and place with Sample.placed.",
+            )
         if counting is not None and not ((counting >= 0) & (counting <= 1)).all():
             raise ValueError("what a unit counts is between 0 and 1: more would move the sum by more than the norm")
         counting = counting if counting is None else counting.to(device, torch.float32)
@@ -230,8 +243,29 @@ class Clipper:
 
 
 def _refuse_norm(norm: float) -> None:
-    if not 0 < norm < float("inf"):
-        raise ModelError(f"The clipping norm is {norm:g}.", "Use a positive number.")
+    if isinstance(norm, bool) or not isinstance(norm, Real) or not 0 < norm < float("inf"):
+        raise ModelError(f"The clipping norm is {norm!r}.", "Use a positive number.")
+
+
+def _refuse_settings(clipping: object, images: object, rows: object, precision: object) -> None:
+    if clipping is not None and not callable(getattr(clipping, "factors", None)):
+        raise ModelError(f"The clipping is {clipping!r}.", "It is Flat(), PerLayer() or Automatic().")
+    for name, number in (("images_per_unit", images), ("rows", rows)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ModelError(f"{name} is {number!r}.", "It is a whole number from 1 on.")
+    if precision not in get_args(Precision):
+        raise ModelError(f"The precision is {precision!r}.", f"It is one of {', '.join(get_args(Precision))}.")
+
+
+def _refuse_lengths(rows: int, **parts: Any) -> None:
+    """ModelError where something has not one row for each example: what is missing would be filled up with zeros."""
+    for name, part in parts.items():
+        for leaf in tree_leaves(part):
+            if isinstance(leaf, Tensor) and (leaf.ndim == 0 or len(leaf) != rows):
+                held = "a single number" if leaf.ndim == 0 else f"{len(leaf)} rows"
+                raise ModelError(
+                    f"There are {rows} examples, but {name} hold {held}.", "Give one row for each example."
+                )
 
 
 def _padded(batch: Any, count: int) -> Any:

@@ -14,12 +14,13 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import CheckpointError
 
 from primum.clipping import memory, single
 from primum.clipping.capture import Capture, Unruled, Use
 from primum.clipping.derived import Derived
 from primum.clipping.geometry import summed_units
-from primum.clipping.mixing import is_random, refuse_mixing
+from primum.clipping.mixing import is_random, other_rows, refuse_mixing
 from primum.clipping.product import Product
 from primum.clipping.rules import RULES
 from primum.clipping.single import Inputs, Loss
@@ -242,7 +243,10 @@ class Engine:
     def _look(self, inputs: Inputs, targets: Any) -> tuple[object, ...] | None:
         """The signature of the uses of parameters; None where vmap has to do it. Compares with single examples."""
         few, more = (self._some((inputs, targets), units) for units in (2, 3))
-        refuse_mixing(self.model, few[0], more[0])
+        refuse_mixing(self.model, few[0], more[0], self.images)
+        if self._alike(few[0]):  # equal examples would hide what a loss makes of their difference
+            few = tree_map(lambda part: other_rows(part, self.images), few[0]), few[1]
+        self._refuse_loss(*few)
         try:
             captures = [self._forward(some[0], still=True)[0] for some in (few, more)]
             signatures = [self._signature(capture) for capture in captures]
@@ -250,12 +254,29 @@ class Engine:
                 raise Unruled("a use of parameters that depends on the batch's size")
             unknown = torch.ones(count(few[0]), device=self.device)
             found = self._captured(*few, unknown, None, still=True)
-        except Unruled as reason:
+        except (Unruled, CheckpointError) as reason:
             self._say(reason)
             return None
         if not is_random(self.model, few[0]):
             self._compare(found, *few)
         return signatures[0]
+
+    def _alike(self, inputs: Inputs) -> bool:
+        """Whether two units' rows are the same."""
+        leaves = [part for part in tree_leaves(inputs) if isinstance(part, Tensor)]
+        return all(torch.equal(part[: self.images], part[self.images :]) for part in leaves)
+
+    def _refuse_loss(self, inputs: Inputs, targets: Any) -> None:
+        """ModelError where the loss uses trained parameters beside the outputs: their part would be left out."""
+        with torch.no_grad():
+            outputs = tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, self.model(*inputs))
+        with torch.enable_grad():
+            value = self.loss(outputs, targets)
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise ModelError(
+                "The loss uses parameters by itself, beside what the model made of an example.",
+                "Weight decay belongs in the optimiser: after the noise it costs no privacy. Else make it part of the model.",
+            )
 
     def _some(self, batch: tuple[Inputs, Any], units: int) -> tuple[Inputs, Any]:
         rows = torch.arange(units * self.images, device=self.device) % count(batch[0])
@@ -274,7 +295,8 @@ class Engine:
         if wrong is not None:
             raise ModelError(
                 f"The gradient of {wrong} disagrees with single examples.",
-                "The model uses this parameter in a way that is not seen: in its loss, or in a hook.",
+                "The model uses this parameter in a way that is not seen: in a hook, or in an autograd.Function of its own; "
+                "or the loss of an example depends on other examples.",
             )
 
     def _disagrees(self, found: Gradients, inputs: Inputs, targets: Any) -> str | None:
@@ -293,17 +315,17 @@ class Engine:
                 return name
         return None
 
-    def _say(self, reason: Unruled) -> None:
+    def _say(self, reason: Exception) -> None:
         if self.without_rule is None:
-            self.without_rule = str(reason)
-            _log.warning("No fast rule for %s: gradients by vmap, which takes longer.", reason)
+            self.without_rule = str(reason) if isinstance(reason, Unruled) else "activation checkpoints"
+            _log.warning("No fast rule for %s: gradients by vmap, which takes longer.", self.without_rule)
 
 
 def count(inputs: Inputs) -> int:
     """Rows of a batch."""
     leaves = [part for part in tree_leaves(inputs) if isinstance(part, Tensor)]
     if not leaves:
-        raise ValueError("the inputs hold no tensor")
+        raise ModelError("The inputs hold no tensor.", "Of NumPy arrays: torch.from_numpy(images).")
     return len(leaves[0])
 
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from primum.clipping.capture import Capture
 from primum.clipping.rules import RULES
@@ -12,11 +12,12 @@ from primum.clipping.single import Inputs
 from primum.errors import ModelError
 
 _SAME: Final = 1e-3  # relative; kernels round differently for other batch sizes
+_SEEDS: Final = 8  # how often a model that draws random numbers is tried: some mix only now and then
 
 
-def refuse_mixing(model: nn.Module, few: Inputs, more: Inputs) -> None:
+def refuse_mixing(model: nn.Module, few: Inputs, more: Inputs, images: int = 1) -> None:
     """ModelError where an example's output changes with the rest of its batch; `more` begins with the rows of `few`."""
-    culprit = mixed(model, few, more)
+    culprit = mixed(model, few, more, images)
     if culprit is None:
         return
     where = "No single layer does it."
@@ -29,44 +30,97 @@ def refuse_mixing(model: nn.Module, few: Inputs, more: Inputs) -> None:
     )
 
 
-def mixed(model: nn.Module, few: Inputs, more: Inputs) -> str | None:
-    """The first layer whose output for `few` is another among `more`, "" where none does it alone; None: nothing mixes.
+def mixed(model: nn.Module, few: Inputs, more: Inputs, images: int = 1) -> str | None:
+    """The first layer whose output for some rows depends on the others, "" where none does it alone; None: none does.
 
-    `more` begins with the rows of `few`. None, too, where the model draws random numbers: nothing can be compared.
+    `more` begins with the rows of `few`: a longer batch must not change them, nor other rows behind the first `images`,
+    whatever the batch at hand happens to hold. A model that draws random numbers is tried with the same draws on both
+    sides, several times; None where its draws cannot be repeated.
     """
+    changed = tree_map(lambda part: other_rows(part, images), more)
+    random = is_random(model, few)
+    pairs: list[tuple[Inputs, Inputs, int]] = [(more, changed, images)]
+    if not random:
+        pairs.append((few, more, len(_rows(few))))
+    for seed in range(_SEEDS if random else 1):
+        for one, other, rows in pairs:
+            if _parted(model, one, other, rows, seed):
+                return _culprit(model, one, other, rows, seed)
+    return None
+
+
+def _parted(model: nn.Module, one: Inputs, other: Inputs, rows: int, seed: int) -> bool:
+    """Whether the first `rows` differ, where they do not differ by themselves."""
     with torch.no_grad():
-        first, again, longer = (_outputs(model, batch) for batch in (few, few, more))
-    if _differ(first, again) or not _differ(first, longer):
-        return None
-    return _culprit(model, few, more)
+        first, again, second = (_outputs(model, batch, seed) for batch in (one, one, other))
+    return not _differ(first, again, rows) and _differ(first, second, rows)
+
+
+def _rows(batch: Inputs) -> Tensor:
+    return next(part for part in tree_leaves(batch) if isinstance(part, Tensor))
+
+
+def other_rows(part: Any, kept: int) -> Any:
+    """Of a tensor the same first rows, and behind them others than these: reals moved up and down, integers reflected, no turned yes."""
+    if not isinstance(part, Tensor) or not part.numel():
+        return part
+    rest = part[kept:]
+    if part.is_floating_point():
+        wave = torch.linspace(0, 7, rest.numel(), device=part.device).cos().view_as(rest).to(part.dtype)
+        rest = 1.5 * rest + (part.abs().mean() + 0.1) * (wave + 0.5)
+    elif part.dtype == torch.bool:
+        rest = ~rest
+    else:
+        rest = part.amax() + part.amin() - rest
+    return torch.cat([part[:kept], rest])
 
 
 def is_random(model: nn.Module, inputs: Inputs) -> bool:
     """Whether the model draws random numbers beside dropout: then no two passes can be compared."""
-    with torch.no_grad():
-        return _differ(_outputs(model, inputs), _outputs(model, inputs))
+    with torch.no_grad(), torch.random.fork_rng():
+        before = _generators(inputs)
+        first, second = _draw(model, inputs), _draw(model, inputs)
+        return _generators(inputs) != before or _differ(first, second)
 
 
-def _outputs(model: nn.Module, batch: Inputs) -> list[Tensor]:
+def _generators(inputs: Inputs) -> list[list[int]]:
+    """Where torch's generators stand."""
+    device = _rows(inputs).device
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    return [state.tolist() for state in states]
+
+
+def _outputs(model: nn.Module, batch: Inputs, seed: int) -> list[Tensor]:
+    """With the random numbers of `seed`; what is drawn afterwards is not changed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return _draw(model, batch)
+
+
+def _draw(model: nn.Module, batch: Inputs) -> list[Tensor]:
     capture = Capture([], [], 0, 1, RULES)
     capture.still = True
     with capture:
         return [part for part in tree_leaves(model(*batch)) if isinstance(part, Tensor)]
 
 
-def _differ(few: list[Tensor], more: list[Tensor]) -> bool:
-    for one, other in zip(few, more, strict=True):
-        if one.ndim == 0:
+def _differ(few: list[Tensor], more: list[Tensor], rows: int | None = None) -> bool:
+    for whole, other in zip(few, more, strict=True):
+        if whole.ndim == 0:
             return True
-        off = torch.linalg.vector_norm((one - other[: len(one)]).double().flatten())
-        length = torch.linalg.vector_norm(one.double().flatten())
-        if bool(off > _SAME * length) and bool(length.isfinite()):
+        one = whole[:rows]
+        finite = one.isfinite()
+        if not torch.equal(finite, other[: len(one)].isfinite()):
+            return True
+        off = torch.linalg.vector_norm((one - other[: len(one)])[finite].double())
+        length = torch.linalg.vector_norm(one[finite].double())
+        if bool(off > _SAME * length):
             return True
     return False
 
 
-def _culprit(model: nn.Module, few: Inputs, more: Inputs) -> str:
-    """The first layer whose output depends on other rows; "" where it is none."""
+def _culprit(model: nn.Module, one: Inputs, other: Inputs, rows: int, seed: int) -> str:
+    """The first layer whose output for the first `rows` is another; "" where it is none."""
     seen: dict[str, list[list[Tensor]]] = {}
     handles = []
     for name, module in model.named_modules():
@@ -78,12 +132,12 @@ def _culprit(model: nn.Module, few: Inputs, more: Inputs) -> str:
             handles.append(module.register_forward_hook(note))
     try:
         with torch.no_grad():
-            _outputs(model, few), _outputs(model, more)
+            _outputs(model, one, seed), _outputs(model, other, seed)
     finally:
         for handle in handles:
             handle.remove()
     for name, outputs in seen.items():
         half = len(outputs) // 2
-        if any(_differ(one, other) for one, other in zip(outputs[:half], outputs[half:], strict=False)):
+        if any(_differ(*pair, rows) for pair in zip(outputs[:half], outputs[half:], strict=False)):
             return name
     return ""

@@ -204,6 +204,8 @@ class Accountant:
         InputError that names the setting where `state` is of another study. What was charged after the state was saved
         is only known with a ledger: save the state before a step's weights are shown to anybody.
         """
+        if not isinstance(state, dict):
+            raise InputError(f"The saved state is {state!r}.", "Give what state() had returned.")
         for name, value in self._settings().items():
             if name not in state or state[name] != value:
                 raise InputError(
@@ -221,11 +223,11 @@ class Accountant:
             "epsilon": _UNLIMITED if math.isinf(epsilon) else epsilon,
             "delta": self._budget.delta,
             "sampling": self._sampling,
-            "steps": self._steps,
-            "noise_multiplier": self._sigma,
             "dimension": self._dimension,
             "hospitals": self._hospitals,
             "images_per_patient": self._images,
+            "steps": self._steps,
+            "noise_multiplier": self._sigma,
             "run": self._page.run if self._page else None,
         }
 
@@ -256,6 +258,8 @@ class Accountant:
         delta = self._budget.delta
         planned = [self._kept_back] if math.isfinite(self._budget.epsilon) else []
         for kept_back in (*planned, delta / 100, delta / 2):
+            if kept_back >= delta:
+                continue
             value = cost(delta - kept_back)
             if self._overheads(value) <= kept_back:
                 return value
@@ -292,8 +296,10 @@ class Accountant:
     def _require(self) -> None:
         if math.isinf(self._budget.epsilon):
             return
-        budget = self._accounted()
         whole = self._of(self._steps)
+        if self._figure(lambda delta: account.epsilon_by_rdp(whole, delta)) <= self._budget.epsilon:
+            return  # far below a generous budget, whose own overheads would leave nothing of delta
+        budget = self._accounted()
         if any(cost(whole, budget.delta) <= budget.epsilon for cost in (account.epsilon_by_rdp, account.epsilon)):
             return  # the quick one first
         fit = account.steps_within(budget, self._sampling, self._sigma, self._steps)

@@ -43,7 +43,12 @@ def privatize(clipper: Clipper, sampler: Charged, quantile: QuantileNorm | None 
             f"The accountant was made for {accountant.dimension:,} coordinates, a step releases {dimension:,}.",
             f"Make it with dimension={dimension}.",
         )
-    sampler.release(clipper.units)
+    if quantile and accountant.charged == 1 and clipper.clipping_norm != quantile.start:
+        raise InputError(
+            f"The clipper's norm is {clipper.clipping_norm:g}, the quantile norm begins at {quantile.start:g}.",
+            "Make both with the same norm.",
+        )
+    sampler.release(clipper.units, whole=clipper.images_per_unit > 1)
     norm, units, within = clipper.clipping_norm, clipper.units, clipper.within
     total = clipper.take().numpy()
     length = quantile.sensitivity(norm) if quantile else norm

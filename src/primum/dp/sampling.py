@@ -8,6 +8,7 @@ gives each unit the same number of visits, and no such figure would hold for it.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,11 +98,12 @@ class Charged:
         self._accountant.charge()
         return True
 
-    def release(self, units: int) -> None:
+    def release(self, units: int, whole: bool = False) -> None:
         """Called when a sum over `units` gets its noise: once for each draw.
 
         BudgetError where no draw was charged for it, or where more units are in the sum than were drawn: then one may
-        be in it twice, and noise for once is too little.
+        be in it twice, and noise for once is too little. With `whole`, for units of several rows, fewer are refused too:
+        rows were then put together that do not belong together, and one unit more would move all that follow.
         """
         if self._drawn is None:
             raise BudgetError(
@@ -112,6 +114,11 @@ class Charged:
             raise BudgetError(
                 "The sum holds more than the last sample: another sample, or the same one twice.",
                 "Call privatize after each sample; to use several views of an image, make them one unit of the clipper.",
+            )
+        if whole and units < self._drawn:
+            raise BudgetError(
+                "The sum holds fewer units than were drawn, and a unit is several rows: they are not the sampler's.",
+                "Draw with PatientSampler and place with Sample.placed, or give each image's views as consecutive rows.",
             )
         self._drawn = None
 
@@ -129,7 +136,7 @@ class PoissonSampler(Charged):
         _check(units, accountant, groups)
         super().__init__(accountant)
         self._images = int(units)
-        self._groups = None if groups is None else group_by(groups)
+        self._groups = None if groups is None else group_by(_names(groups))
 
     def __iter__(self) -> Iterator[Indices]:
         while self.begin():
@@ -194,7 +201,7 @@ class PatientSampler(Charged):
             raise InputError(f"images_per_patient = {images_per_patient}.", "It must be at least 1.")
         super().__init__(accountant)
         self._most = images_per_patient
-        self._images, self._groups = len(groups), group_by(groups)
+        self._images, self._groups = len(groups), group_by(_names(groups))
 
     def __iter__(self) -> Iterator[Sample]:
         while self.begin():
@@ -221,6 +228,11 @@ def _some(images: Sequence[int], most: int, stream: Stream) -> Indices:
     """`most` of `images`, all sets equally likely; all of them where there are no more."""
     whole = np.array(images, np.int64)
     return whole if len(whole) <= most else whole[stream.permutation(len(whole))[:most]]
+
+
+def _names(groups: Any) -> list[Any]:
+    """Of tensors and arrays the values: two tensors are never the same key."""
+    return list(groups.tolist() if hasattr(groups, "tolist") else groups)
 
 
 def _check(units: int, accountant: Accountant, groups: Sequence[str] | None) -> None:

@@ -57,13 +57,16 @@ class Cohort:
 class Learner:
     """One hospital's training patients under one plan. Draws its own samples and its own noise.
 
-    Gradients are computed on the accelerator; samples, sums and noise stay on the processor.
+    Gradients are computed on the accelerator; samples, sums and noise stay on the processor. With `hides_size` a private
+    round takes as long for every sample; nobody need wait where nobody else looks on.
     """
 
-    def __init__(self, plan: Plan, cohort: Cohort, accelerator: Accelerator = PROCESSOR) -> None:
+    def __init__(
+        self, plan: Plan, cohort: Cohort, accelerator: Accelerator = PROCESSOR, hides_size: bool = True
+    ) -> None:
         self._plan, self._cohort, self._accelerator = plan, cohort, accelerator
         self.module = plan.module().to(accelerator.device)
-        self._stream = Stream.from_os()
+        self._stream, self._hides_size = Stream.from_os(), hides_size
         training, asked = plan.study.training, plan.study.augmentation
         self._copies = asked.copies if asked else 1
         self._mixup = asked if asked and asked.mixup else None
@@ -132,7 +135,8 @@ class Learner:
         if self._plan.quantile_norm:
             weights, self._clipper.clipping_norm = weights[:-1], float(weights[-1])
         write_weights(self.module, weights)
-        padded = self._plan.largest_batch * self._unit if self._plan.study.privacy else 0
+        hidden = self._plan.study.privacy is not None and self._hides_size
+        padded = self._plan.largest_batch * self._unit if hidden else 0
         chosen, factors = sample.placed(training.images_a_patient)
         chosen, factors = np.repeat(chosen, self._copies), np.repeat(factors, self._copies) / np.float32(self._copies)
         weights_of = torch.from_numpy(factors)

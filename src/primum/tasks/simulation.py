@@ -71,7 +71,7 @@ def train(plan: Plan, cohorts: Sequence[Cohort], units: int, progress: Progress 
     """The averaged weights [dimension] of the study over these hospitals, with `units` as N in the step size."""
     update, bits = _sum(plan), plan.update.shape.bits
     update = replace(update, expected_batch=plan.study.training.sampling * units)
-    learners = [Learner(plan, cohort) for cohort in cohorts]
+    learners = [Learner(plan, cohort, hides_size=False) for cohort in cohorts]
 
     def mean(weights: Weights) -> npt.NDArray[np.float64]:
         vectors = [ring.from_signed(learner.step(weights).astype(np.int64), bits) for learner in learners]
@@ -89,7 +89,7 @@ def train_without_noise(
     if not clip:
         training = plan.study.training.model_copy(update={"clipping_norm": _UNCLIPPED, "clipping": "flat"})
         plan = Plan(plan.study.model_copy(update={"training": training}), plan.survey)
-    learners = [Learner(plan, cohort) for cohort in cohorts]
+    learners = [Learner(plan, cohort, hides_size=False) for cohort in cohorts]
 
     def mean(weights: Weights) -> npt.NDArray[np.float64]:
         total: npt.NDArray[np.float64] = np.sum([learner.gradient(weights) for learner in learners], axis=0)
