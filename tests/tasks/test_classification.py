@@ -1,5 +1,7 @@
 """One hospital's step and look: noisy always, the right mean, by patient; and the whole of it learns."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from tests.tasks.studies import study
 
 from primum import ring
 from primum.accelerator import Accelerator
+from primum.clipping import Clipper
 from primum.errors import DataError
 from primum.rng import Stream
 from primum.tasks import learner
@@ -87,6 +90,28 @@ def test_a_patients_images_are_never_parted(monkeypatch: pytest.MonkeyPatch, ima
         monkeypatch.setattr(learner, "_AT_ONCE", at_once * plan.front_end.dimension)
         parts = Learner(plan, patients).gradient(zeros(plan))
         assert np.linalg.norm(parts - whole) <= 1e-5 * np.linalg.norm(whole)
+
+
+def test_a_round_that_failed_leaves_nothing_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two samples under the noise of one would cost twice what is charged."""
+    plan = Plan(resolve(study(training={"sampling": 1.0})))
+    patients = cohort(plan, 60)
+    hospital = Learner(plan, patients)
+    monkeypatch.setattr(learner, "_AT_ONCE", 16 * plan.front_end.dimension)
+    added = Clipper.add
+    calls: list[int] = []
+
+    def fails_at_the_third(self: Clipper, *arguments: Any, **more: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("no memory is left")
+        added(self, *arguments, **more)
+
+    monkeypatch.setattr(Clipper, "add", fails_at_the_third)
+    with pytest.raises(RuntimeError):
+        hospital.gradient(zeros(plan))
+    again = hospital.gradient(zeros(plan))
+    assert np.linalg.norm(again - Learner(plan, patients).gradient(zeros(plan))) <= 1e-5 * np.linalg.norm(again)
 
 
 def test_unit_image_caps_the_images_of_a_patient() -> None:
