@@ -97,7 +97,7 @@ def against(case: Case, name: str, ours: Step) -> float | None:
     try:
         step = WAYS[name](case)
         step()
-        return median(seconds(step) / seconds(ours) for _ in range(7))
+        return median(seconds(step) / seconds(ours) for _ in range(3))
     except Exception as error:
         print(f"{name} does not run {case.name}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
         return None

@@ -12,7 +12,7 @@ from primum.clipping.single import Inputs
 from primum.errors import ModelError
 
 _SAME: Final = 1e-3  # relative; kernels round differently for other batch sizes
-_SEEDS: Final = 8  # how often a model that draws random numbers is tried: some mix only now and then
+_TRIES: Final = 8  # how often a model that draws random numbers is tried: some mix only now and then
 
 
 def refuse_mixing(model: nn.Module, few: Inputs, more: Inputs, images: int = 1) -> None:
@@ -38,21 +38,23 @@ def mixed(model: nn.Module, few: Inputs, more: Inputs, images: int = 1) -> str |
     sides, several times; None where its draws cannot be repeated.
     """
     changed = tree_map(lambda part: other_rows(part, images), more)
-    random = is_random(model, few)
+    drawing = is_random(model, few)
     pairs: list[tuple[Inputs, Inputs, int]] = [(more, changed, images)]
-    if not random:
+    if not drawing:
         pairs.append((few, more, len(_rows(few))))
-    for seed in range(_SEEDS if random else 1):
-        for one, other, rows in pairs:
-            if _parted(model, one, other, rows, seed):
-                return _culprit(model, one, other, rows, seed)
+    with torch.random.fork_rng():  # looking must not change what a model draws afterwards
+        for _ in range(_TRIES if drawing else 1):
+            draws = _generators(few)
+            for one, other, rows in pairs:
+                if _parted(model, one, other, rows, draws):
+                    return _culprit(model, one, other, rows, draws)
     return None
 
 
-def _parted(model: nn.Module, one: Inputs, other: Inputs, rows: int, seed: int) -> bool:
+def _parted(model: nn.Module, one: Inputs, other: Inputs, rows: int, draws: list[Tensor]) -> bool:
     """Whether the first `rows` differ, where they do not differ by themselves."""
     with torch.no_grad():
-        first, again, second = (_outputs(model, batch, seed) for batch in (one, one, other))
+        first, again, second = (_outputs(model, batch, draws) for batch in (one, one, other))
     return not _differ(first, again, rows) and _differ(first, second, rows)
 
 
@@ -79,25 +81,23 @@ def is_random(model: nn.Module, inputs: Inputs) -> bool:
     """Whether the model draws random numbers beside dropout: then no two passes can be compared."""
     with torch.no_grad(), torch.random.fork_rng():
         before = _generators(inputs)
-        first, second = _draw(model, inputs), _draw(model, inputs)
-        return _generators(inputs) != before or _differ(first, second)
+        first, second = _outputs(model, inputs), _outputs(model, inputs)
+        moved = any(not torch.equal(*pair) for pair in zip(before, _generators(inputs), strict=True))
+        return moved or _differ(first, second)
 
 
-def _generators(inputs: Inputs) -> list[list[int]]:
-    """Where torch's generators stand."""
+def _generators(inputs: Inputs) -> list[Tensor]:
+    """Where torch's generators stand: of the processor, and of the card that holds the inputs."""
     device = _rows(inputs).device
-    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-    return [state.tolist() for state in states]
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def _outputs(model: nn.Module, batch: Inputs, seed: int) -> list[Tensor]:
-    """With the random numbers of `seed`; what is drawn afterwards is not changed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return _draw(model, batch)
-
-
-def _draw(model: nn.Module, batch: Inputs) -> list[Tensor]:
+def _outputs(model: nn.Module, batch: Inputs, draws: list[Tensor] | None = None) -> list[Tensor]:
+    """With `draws` the generators are put there first, so that the model draws the same numbers again."""
+    if draws:
+        torch.set_rng_state(draws[0])
+        if len(draws) > 1:
+            torch.cuda.set_rng_state(draws[1], _rows(batch).device)
     capture = Capture([], [], 0, 1, RULES)
     capture.still = True
     with capture:
@@ -119,7 +119,7 @@ def _differ(few: list[Tensor], more: list[Tensor], rows: int | None = None) -> b
     return False
 
 
-def _culprit(model: nn.Module, one: Inputs, other: Inputs, rows: int, seed: int) -> str:
+def _culprit(model: nn.Module, one: Inputs, other: Inputs, rows: int, draws: list[Tensor]) -> str:
     """The first layer whose output for the first `rows` is another; "" where it is none."""
     seen: dict[str, list[list[Tensor]]] = {}
     handles = []
@@ -132,7 +132,7 @@ def _culprit(model: nn.Module, one: Inputs, other: Inputs, rows: int, seed: int)
             handles.append(module.register_forward_hook(note))
     try:
         with torch.no_grad():
-            _outputs(model, one, seed), _outputs(model, other, seed)
+            _outputs(model, one, draws), _outputs(model, other, draws)
     finally:
         for handle in handles:
             handle.remove()
