@@ -30,8 +30,8 @@ from torch.nn import functional
 
 from bench.accuracy import DATA, SETTINGS, Setting, Source, chest, study
 from primum.clipping.factors import MARGIN
-from primum.dp.sampling import group_by
-from primum.rng import Stream
+from primum.dp.sampling import group_by, some_of
+from primum.rng import Stream, normal_for_pictures
 from primum.tasks import metrics
 from primum.tasks.plan import Plan
 
@@ -96,22 +96,20 @@ class Pictures:
         lists, count = [self.patients[patient] for patient in patients], len(self.labels)
         now, mean, averaged = np.zeros(2 * count), np.zeros(2 * count), 0
         for done in range(setting.rounds):
-            chosen = [self._drawn(own, setting.images_a_patient, stream) for own in lists]
+            chosen = [some_of(own, setting.images_a_patient, stream) for own in lists]
             slopes = 1 / (1 + np.exp(-now[:count])) - self.labels
             factors = np.zeros(2 * count)
             for own in chosen:
                 part = slopes[own] / len(own)
                 length = math.sqrt(max(1e-30, float(part @ self.products[np.ix_(own, own)] @ part)))
                 factors[own] = part * min(1.0, setting.clipping_norm * (1 - MARGIN) / length)
-            step = self.products @ factors / len(lists) + noise * (self.root @ _normal(stream, 2 * count))
+            step = self.products @ factors / len(lists) + noise * (
+                self.root @ normal_for_pictures(stream, (2 * count,))
+            )
             now = now - setting.learning_rate * step
             if done >= setting.rounds - setting.rounds * setting.training().average_last:
                 mean, averaged = mean + now, averaged + 1
         return mean / averaged
-
-    @staticmethod
-    def _drawn(own: list[int], most: int, stream: Stream) -> list[int]:
-        return own if len(own) <= most else [own[place] for place in stream.permutation(len(own))[:most]]
 
     def validated(self, setting: Setting, noise: float, repeats: int) -> Iterator[tuple[float, float]]:
         """AUC of each part's pictures, as they are and changed, by what was learned from the other parts."""
@@ -125,13 +123,6 @@ class Pictures:
                 own = np.array([place for patient in kept for place in self.patients[patient]])
                 truth = self.labels[own].astype(np.int64)
                 yield metrics.auc(truth, scores[own]), metrics.auc(truth, scores[own + len(self.labels)])
-
-
-def _normal(stream: Stream, count: int) -> Reals:
-    """Standard normal values by Box and Muller: to choose by, never to protect anybody."""
-    uniform = stream.uniform((2, count))
-    values: Reals = np.sqrt(-2 * np.log1p(-uniform[0])) * np.cos(2 * math.pi * uniform[1])
-    return values
 
 
 def main() -> int:

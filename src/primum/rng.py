@@ -9,6 +9,7 @@ refuses (PriMIA's workers shared masks in this way).
 """
 
 import hashlib
+import math
 import os
 from typing import Final
 
@@ -108,3 +109,13 @@ class Stream:
             other = self.below(last + 1)
             order[last], order[other] = order[other], order[last]
         return order
+
+
+def normal_for_pictures(stream: Stream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Standard normal float64 by Box and Muller: for pictures and trials, never for noise that protects somebody.
+
+    Floating-point noise leaks (Mironov 2012): that is drawn as integers, in dp/.
+    """
+    uniform = stream.uniform((2, *shape))
+    values: npt.NDArray[np.float64] = np.sqrt(-2 * np.log1p(-uniform[0])) * np.cos(2 * math.pi * uniform[1])
+    return values

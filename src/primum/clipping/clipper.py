@@ -169,12 +169,16 @@ class Clipper:
         """
         if self._total is None and self._sums:
             result = self._flat()
-            self._sums, self._added = {}, 0
         else:
             self._flush()
             result = torch.zeros(self.dimension, dtype=torch.float64) if self._total is None else self._total
-        self._total, self._within, self._units_added = None, 0, 0
+        self.drop()
         return result
+
+    def drop(self) -> None:
+        """Start again from zero: what was added since the last call of `take` is forgotten."""
+        self._sums, self._total = {}, None
+        self._added = self._within = self._units_added = 0
 
     def write(self, vector: Tensor) -> None:
         """Set each parameter's `.grad` from a flat vector [dimension], for any optimiser."""
@@ -189,7 +193,7 @@ class Clipper:
         if self._total is None and len(self._sums) == len(self._parameters):
             for name, value in self._parameters.items():
                 value.grad = (self._sums[name].view_as(value) / divisor).to(value.dtype)
-            self._sums, self._added, self._within, self._units_added = {}, 0, 0, 0
+            self.drop()
         else:
             self.write(self.take() / divisor)
 

@@ -254,8 +254,11 @@ class Engine:
                 raise Unruled("a use of parameters that depends on the batch's size")
             unknown = torch.ones(count(few[0]), device=self.device)
             found = self._captured(*few, unknown, None, still=True)
-        except (Unruled, CheckpointError) as reason:
+        except Unruled as reason:
             self._say(reason)
+            return None
+        except CheckpointError:
+            self._say(Unruled("activation checkpoints"))
             return None
         if not is_random(self.model, few[0]):
             self._compare(found, *few)
@@ -315,10 +318,10 @@ class Engine:
                 return name
         return None
 
-    def _say(self, reason: Exception) -> None:
+    def _say(self, reason: Unruled) -> None:
         if self.without_rule is None:
-            self.without_rule = str(reason) if isinstance(reason, Unruled) else "activation checkpoints"
-            _log.warning("No fast rule for %s: gradients by vmap, which takes longer.", self.without_rule)
+            self.without_rule = str(reason)
+            _log.warning("No fast rule for %s: gradients by vmap, which takes longer.", reason)
 
 
 def count(inputs: Inputs) -> int:

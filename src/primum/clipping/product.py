@@ -165,27 +165,26 @@ def rows_about(tensor: Tensor) -> tuple[int, ...]:
     return (1 << (len(tensor) - 1).bit_length(), *tensor.shape[1:])
 
 
-def _took(call: "Each", inputs: Tensor, slopes: Tensor, geometry: Geometry) -> float:
-    """Seconds, the best of a few times."""
-    times = []
-    for _ in range(_REPEATS):
-        began = _now(inputs)
-        call(inputs, slopes, geometry)
-        times.append(_now(inputs) - began)
-    return min(times)
-
-
 def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor, least: float) -> float:
-    """Of measuring and summing, the best of a few times; of one where the other ways need far less, `least`."""
-    best = float("inf")
-    for _ in range(_REPEATS):
-        began = _now(inputs)
+    """Of measuring and summing; `least`: what the quickest of the other ways needs."""
+
+    def measured_and_summed() -> None:
         result = way.call(inputs, slopes)
         if way.keeps:
             kept = result.flatten(1)
             torch.mv(kept.t(), torch.linalg.vecdot(kept, kept))
         else:
             product.summed(inputs, slopes)
+
+    return _best(measured_and_summed, inputs, least)
+
+
+def _best(call: Callable[[], object], inputs: Tensor, least: float = float("inf")) -> float:
+    """Seconds, the best of a few times; of one where something else needs far less, `least`."""
+    best = float("inf")
+    for _ in range(_REPEATS):
+        began = _now(inputs)
+        call()
         best = min(best, _now(inputs) - began)
         if best > _FAR * least and not inputs.is_cuda:  # where the first time loads what the next has
             break
@@ -315,7 +314,9 @@ class Convolution(Product):
             return shapes.weight_gradient(inputs, slopes, self.geometry)
         key = ("sum", *self.key(inputs, slopes))
         if key not in _chosen:
-            _chosen[key] = min(_SUMS, key=lambda name: _took(_SUMS[name], inputs, slopes, self.geometry))
+            _chosen[key] = min(
+                _SUMS, key=lambda name: _best(lambda: _SUMS[name](inputs, slopes, self.geometry), inputs)
+            )
         return _SUMS[_chosen[key]](inputs, slopes, self.geometry)
 
 

@@ -298,10 +298,10 @@ class Accountant:
             return
         whole = self._of(self._steps)
         if self._figure(lambda delta: account.epsilon_by_rdp(whole, delta)) <= self._budget.epsilon:
-            return  # far below a generous budget, whose own overheads would leave nothing of delta
+            return  # the quick one first; also of what is far below a budget whose overheads would leave nothing of delta
         budget = self._accounted()
-        if any(cost(whole, budget.delta) <= budget.epsilon for cost in (account.epsilon_by_rdp, account.epsilon)):
-            return  # the quick one first
+        if account.epsilon(whole, budget.delta) <= budget.epsilon:
+            return
         fit = account.steps_within(budget, self._sampling, self._sigma, self._steps)
         raise BudgetError(
             f"{self._steps} steps with noise multiplier {self._sigma:g} cost more than epsilon {budget.epsilon:g}.",

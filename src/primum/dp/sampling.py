@@ -42,7 +42,7 @@ def draw(groups: Sequence[Sequence[int]], q: float, stream: Stream) -> npt.NDArr
 def draw_several(groups: Sequence[Sequence[int]], q: float, most: int, stream: Stream) -> "Sample":
     """Each group (patient) with probability q, and up to `most` of its examples at random."""
     drawn = np.flatnonzero(stream.bernoulli(q, len(groups))).tolist()
-    images = [_some(groups[patient], most, stream) for patient in drawn]
+    images = [some_of(groups[patient], most, stream) for patient in drawn]
     indices = np.concatenate([np.empty(0, np.int64), *images])
     return Sample(indices, np.repeat(np.arange(len(drawn)), [len(some) for some in images]), len(drawn))
 
@@ -224,7 +224,7 @@ class PatientSampler(Charged):
         return self._accountant.steps * self._accountant.sampling * shown / self._images
 
 
-def _some(images: Sequence[int], most: int, stream: Stream) -> Indices:
+def some_of(images: Sequence[int], most: int, stream: Stream) -> Indices:
     """`most` of `images`, all sets equally likely; all of them where there are no more."""
     whole = np.array(images, np.int64)
     return whole if len(whole) <= most else whole[stream.permutation(len(whole))[:most]]

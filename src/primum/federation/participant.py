@@ -409,8 +409,9 @@ class Participant:
 
     @staticmethod
     def _weights(plan: Plan, order: RoundOrder) -> Weights:
-        follows = plan.quantile_norm if order.what != EVALUATE else None
-        if len(order.weights) != 4 * (plan.dimension + (follows is not None)):
+        look = order.what == EVALUATE
+        follows = None if look else plan.quantile_norm
+        if len(order.weights) != 4 * (plan.dimension if look else plan.coordinates):
             raise PeerError("The coordinator sent weights of a wrong length.", "The round was not joined.")
         weights = np.frombuffer(order.weights, "<f4").astype(np.float32)
         if not np.isfinite(weights).all():

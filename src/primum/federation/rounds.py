@@ -210,8 +210,9 @@ class Rounds:
                 continue
             failures, charged = 0, charged + 1
             gradient = self._plan.update.mean_gradient(aggregate.total, len(aggregate.included))
-            clipped_to, norm = self._optimiser.norm, self._optimiser.step(gradient, self._plan.mean_counting)
-            self._note_round(aggregate, time.monotonic() - began, local, (norm, clipped_to), charged)
+            clipped_to = {} if self._optimiser.norm is None else {"clipping_norm": self._optimiser.norm}
+            norms = {"update_norm": self._optimiser.step(gradient, self._plan.mean_counting), **clipped_to}
+            self._note_round(aggregate, time.monotonic() - began, local, norms, charged)
             if self._looks.due(self._optimiser.rounds):
                 self._try_look()
             if self._looks.enough:
@@ -240,9 +241,8 @@ class Rounds:
         time.sleep(min(_RETRY_PAUSE, 0.2 * failures))
 
     def _note_round(
-        self, aggregate: Aggregate, seconds: float, local: float, norms: tuple[float, float | None], charged: int
+        self, aggregate: Aggregate, seconds: float, local: float, norms: dict[str, float], charged: int
     ) -> None:
-        """`norms`: of the update, and where it follows the gradients the one that they were clipped to."""
         number = self._optimiser.rounds
         line: dict[str, Any] = {
             "round": number,
@@ -250,8 +250,7 @@ class Rounds:
             "participants": len(aggregate.included),
             "seconds": round(seconds, 4),
             "local_seconds": round(local, 4),
-            "update_norm": norms[0],
-            **({} if norms[1] is None else {"clipping_norm": norms[1]}),
+            **norms,
             **self._sums.round_bytes,
         }
         lines = {"metrics.jsonl": line}

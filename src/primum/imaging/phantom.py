@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from primum.errors import DataError
-from primum.rng import Stream
+from primum.rng import Stream, normal_for_pictures
 
 CLASSES: Final = ("NORMAL", "PNEUMONIA")
 PHANTOM_PATIENT: Final = r"^(P\d{4})_"
@@ -64,10 +64,8 @@ class _Dice:
         return low + (high - low) * float(self._stream.uniform(1)[0])
 
     def normal(self, shape: tuple[int, ...]) -> Grey:
-        """Standard normal values by Box and Muller; good enough for a picture."""
-        u = self._stream.uniform((2, *shape))
-        values: Grey = (np.sqrt(-2 * np.log1p(-u[0])) * np.cos(2 * math.pi * u[1])).astype(np.float32)
-        return values
+        """Standard normal values, float32."""
+        return normal_for_pictures(self._stream, shape).astype(np.float32)
 
     def below(self, bound: int) -> int:
         return self._stream.below(bound)

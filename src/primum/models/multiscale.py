@@ -29,14 +29,13 @@ from functools import lru_cache
 from typing import Final, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from primum.errors import ModelError
 from primum.models.scattering import FrontEnd
-from primum.rng import Stream
+from primum.rng import Stream, normal_for_pictures
 
 Views = Literal["one", "shift", "zoom", "mirror"]
 
@@ -177,18 +176,11 @@ def noise_pictures(count: int, size: int, channels: int) -> Tensor:
     stream = Stream.public(f"noise pictures {size} {channels}")
     pictures = np.empty((count, channels, size, size), np.float32)
     for index in range(count):
-        spectrum = np.fft.fft2(_normal(stream, (channels, 2 * size, 2 * size))) / radius
+        spectrum = np.fft.fft2(normal_for_pictures(stream, (channels, 2 * size, 2 * size))) / radius
         spectrum[:, 0, 0] = 0
         pictures[index] = np.fft.ifft2(spectrum).real[:, :size, :size]
     low, high = pictures.min(axis=(1, 2, 3), keepdims=True), pictures.max(axis=(1, 2, 3), keepdims=True)
     return torch.from_numpy((pictures - low) / (high - low))
-
-
-def _normal(stream: Stream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Standard normal values by Box and Muller: for pictures, never for noise that protects somebody."""
-    uniform = stream.uniform((2, *shape))
-    values: npt.NDArray[np.float64] = np.sqrt(-2 * np.log1p(-uniform[0])) * np.cos(2 * math.pi * uniform[1])
-    return values
 
 
 def _shifted(images: Tensor) -> list[Tensor]:

@@ -132,7 +132,7 @@ class Learner:
                 "This round's sample is larger than the public maximum; the round is not answered.",
                 "This happens with probability 1e-9 and is charged to delta; if it happens again, report it.",
             )
-        self._clipper.take()  # what a round that failed left: with this one's it would be two samples under one noise
+        self._clipper.drop()  # what a round that failed left: with this one's it would be two samples under one noise
         if self._plan.quantile_norm:
             weights, self._clipper.clipping_norm = weights[:-1], float(weights[-1])
         write_weights(self.module, weights)

@@ -26,7 +26,7 @@ from primum.dp.quantile import QuantileNorm
 from primum.study import Training
 
 Weights = npt.NDArray[np.float64]
-MEDIAN: Final = 0.5
+_MEDIAN: Final = 0.5
 _FORGETS: Final = 0.999  # beta_2 of Adam
 _TINY: Final = 1e-8
 _FURTHEST: Final = 1e4  # times its first value, or one part of it, a clipping norm may become
@@ -36,7 +36,7 @@ def quantile_norm(settings: Training) -> QuantileNorm | None:
     """How the clipping norm follows the gradients; None where it stays what it is."""
     if settings.clipping != "adaptive":
         return None
-    start, quantile = settings.clipping_norm, settings.clipping_quantile or MEDIAN
+    start, quantile = settings.clipping_norm, settings.clipping_quantile or _MEDIAN
     return QuantileNorm(start, quantile, least=start / _FURTHEST, most=start * _FURTHEST)
 
 
