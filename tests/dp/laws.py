@@ -7,18 +7,27 @@ import mpmath
 import numpy as np
 from scipy import stats
 
+from primum.kernels.alias import Tables
+
 SMALLEST_P = 1e-6  # a right sampler fails one test in a million runs
 BITS = 400
 
 Law = dict[int, int]  # value to probability, in units of one over the sum of them
 
 
-def law_of(thresholds: np.ndarray, aliases: np.ndarray, lowest: int) -> Law:
-    """Added up over all columns, in units of 2^-64 / columns."""
+def thresholds_of(arrays: Tables) -> list[int]:
+    """Of all columns, whole, in units of 2^-128."""
+    first, rest, _ = arrays
+    return [(one << 64) + other for one, other in zip(first.tolist(), rest.tolist(), strict=True)]
+
+
+def law_of(arrays: Tables, lowest: int, columns: slice = slice(None)) -> Law:
+    """Of one table among `arrays`: added up over its `columns`, in units of 2^-128 / columns."""
     law: Law = {}
-    for own, (threshold, other) in enumerate(zip(thresholds.tolist(), aliases.tolist(), strict=True)):
+    first, rest, aliases = (array[columns] for array in arrays)
+    for own, (threshold, other) in enumerate(zip(thresholds_of((first, rest, aliases)), aliases.tolist(), strict=True)):
         law[lowest + own] = law.get(lowest + own, 0) + threshold
-        law[lowest + other] = law.get(lowest + other, 0) + 2**64 - threshold
+        law[lowest + other] = law.get(lowest + other, 0) + 2**128 - threshold
     return {value: chance for value, chance in law.items() if chance}
 
 

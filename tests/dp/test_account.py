@@ -244,4 +244,5 @@ def test_an_enormous_epsilon_leaves_nothing_of_delta() -> None:
 
 def test_distances_and_padding_are_charged_to_delta() -> None:
     assert account.delta_overheads(3.0, 40_000, 300, 3) == pytest.approx(1e-9, rel=0.2)
-    assert account.delta_overheads(3.0, 10**9, 10_000, 3) > 1e-5
+    assert account.delta_overheads(10.0, 11_000_000, 5_000, 10) < 1e-6  # ResNet-18 at a large epsilon
+    assert account.delta_overheads(12.0, 10**9, 10_000, 3) > 1e-5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.dp.laws import SMALLEST_P, Law, chi_square_p, distance, fits_width, gaussian, law_of
+from tests.dp.laws import SMALLEST_P, Law, chi_square_p, distance, fits_width, gaussian, law_of, thresholds_of
 
 from primum.dp.centred import GRID_BITS, LARGEST_CENTRE, VALUE_DISTANCE, CentredGaussian
 from primum.dp.noise import CHUNK
@@ -28,8 +28,7 @@ def law_around(noise: CentredGaussian, centre: int) -> Law:
     for _ in range(3):
         rounded: Law = {}
         for number, chance in law.items():
-            place = slice(128 * (number & 255), 128 * (number & 255) + 128)
-            digit = law_of(tables.thresholds[place], tables.aliases[place], tables.lowest)
+            digit = law_of(tables.arrays, tables.lowest, slice(128 * (number & 255), 128 * (number & 255) + 128))
             for step, other in digit.items():
                 rounded[(number >> 8) + step] = rounded.get((number >> 8) + step, 0) + chance * other
         law = rounded
@@ -37,7 +36,7 @@ def law_around(noise: CentredGaussian, centre: int) -> Law:
         return law
     ((factor, wide),) = noise._wide._tables
     total: Law = {}
-    for step, other in law_of(wide.thresholds, wide.aliases, wide.lowest).items():
+    for step, other in law_of(wide.arrays, wide.lowest).items():
         for number, chance in law.items():
             total[number + factor * step] = total.get(number + factor * step, 0) + chance * other
     return total
@@ -103,15 +102,17 @@ def test_the_exact_law_of_a_sum_of_two_shares() -> None:
 def slow_draws(noise: CentredGaussian, centres: list[int], stream: Stream) -> list[int]:
     """One value at a time, from the words that `draw` says it takes."""
     table, out = noise._family, list(centres)
-    rows = table.thresholds.reshape(256, -1).tolist(), table.aliases.reshape(256, -1).tolist()
+    thresholds = thresholds_of(table.arrays)
+    rows = [thresholds[i : i + 128] for i in range(0, len(thresholds), 128)], table.arrays[2].reshape(256, -1).tolist()
     for start in range(0, len(out), CHUNK):
         places = range(start, min(start + CHUNK, len(out)))
         for _ in range(3):
             indices, coins = np.empty(len(places), np.uint8), np.empty(len(places), np.uint64)
             stream.fill(indices)
             stream.fill(coins)
+            spare = int(stream.uint64())
             for place, index, coin in zip(places, indices.tolist(), coins.tolist(), strict=True):
-                out[place] = reference.round_digit(out[place], *rows, index, coin, table.lowest)
+                out[place] = reference.round_digit(out[place], *rows, index, (coin << 64) + spare, table.lowest)
     if noise._wide:
         out = (np.array(out) + noise._wide.draw(len(out), stream)).tolist()
     return out

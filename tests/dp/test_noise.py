@@ -6,11 +6,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from scipy import stats
-from tests.dp.laws import SMALLEST_P, Law, chi_square_p, distance, fits_width, gaussian, law_of
+from tests.dp.laws import SMALLEST_P, Law, chi_square_p, distance, fits_width, gaussian, law_of, thresholds_of
 
 from primum.dp.mechanism import Mechanism
-from primum.dp.noise import CHUNK, DiscreteGaussian, convolution_error
-from primum.kernels import reference
+from primum.dp.noise import CHUNK, DiscreteGaussian, Drawer, convolution_error
+from primum.dp.table import Table
+from primum.kernels import alias, reference
 from primum.rng import Stream
 
 
@@ -51,9 +52,10 @@ def slow_draws(noise: DiscreteGaussian, count: int, stream: Stream) -> list[int]
             indices, coins = np.empty(len(places), np.uint16), np.empty(len(places), np.uint64)
             stream.fill(indices)
             stream.fill(coins)
-            rows = table.thresholds.tolist(), table.aliases.tolist()
+            spare = int(stream.uint64())
+            rows = thresholds_of(table.arrays), table.arrays[2].tolist()
             for place, index, coin in zip(places, indices.tolist(), coins.tolist(), strict=True):
-                out[place] += factor * (table.lowest + reference.alias_column(*rows, index, coin))
+                out[place] += factor * (table.lowest + reference.alias_column(*rows, index, (coin << 64) + spare))
     return out
 
 
@@ -71,7 +73,7 @@ def law_of_sum(noise: DiscreteGaussian) -> Law:
     """The law of A + m B, exactly, from its tables."""
     total: Law = {0: 1}
     for factor, table in noise._tables:
-        part = law_of(table.thresholds, table.aliases, table.lowest)
+        part = law_of(table.arrays, table.lowest)
         low, high = min(total) + factor * min(part), max(total) + factor * max(part)
         dense = np.zeros(high - low + 1, object)
         wide = np.array([part.get(k, 0) for k in range(min(part), max(part) + 1)], object)
@@ -95,8 +97,8 @@ def test_the_distance_is_what_it_says(sigma: float) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.9, 30.0, 100.0, 1e3, 6.9e3, 3e4, 2.8e5, 1e7, 1e9, 2.0**39.9])
-def test_every_distance_is_below_2_to_the_minus_64(sigma: float) -> None:
-    assert 0 < DiscreteGaussian(sigma).distance < 2.0**-64
+def test_every_distance_is_below_2_to_the_minus_104(sigma: float) -> None:
+    assert 0 < DiscreteGaussian(sigma).distance < 2.0**-104
 
 
 def test_the_seams_between_tables_are_bounded_by_the_convolution_lemma() -> None:
@@ -114,6 +116,24 @@ def test_no_value_is_beyond_the_reach() -> None:
     noise = DiscreteGaussian(2000.0)
     assert np.abs(noise.draw(100_000, Stream.from_os())).max() <= noise.reach
     assert 11.9 * 2000 < noise.reach < 24 * 2000
+
+
+class EqualCoins(Stream):
+    """A stream whose coins are all 0; its other words are random."""
+
+    def fill(self, out: np.ndarray) -> None:
+        super().fill(out)
+        if out.dtype == np.uint64 and out.size > 1:
+            out[:] = 0
+
+
+def test_each_coin_that_is_equal_to_its_threshold_takes_a_fresh_word() -> None:
+    """Thresholds of 2^62 in 2^128: with coins whose first half is 0 a column keeps a quarter of those that chose it."""
+    arrays = np.zeros(2, np.uint64), np.full(2, 2**62, np.uint64), np.array([1, 1], np.uint16)
+    out, table = np.zeros(8000, np.int64), Table(arrays, 0, 0.0)
+    Drawer(EqualCoins.from_os(), np.uint16).draw(alias.add_drawn, out, table, 1)
+    own = int((out == 0).sum())
+    assert stats.binomtest(own, len(out), 1 / 8).pvalue > SMALLEST_P  # half choose column 0; each alias is 1
 
 
 def test_noise_too_wide_for_its_integers_is_refused() -> None:

@@ -1,8 +1,9 @@
 """Alias tables of the discrete Gaussian, whose law is known to the last bit.
 
-A table with 2^k columns and coins of 64 bits can have exactly the laws in which every probability is a whole multiple
-of 2^-(64+k). The Gaussian weights are rounded to such multiples (largest remainder, so that they sum to one exactly),
-and Vose's construction (1991), in whole numbers, spreads them over the columns without any further error.
+A table with 2^k columns and coins of 128 bits can have exactly the laws in which every probability is a whole multiple
+of 2^-(128+k). The Gaussian weights are rounded to such multiples (largest remainder, so that they sum to one exactly),
+and Vose's construction (1991), in whole numbers, spreads them over the columns without any further error. Of a coin
+the last 64 bits are drawn where the first 64 do not decide, once in 2^64 values.
 """
 
 import math
@@ -14,27 +15,24 @@ from typing import Final
 
 import mpmath
 import numpy as np
-import numpy.typing as npt
+
+from primum.kernels import alias
 
 CUT: Final = 12  # standard deviations: the tail beyond is below 2^-107
 DIGITS: Final = 256  # centres of a family of tables
-COIN: Final = 1 << 64
+COIN: Final = 1 << 128
 _FAMILY_COLUMNS: Final = 128
 _PRECISION: Final = 256  # bits behind the point of a weight
-
-Words = npt.NDArray[np.uint64]
-Columns = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One alias table, or a family of 256: rows of `thresholds` uint64 and `aliases`, one column each for `lowest` on.
+    """One alias table, or a family of 256, one column each for `lowest` on, as the kernels of `alias` take it.
 
     `distance` bounds the statistical distance (of each table) to the exact discrete Gaussian on all integers.
     """
 
-    thresholds: Words
-    aliases: Columns
+    arrays: alias.Tables
     lowest: int
     distance: float
 
@@ -52,7 +50,7 @@ def centred_at_zero(variance: Fraction) -> Table:
     end = reach(variance)
     columns = 1 << (2 * end).bit_length()
     thresholds, aliases, distance = _build(variance, Fraction(0), -end, end, columns)
-    return Table(np.array(thresholds, np.uint64), np.array(aliases, np.uint16), -end, distance)
+    return Table((*_halves(thresholds), np.array(aliases, np.uint16)), -end, distance)
 
 
 @lru_cache(maxsize=4)
@@ -62,9 +60,15 @@ def family(variance: Fraction) -> Table:
     if 2 * end + 2 > _FAMILY_COLUMNS:
         raise ValueError(f"a variance of {float(variance):g} does not fit into {_FAMILY_COLUMNS} columns")
     built = [_build(variance, Fraction(a, DIGITS), -end, end + 1, _FAMILY_COLUMNS) for a in range(DIGITS)]
-    thresholds = np.array([row for row, _, _ in built], np.uint64).reshape(-1)
+    thresholds = [threshold for row, _, _ in built for threshold in row]
     aliases = np.array([row for _, row, _ in built], np.uint8).reshape(-1)
-    return Table(thresholds, aliases, -end, max(distance for *_, distance in built))
+    return Table((*_halves(thresholds), aliases), -end, max(distance for *_, distance in built))
+
+
+def _halves(thresholds: Sequence[int]) -> tuple[alias.Words, alias.Words]:
+    """The first and the last 64 bits of each."""
+    first, last = zip(*(divmod(threshold, 1 << 64) for threshold in thresholds), strict=True)
+    return np.array(first, np.uint64), np.array(last, np.uint64)
 
 
 def _build(
@@ -114,7 +118,7 @@ def _rounded(weights: Sequence[int], total: int) -> tuple[list[int], float]:
 
 
 def _spread(probabilities: Sequence[int], columns: int) -> tuple[list[int], list[int]]:
-    """Thresholds and aliases of the columns, by Vose's construction; `probabilities` sum to columns 2^64."""
+    """Thresholds and aliases of the columns, by Vose's construction; `probabilities` sum to columns 2^128."""
     left = [*probabilities, *[0] * (columns - len(probabilities))]
     thresholds, aliases = [0] * columns, list(range(columns))
     small = [i for i in range(columns) if left[i] < COIN]

@@ -84,7 +84,7 @@ def hadamard(values: Sequence[float]) -> list[float]:
 
 
 def alias_column(thresholds: Sequence[int], aliases: Sequence[int], index: int, coin: int) -> int:
-    """The column that one index word and one coin of 64 bits draw from one table."""
+    """The column that one index word and one coin of 128 bits draw from one table."""
     own = index % len(thresholds)
     return own if coin < thresholds[own] else aliases[own]
 
