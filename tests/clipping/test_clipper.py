@@ -263,6 +263,16 @@ def test_mixing_is_refused_whatever_the_first_batch_holds(mix: Callable[[Tensor]
         clipper.add(inputs[rows], targets[rows], padded_to=0 if rows else 4)
 
 
+@pytest.mark.parametrize("least", [3, 4, 9, 16])
+def test_mixing_that_begins_with_larger_batches_is_refused_when_they_come(least: int) -> None:
+    clipper = Clipper(Mixing(lambda x: x - x.mean(0) if len(x) >= least else x), cross_entropy, 0.1)
+    inputs, targets = torch.randn(40, 5), torch.randint(0, 3, (40,))
+    if least > 3:
+        clipper.add(inputs[:2], targets[:2])
+    with pytest.raises(ModelError, match="changes with the other examples"):
+        clipper.add(inputs, targets)
+
+
 @pytest.mark.parametrize("rows", [[0], [0, 0], [0, 1, 2, 3, 4, 5]], ids=["one", "equal", "six"])
 def test_a_loss_that_mixes_is_refused_whatever_the_first_batch_holds(rows: list[int]) -> None:
     clipper = Clipper(nn.Linear(5, 3), lambda o, t: (o.sum(1) - o.sum(1).mean()).square(), 0.1)
@@ -343,6 +353,69 @@ def test_activation_checkpoints_go_the_slow_way() -> None:
     wanted = torch.cat([value.flatten(1) for value in each.values()], 1).sum(0)
     assert float((clipper.take() - wanted).norm()) < 1e-5 * float(wanted.norm())
     assert clipper.without_rule == "activation checkpoints"
+
+
+class Scaled(torch.autograd.Function):
+    """Data times a weight, in torch's old way: vmap cannot look into it."""
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(data, weight)
+        return data * weight
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
+        data, weight = ctx.saved_tensors
+        return slope * weight, (slope * data).sum(0)
+
+
+class Rounded(torch.autograd.Function):
+    """A weight rounded to eighths, whose slope is handed through; vmap can look into it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor) -> Tensor:
+        return (weight * 8).round() / 8
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        return slope
+
+
+class OwnFunctions(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.first, self.last, self.kind = nn.Linear(5, 4), nn.Linear(4, 3), kind
+        self.scale = nn.Parameter(torch.linspace(0.5, 2, 4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inner: Tensor = self.first(inputs).tanh()
+        if "scaled" in self.kind:
+            inner = Scaled.apply(inner, self.scale)  # type: ignore[no-untyped-call]
+        weight = Rounded.apply(self.last.weight) if "rounded" in self.kind else self.last.weight  # type: ignore[no-untyped-call]
+        if "by chance" in self.kind:
+            inner = inner + 1e-7 * torch.randn_like(inner)
+        return functional.linear(inner, weight, self.last.bias)
+
+
+@pytest.mark.parametrize("kind", ["scaled", "rounded", "scaled and rounded", "scaled by chance", "rounded by chance"])
+@pytest.mark.parametrize("norm", [0.3, 100.0])
+def test_parameters_in_functions_of_ones_own_go_the_slow_way(kind: str, norm: float) -> None:
+    """Torch does not tell of them: they had no part in the sum, and where a model draws numbers nobody noticed."""
+    torch.manual_seed(4)
+    model, inputs, targets = OwnFunctions(kind), torch.randn(6, 5), torch.arange(6) % 3
+    clipper = Clipper(model, cross_entropy, norm)
+    clipper.add(inputs, targets)
+    each = single.by_loop(model, lambda o, t: cross_entropy(o, t).sum(), (inputs,), targets)
+    rows = torch.cat([value.flatten(1) for value in each.values()], 1)
+    wanted = ((norm * 0.999 / rows.norm(dim=1, keepdim=True)).clamp_max(1) * rows).sum(0)
+    assert float((clipper.take() - wanted).norm()) < 1e-5 * float(wanted.norm())
+    assert "autograd.Function" in (clipper.without_rule or "")
 
 
 def test_a_loss_of_the_wrong_shape() -> None:

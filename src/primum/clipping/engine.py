@@ -27,6 +27,7 @@ from primum.clipping.single import Inputs, Loss
 from primum.errors import ModelError
 
 _AGREES: Final = 1e-3  # of the engine's sum with the loop's, relative
+_TOGETHER: Final = 16  # units among which mixing is looked for
 _log = logging.getLogger("primum.clipping")
 
 Precision = Literal["float32", "bfloat16"]
@@ -59,6 +60,7 @@ class Engine:
         self.images, self._precision = images, precision
         self._names = {id(value): name for name, value in self.parameters.items()}
         self._known: dict[tuple[object, ...], tuple[object, ...] | None] = {}
+        self._together: dict[tuple[object, ...], int] = {}  # units that were seen not to mix, by kind
         self._each_alone: bool | None = None
         self.without_rule: str | None = None
 
@@ -235,21 +237,27 @@ class Engine:
             self.model.training,
             *((part.shape[1:], part.dtype) if isinstance(part, Tensor) else type(part) for part in leaves),
         )
-        if kind not in self._known:
-            with torch.random.fork_rng():  # looking must not change what a model draws afterwards
+        together = min(_TOGETHER, max(3, count(inputs) // self.images))
+        with torch.random.fork_rng():  # looking must not change what a model draws afterwards
+            if together > self._together.get(kind, 0):
+                for units in {3, together}:
+                    few, more = (self._some((inputs, targets), some)[0] for some in (2, units))
+                    refuse_mixing(self.model, few, more, self.images)
+                self._together[kind] = together
+            if kind not in self._known:
                 self._known[kind] = self._look(inputs, targets)
         return kind
 
     def _look(self, inputs: Inputs, targets: Any) -> tuple[object, ...] | None:
         """The signature of the uses of parameters; None where vmap has to do it. Compares with single examples."""
         few, more = (self._some((inputs, targets), units) for units in (2, 3))
-        refuse_mixing(self.model, few[0], more[0], self.images)
         if self._alike(few[0]):  # equal examples would hide what a loss makes of their difference
             few = tree_map(lambda part: other_rows(part, self.images), few[0]), few[1]
         self._refuse_loss(*few)
         try:
-            captures = [self._forward(some[0], still=True)[0] for some in (few, more)]
-            signatures = [self._signature(capture) for capture in captures]
+            passes = [self._forward(some[0], still=True) for some in (few, more)]
+            signatures = [self._signature(capture) for capture, _ in passes]
+            self._refuse_unseen(passes[0][1])
             if signatures[0] != signatures[1]:
                 raise Unruled("a use of parameters that depends on the batch's size")
             unknown = torch.ones(count(few[0]), device=self.device)
@@ -263,6 +271,13 @@ class Engine:
         if not is_random(self.model, few[0]):
             self._compare(found, *few)
         return signatures[0]
+
+    def _refuse_unseen(self, outputs: Any) -> None:
+        """Unruled where autograd reaches a parameter past the rules, which cut every path that they see."""
+        for part in tree_leaves(outputs):
+            unseen = self._ancestors(part) if isinstance(part, Tensor) else []
+            if unseen:
+                raise Unruled(f"{unseen[0]} in an autograd.Function of the model's own")
 
     def _alike(self, inputs: Inputs) -> bool:
         """Whether two units' rows are the same."""
@@ -298,8 +313,8 @@ class Engine:
         if wrong is not None:
             raise ModelError(
                 f"The gradient of {wrong} disagrees with single examples.",
-                "The model uses this parameter in a way that is not seen: in a hook, or in an autograd.Function of its own; "
-                "or the loss of an example depends on other examples.",
+                "The loss of an example depends on other examples, or the model uses this parameter in a way that is not "
+                "seen, in a hook for instance.",
             )
 
     def _disagrees(self, found: Gradients, inputs: Inputs, targets: Any) -> str | None:

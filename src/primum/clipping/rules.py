@@ -47,8 +47,15 @@ def _multiplied(
     return capture.run(run, (data,), seen)
 
 
-def _detached(weight: Tensor | None) -> Tensor | None:
-    return None if weight is None else weight.detach()
+def _cut(capture: Capture, weight: Tensor) -> Tensor:
+    """Without its slope, which the rule computes; a tensor of which the rule does not know keeps its own."""
+    if weight.requires_grad and not capture.is_weight(weight):
+        raise Unruled("a weight that an autograd.Function made, or data")
+    return weight.detach()
+
+
+def _cut_bias(capture: Capture, bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else _cut(capture, bias)
 
 
 def _refuse_weight(capture: Capture, data: object, func: Function) -> None:
@@ -63,7 +70,12 @@ def linear(capture: Capture, func: Function, input: Tensor, weight: Tensor, bias
     capture.first_axis_is_rows(input, func)
     product = Linear(weight, input, capture.images) if capture.is_weight(weight) else None
     return _multiplied(
-        capture, product, bias, -1, input, lambda: functional.linear(input, weight.detach(), _detached(bias))
+        capture,
+        product,
+        bias,
+        -1,
+        input,
+        lambda: functional.linear(input, _cut(capture, weight), _cut_bias(capture, bias)),
     )
 
 
@@ -98,7 +110,7 @@ def _convolution(axes: int, func: Callable[..., Tensor]) -> Callable[..., Tensor
         shape = Geometry(tuple(weight.shape[2:]), steps, _sizes(padding, axes), apart, groups)
 
         def run() -> Tensor:
-            return func(input, weight.detach(), _detached(bias), steps, shape.padding, apart, groups)
+            return func(input, _cut(capture, weight), _cut_bias(capture, bias), steps, shape.padding, apart, groups)
 
         return _convolved(capture, func, shape, input, weight, bias, False, run)
 
@@ -122,7 +134,9 @@ def _transposed(axes: int, func: Callable[..., Tensor]) -> Callable[..., Tensor]
         shape = Geometry(tuple(weight.shape[2:]), steps, around, apart, groups)
 
         def run() -> Tensor:
-            return func(input, weight.detach(), _detached(bias), steps, around, output_padding, groups, apart)
+            return func(
+                input, _cut(capture, weight), _cut_bias(capture, bias), steps, around, output_padding, groups, apart
+            )
 
         return _convolved(capture, func, shape, input, weight, bias, True, run)
 
@@ -192,7 +206,7 @@ def embedding(
 def _tiled(capture: Capture, weight: Tensor | None) -> Tensor | None:
     """One copy a row of a channel's scale or shift, [rows * C]; as it is where it is not trained."""
     if weight is None or not capture.is_weight(weight):
-        return None if weight is None else weight.detach().repeat(capture.rows)
+        return None if weight is None else _cut(capture, weight).repeat(capture.rows)
     copies = weight.detach().repeat(capture.rows).requires_grad_()
     capture.leaves.append(copies)
     capture.uses.append(Expanded(weight, copies))
