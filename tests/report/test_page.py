@@ -266,6 +266,16 @@ def test_any_number_of_rounds_can_be_drawn(tmp_path: Path, rounds: int) -> None:
     assert "nan" not in page(read_run(folder)).lower().split("</style>")[1].replace("nance", "")
 
 
+def test_a_clipping_norm_that_follows_is_drawn_over_the_rounds(tmp_path: Path) -> None:
+    folder, title = write_run(tmp_path / "run1"), "Clipping norm: the most one patient moves a round's sum"
+    assert title not in _page(folder).text
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (folder / "metrics.jsonl").write_text(
+        "\n".join(json.dumps(line | {"clipping_norm": 2.0 * 0.9**n}) for n, line in enumerate(lines))
+    )
+    assert title in _page(folder).text
+
+
 def test_many_diagnoses_are_folded(tmp_path: Path) -> None:
     text = _page(write_run(tmp_path / "run1", diagnoses=230)).text
     assert "All 200 diagnoses" in text and "and 30 more in diagnoses.jsonl" in text and "230 of 230" in text

@@ -45,6 +45,7 @@ class Round(_Open):
     bytes_up: float | None = None
     bytes_down: float | None = None
     update_norm: float | None = None
+    clipping_norm: float | None = None
     epsilon: float | None = None
 
 

@@ -75,6 +75,7 @@ def training(run: Run) -> str:
     done = [item for item in run.rounds if item.participants is None or item.participants > 0]
     plots = [
         _curve(done, "update_norm", "Length of the averaged update", "length"),
+        _curve(done, "clipping_norm", "Clipping norm: the most one patient moves a round's sum", "norm"),
         _seconds(done),
         _extra(done, "auc", "AUC on public validation images", "AUC"),
         _extra(done, "loss", "Loss on public validation images", "loss"),
