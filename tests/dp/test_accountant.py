@@ -52,15 +52,16 @@ def test_the_noise_is_the_smallest_that_keeps_the_budget() -> None:
 
 
 def test_what_is_charged_to_delta_is_taken_off_first() -> None:
-    sigma = small().noise_multiplier
-    large = small(dimension=10**9, hospitals=100)
-    kept_back = account.delta_overheads(3.0, 10**9, 10, 100)
-    assert 1e-6 < kept_back < 5e-6
+    budget = Budget(14.0, 1e-5)
+    sigma = small(budget=budget).noise_multiplier
+    large = small(budget=budget, dimension=10**9, hospitals=100)
+    kept_back = account.delta_overheads(14.0, 10**9, 10, 100)
+    assert 1e-6 < kept_back < 6e-6
     assert large.noise_multiplier > sigma * 1.005
     whole = Steps(10, 1.0, large.noise_multiplier)
     assert large.epsilon(10) == account.epsilon(whole, BUDGET.delta - kept_back)
     with pytest.raises(StudyError, match="leave nothing of delta"):
-        small(dimension=10**10, hospitals=100)
+        small(budget=budget, dimension=10**10, hospitals=100)
 
 
 def test_a_step_is_counted_before_it_happens_and_one_too_many_is_refused() -> None:
