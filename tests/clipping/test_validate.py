@@ -1,6 +1,7 @@
 """What stands in the way of private training is found before it starts, by name, with what to use instead."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +124,33 @@ def test_layers_without_a_fast_rule_are_named_but_not_refused() -> None:
         assert not finding.refused
     model.attention.requires_grad_(False)
     assert validate(model) == []
+
+
+class Cubed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(data)
+        return data**3 * weight
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[None, Tensor]:
+        (data,) = ctx.saved_tensors
+        return None, (slope * data**3).sum()
+
+
+class Cube(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, data: Tensor) -> Tensor:
+        return Cubed.apply(data, self.weight)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def test_a_function_of_ones_own_is_named_but_not_refused() -> None:
+    (finding,) = validate(nn.Sequential(nn.Flatten(), nn.Linear(192, 4), Cube()), images())
+    assert (finding.layer, finding.kind, finding.matter) == ("2", "Cube", "speed")
+    assert "weight in an autograd.Function of the model's own" in finding.problem and not finding.refused
 
 
 def test_the_model_stays_as_it_is() -> None:

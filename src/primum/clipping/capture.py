@@ -8,7 +8,7 @@ parametrisation) gives a derived weight, whose own gradients are pulled back to 
 else is `Unruled`: the caller falls back to vmap and says so.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
@@ -188,6 +188,30 @@ class Rules:
     def expansion(self, function: Function) -> Rule | None:
         """The rule of a function of parameters alone, where it has one."""
         return self._expansions.get(function)
+
+
+def leaves_of(tensor: Tensor) -> list[Tensor]:
+    """The leaves that autograd reaches from it."""
+    leaves, seen, stack = [], set(), [tensor.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            leaves.append(leaf)
+        stack += [parent for parent, _ in node.next_functions]
+    return leaves
+
+
+def refuse_unseen(outputs: Any, parameters: Mapping[str, Tensor]) -> None:
+    """Unruled where autograd reaches one of `parameters` from `outputs` of a watched pass: rules cut what they see."""
+    names = {id(value): name for name, value in parameters.items()}
+    for tensor in _tensors(outputs):
+        for leaf in leaves_of(tensor):
+            if id(leaf) in names:
+                raise Unruled(f"{names[id(leaf)]} in an autograd.Function of the model's own")
 
 
 _DROPOUTS: Final = frozenset(

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import CheckpointError
 
 from primum.clipping import memory, single
-from primum.clipping.capture import Capture, Unruled, Use
+from primum.clipping.capture import Capture, Unruled, Use, leaves_of, refuse_unseen
 from primum.clipping.derived import Derived
 from primum.clipping.geometry import summed_units
 from primum.clipping.mixing import is_random, other_rows, refuse_mixing
@@ -141,17 +141,7 @@ class Engine:
 
     def _ancestors(self, derived: Tensor) -> list[str]:
         """The parameters of which a derived weight is made."""
-        names, seen, stack = [], set(), [derived.grad_fn]
-        while stack:
-            node = stack.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            name = self._names.get(id(getattr(node, "variable", None)))
-            if name is not None:
-                names.append(name)
-            stack += [parent for parent, _ in node.next_functions]
-        return names
+        return [self._names[id(leaf)] for leaf in leaves_of(derived) if id(leaf) in self._names]
 
     def _collect(self, uses: dict[str, list[tuple[Use, Tensor]]]) -> Gradients:
         squares: dict[str, Tensor] = {}
@@ -257,7 +247,7 @@ class Engine:
         try:
             passes = [self._forward(some[0], still=True) for some in (few, more)]
             signatures = [self._signature(capture) for capture, _ in passes]
-            self._refuse_unseen(passes[0][1])
+            refuse_unseen(passes[0][1], self.parameters)
             if signatures[0] != signatures[1]:
                 raise Unruled("a use of parameters that depends on the batch's size")
             unknown = torch.ones(count(few[0]), device=self.device)
@@ -271,13 +261,6 @@ class Engine:
         if not is_random(self.model, few[0]):
             self._compare(found, *few)
         return signatures[0]
-
-    def _refuse_unseen(self, outputs: Any) -> None:
-        """Unruled where autograd reaches a parameter past the rules, which cut every path that they see."""
-        for part in tree_leaves(outputs):
-            unseen = self._ancestors(part) if isinstance(part, Tensor) else []
-            if unseen:
-                raise Unruled(f"{unseen[0]} in an autograd.Function of the model's own")
 
     def _alike(self, inputs: Inputs) -> bool:
         """Whether two units' rows are the same."""

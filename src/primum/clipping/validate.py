@@ -25,7 +25,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
-from primum.clipping.capture import Capture, Unruled
+from primum.clipping.capture import Capture, Unruled, refuse_unseen
 from primum.clipping.mixing import mixed
 from primum.clipping.rules import RULES
 from primum.clipping.single import Inputs, rows_of, trainable
@@ -221,6 +221,7 @@ def _slow_by_trying(model: nn.Module, calls: Calls) -> Iterator[Finding]:
                 torch.enable_grad(),
                 Capture(list(trainable(module).values()), fixed, rows, 1, RULES),
             ):
-                module(*args, **kwargs)
+                outputs = module(*args, **kwargs)
+                refuse_unseen(outputs, trainable(module))
         except Unruled as reason:
             yield _slow(name, module, str(reason))
