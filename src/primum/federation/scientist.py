@@ -25,7 +25,6 @@ from primum.federation.way import PROXY_HINT, Way
 from primum.keys.identity import Identity
 from primum.secagg.messages import Signed, open_signed, sign
 from primum.study import Key, SignedStudy, Study, parse_toml, read_text, sign_study
-from primum.tasks.plan import Plan, resolve
 
 _POLL: Final = 0.3
 _AWAY: Final = 60.0
@@ -184,6 +183,8 @@ class Scientist:
         Filled in are its noise multipliers and, where it names none, a day on which it ends. `weights`: of the finished
         model that it looks at.
         """
+        from primum.tasks.plan import Plan, resolve  # brings torch, which no other request needs
+
         resolved = resolve(_dated(study))
         Plan(resolved).check()
         return self._ask(SubmitRequest(sign_study(resolved, self.identity), weights), Submitted).name

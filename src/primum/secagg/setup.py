@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
 
-from scipy.stats import hypergeom
-
 from primum.errors import StudyError
 
 LEAST_MEMBERS: Final = 3
@@ -162,6 +160,8 @@ def _committee(n: int, colluding: int, may_vanish: int) -> Quorum:
 
 def _most(n: int, marked: int, drawn: int, failure: float) -> int:
     """The smallest m such that more than m of `drawn` out of n are marked with at most this probability."""
+    from scipy.stats import hypergeom  # takes most of a second to import; few studies have so many members
+
     most = drawn * marked // n
     while hypergeom.sf(most, n, marked, drawn) > failure:
         most += 1
