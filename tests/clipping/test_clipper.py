@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from primum.clipping import Clipper, product, single
+from primum.clipping import Clipper, product, single, timing
 from primum.errors import ModelError
 
 
@@ -499,10 +499,10 @@ def test_samples_of_any_size_are_timed_together() -> None:
     clipper = Clipper(model, cross_entropy, 0.1, rows=64)
     inputs, targets = batch(32)
     clipper.add(inputs, targets)
-    before = len(product._chosen)
+    before = len(timing.known)
     for rows in range(17, 32):
         clipper.add(inputs[:rows], targets[:rows])
-    assert len(product._chosen) == before
+    assert len(timing.known) == before
 
 
 def test_a_long_sequence_that_fits_nowhere_is_measured_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,7 +515,7 @@ def test_a_long_sequence_that_fits_nowhere_is_measured_in_pieces(monkeypatch: py
     sums = []
     for allowance in (1 << 26, 1):
         monkeypatch.setattr(product, "ALLOWANCE", allowance)
-        product._chosen.clear()
+        timing.known.clear()
         clipper = Clipper(model, loss, 1.0)
         clipper.add(inputs, targets)
         sums.append(clipper.take())

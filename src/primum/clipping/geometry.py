@@ -71,6 +71,21 @@ class Geometry:
             at.append(slice(low, low + count))
         return tuple(seen), tuple(at)
 
+    def out(self, space: Sizes) -> Sizes:
+        """Positions of an input of `space`, one number an axis."""
+        axes = zip(space, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple(max(0, (size + 2 * p - d * (k - 1) - 1) // s + 1) for size, k, s, p, d in axes)
+
+    def backward(
+        self, slopes: Tensor, inputs: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The library's own backward convolution: slopes of input, weight and bias, those that are `wanted`."""
+        none = [0] * len(self.kernel)
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+            slopes, inputs, weight, None, self.stride, self.padding, self.dilation, False, none, self.groups, wanted
+        )
+        return found
+
     def of_units(self) -> "Geometry":
         """With one more axis in front, for the images of a unit."""
         return Geometry((1, *self.kernel), (1, *self.stride), (0, *self.padding), (1, *self.dilation), self.groups)
@@ -227,17 +242,4 @@ def weight_gradient(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tenso
     """The weight's gradient summed over rows, [O, C / groups, *kernel], by the library's own backward convolution."""
     shape = (slopes.shape[1], inputs.shape[1] // geometry.groups, *geometry.kernel)
     weight = inputs.new_empty(1).expand(shape)  # its shape is what counts
-    gradient: Tensor = torch.ops.aten.convolution_backward(
-        slopes,
-        inputs,
-        weight,
-        None,
-        geometry.stride,
-        geometry.padding,
-        geometry.dilation,
-        False,
-        [0] * len(geometry.kernel),
-        geometry.groups,
-        [False, True, False],
-    )[1]
-    return gradient
+    return geometry.backward(slopes, inputs, weight, (False, True, False))[1]

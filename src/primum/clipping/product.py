@@ -6,27 +6,24 @@ gradients needs only a weighted sum of them later; one that does not is followed
 weighted slopes.
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from primum.clipping import geometry as shapes
+from primum.clipping import timing
 from primum.clipping.capture import Unruled, in_float
 from primum.clipping.geometry import Geometry
+from primum.clipping.small_maps import FEW
 
 ALLOWANCE: Final = 1 << 26
 """Bytes of units' gradients that one layer may keep until the factors are known."""
 _HOPELESS: Final = 12.0  # a way with so many times the arithmetic of the best is not tried
-_FEW: Final = 64  # positions up to which padding is much of what a kernel sees, and a product a weight may win
-_REPEATS: Final = 3
-_FAR: Final = 4.0  # times as long as another way: more than a cold start makes of it
-
-_chosen: dict[tuple[object, ...], str] = {}
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ class Product(ABC):
 
 def choose(key: tuple[object, ...], ways: list[Way], product: Product, inputs: Tensor, slopes: Tensor) -> Way:
     """The way that takes the least time here, measured once for each shape and kept."""
-    name = _chosen.get(key)
+    name = timing.known.get(key)
     if name is None:
         least = min(way.work for way in ways)
         tried = [way for way in ways if way.work <= _HOPELESS * least]
@@ -156,13 +153,8 @@ def choose(key: tuple[object, ...], ways: list[Way], product: Product, inputs: T
             for way in tried:
                 took = _seconds(way, product, inputs, slopes, least)
                 least, name = min((least, name), (took, way.name))
-        _chosen[key] = name
+        timing.known[key] = name
     return next((way for way in ways if way.name == name), ways[0])
-
-
-def rows_about(tensor: Tensor) -> tuple[int, ...]:
-    """The shape with its rows rounded up to a power of two: samples differ in size from step to step."""
-    return (1 << (len(tensor) - 1).bit_length(), *tensor.shape[1:])
 
 
 def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor, least: float) -> float:
@@ -176,29 +168,7 @@ def _seconds(way: Way, product: Product, inputs: Tensor, slopes: Tensor, least: 
         else:
             product.summed(inputs, slopes)
 
-    return _best(measured_and_summed, inputs, least)
-
-
-def _best(call: Callable[[], object], inputs: Tensor, least: float = float("inf")) -> float:
-    """Seconds, the best of a few times; of one where something else needs far less, `least`."""
-    best = float("inf")
-    for _ in range(_REPEATS):
-        began = _now(inputs)
-        call()
-        best = min(best, _now(inputs) - began)
-        if best > _FAR * least and not inputs.is_cuda:  # where the first time loads what the next has
-            break
-    return best
-
-
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.dtype, tensor.device, torch.get_num_threads()
-
-
-def _now(tensor: Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()
+    return timing.best(measured_and_summed, inputs, least)
 
 
 @dataclass
@@ -211,7 +181,7 @@ class Linear(Product):
 
     def key(self, inputs: Tensor, slopes: Tensor) -> tuple[object, ...]:
         """Shapes, type and place."""
-        return ("linear", self.images, rows_about(inputs), rows_about(slopes), *_place(inputs))
+        return ("linear", self.images, timing.rows_about(inputs), timing.rows_about(slopes), *timing.place(inputs))
 
     def ways(self, inputs: Tensor, slopes: Tensor) -> list[Way]:
         """One position: the product of two norms. More: products of positions, or the gradients themselves."""
@@ -264,7 +234,7 @@ class Convolution(Product):
 
     def key(self, inputs: Tensor, slopes: Tensor) -> tuple[object, ...]:
         """Shapes, geometry, type and place."""
-        return (self.geometry, self.images, rows_about(inputs), rows_about(slopes), *_place(inputs))
+        return (self.geometry, self.images, timing.rows_about(inputs), timing.rows_about(slopes), *timing.place(inputs))
 
     def ways(self, inputs: Tensor, slopes: Tensor) -> list[Way]:
         """Products of positions; gradients by backward convolutions, by patches, by the kernel's offsets."""
@@ -310,14 +280,10 @@ class Convolution(Product):
 
     def summed(self, inputs: Tensor, slopes: Tensor) -> Tensor:
         """One backward convolution; at few positions one product a weight of the kernel, where that is quicker."""
-        if self.geometry.groups > 1 or slopes[0, 0].numel() > _FEW:
+        if self.geometry.groups > 1 or slopes[0, 0].numel() > FEW:
             return shapes.weight_gradient(inputs, slopes, self.geometry)
-        key = ("sum", *self.key(inputs, slopes))
-        if key not in _chosen:
-            _chosen[key] = min(
-                _SUMS, key=lambda name: _best(lambda: _SUMS[name](inputs, slopes, self.geometry), inputs)
-            )
-        return _SUMS[_chosen[key]](inputs, slopes, self.geometry)
+        ways = {name: partial(call, inputs, slopes, self.geometry) for name, call in _SUMS.items()}
+        return ways[timing.quickest(("sum", *self.key(inputs, slopes)), ways, inputs)]()
 
 
 _TURNED: Final = "turned"

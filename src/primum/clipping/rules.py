@@ -4,12 +4,14 @@ Shapes as torch names them. A rule raises `Unruled` where it does not hold; what
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from primum.clipping import small_maps
 from primum.clipping.capture import Capture, Expanded, Function, Rules, Unruled
 from primum.clipping.geometry import Geometry
 from primum.clipping.product import Convolution, Embedding, Linear, Product, SlopeSum
@@ -110,7 +112,9 @@ def _convolution(axes: int, func: Callable[..., Tensor]) -> Callable[..., Tensor
         shape = Geometry(tuple(weight.shape[2:]), steps, _sizes(padding, axes), apart, groups)
 
         def run() -> Tensor:
-            return func(input, _cut(capture, weight), _cut_bias(capture, bias), steps, shape.padding, apart, groups)
+            cut, shift = _cut(capture, weight), _cut_bias(capture, bias)
+            by_library = partial(func, input, cut, shift, steps, shape.padding, apart, groups)
+            return small_maps.convolved(input, cut, shift, shape, by_library)
 
         return _convolved(capture, func, shape, input, weight, bias, False, run)
 
