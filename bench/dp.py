@@ -10,6 +10,8 @@ private_ratio_max                  256 examples clipped, then rounding and integ
 opacus_cnn28, ..._unet             the best of Opacus's ways over ours
 memory_ratio                       the least peak of Opacus's ways over ours, ResNet-18 at 64 x 64
 deepee_ratio                       deepee over ours, the smaller of the networks on which it runs; left out if on none
+kept_unet                          a step of ours over a plain one where freed memory is kept (`primum.heap`, as nodes do)
+                                   for ours and given back for the plain one
 """
 
 import argparse
@@ -31,6 +33,7 @@ from rich.table import Table
 
 from bench.dp_models import CASES, Case, loss
 from bench.dp_ways import NORM, OPACUS, WAYS, Step
+from primum import heap
 from primum.clipping import Clipper
 from primum.dp.mechanism import Mechanism
 from primum.rng import Stream
@@ -74,6 +77,12 @@ def compare(case: Case) -> dict[str, Any]:
     result["private_ratio"] = result["step_ratio"] + result["noise_s"] / (steps * result["plain_s"])
     for name in (*OPACUS, *(("deepee",) if case.name in DEEPEE else ())):
         result[name] = against(case, name, ours)
+    with heap.kept():
+        ours()
+        pairs = [(seconds(plain), seconds(ours)) for _ in range(case.repeats)]
+    result["kept_plain"], result["kept_ours"] = (
+        median(times) / result["plain_s"] for times in zip(*pairs, strict=True)
+    )
     return result
 
 
@@ -97,7 +106,7 @@ def against(case: Case, name: str, ours: Step) -> float | None:
     try:
         step = WAYS[name](case)
         step()
-        return median(seconds(step) / seconds(ours) for _ in range(3))
+        return median(seconds(step) / seconds(ours) for _ in range(max(3, case.repeats // 4)))
     except Exception as error:
         print(f"{name} does not run {case.name}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
         return None
@@ -134,6 +143,8 @@ def figures(results: dict[str, dict[str, Any]], memory: dict[str, float]) -> dic
             found[f"opacus_{name}"] = min(ways)
     if memory:
         found["memory_ratio"] = min(memory[way] for way in OPACUS) / memory["clipped"]
+    if "unet" in results:
+        found["kept_unet"] = results["unet"]["kept_ours"]
     slow = [result["deepee"] for result in results.values() if result.get("deepee")]
     if slow:
         found["deepee_ratio"] = min(slow)
@@ -142,7 +153,7 @@ def figures(results: dict[str, dict[str, Any]], memory: dict[str, float]) -> dic
 
 def table(results: dict[str, dict[str, Any]], memory: dict[str, float]) -> Table:
     """For people."""
-    columns = ("plain_s", "step_ratio", "private_ratio", *OPACUS, "deepee")
+    columns = ("plain_s", "step_ratio", "private_ratio", *OPACUS, "deepee", "kept_plain", "kept_ours")
     drawn = Table(title=f"one step, {torch.get_num_threads()} threads; peers as multiples of ours")
     drawn.add_column("network")
     for column in columns:

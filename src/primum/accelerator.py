@@ -17,6 +17,7 @@ from typing import Final
 
 import torch
 
+from primum import heap
 from primum.errors import InputError, MachineError
 
 PATIENCE: Final = 120.0
@@ -52,10 +53,11 @@ class Accelerator:
     def alone(self, patience: float = PATIENCE) -> Iterator[torch.device]:
         """The device, for this process alone; MachineError after `patience` seconds of another's use.
 
-        Memory that PyTorch keeps for later is given back at the end: whoever comes next needs it.
+        Memory is kept for later meanwhile, and given back at the end: whoever comes next needs it.
         """
         if self.lock is None:
-            yield self.device
+            with heap.kept():
+                yield self.device
             return
         with _held(self.lock, patience):
             try:

@@ -228,14 +228,14 @@ class Engine:
             *((part.shape[1:], part.dtype) if isinstance(part, Tensor) else type(part) for part in leaves),
         )
         together = min(_TOGETHER, max(3, count(inputs) // self.images))
-        with torch.random.fork_rng():  # looking must not change what a model draws afterwards
-            if together > self._together.get(kind, 0):
+        if together > self._together.get(kind, 0):  # a larger batch than was looked at so far
+            with torch.random.fork_rng():  # looking must not change what a model draws afterwards
                 for units in {3, together}:
                     few, more = (self._some((inputs, targets), some)[0] for some in (2, units))
                     refuse_mixing(self.model, few, more, self.images)
                 self._together[kind] = together
-            if kind not in self._known:
-                self._known[kind] = self._look(inputs, targets)
+                if kind not in self._known:
+                    self._known[kind] = self._look(inputs, targets)
         return kind
 
     def _look(self, inputs: Inputs, targets: Any) -> tuple[object, ...] | None:

@@ -50,7 +50,7 @@ def _multiplied(
 
 
 def _cut(capture: Capture, weight: Tensor) -> Tensor:
-    """Without its slope, which the rule computes; a tensor of which the rule does not know keeps its own."""
+    """Without its slope, which the rule computes; Unruled where it has one of which no rule knows."""
     if weight.requires_grad and not capture.is_weight(weight):
         raise Unruled("a weight that an autograd.Function made, or data")
     return weight.detach()
