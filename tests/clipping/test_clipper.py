@@ -158,6 +158,23 @@ def test_frozen_parameters_have_no_part() -> None:
     assert clipper.take().shape == (87,) and model[0].weight.grad is None
 
 
+@pytest.mark.parametrize("noise", [True, False])
+def test_what_a_frozen_parameter_has_left_moves_nothing(noise: bool) -> None:
+    """Trained in clear, frozen, then given to an optimiser with the rest: its last gradient would be taken every step."""
+    model, (inputs, targets) = network(), batch()
+    cross_entropy(model(inputs), targets).mean().backward()
+    model[0].requires_grad_(False)
+    clipper, optimiser = Clipper(model, cross_entropy, 0.5), torch.optim.SGD(model.parameters(), 1.0)
+    before = model[0].weight.clone()
+    clipper.add(inputs, targets)
+    if noise:
+        clipper.write(clipper.take())
+    else:
+        clipper.write_without_noise(12)
+    optimiser.step()
+    assert torch.equal(model[0].weight, before)
+
+
 def test_write_sets_gradients_for_any_optimiser() -> None:
     model, (inputs, targets) = network(), batch()
     clipper = Clipper(model, cross_entropy, 0.5)
@@ -227,6 +244,20 @@ def test_a_parameter_in_the_loss_is_refused_however_small_its_part(share: float)
     clipper = Clipper(model, loss, 1.0)
     with pytest.raises(ModelError, match="The loss uses parameters by itself"):
         clipper.add(torch.randn(6, 4), torch.randint(0, 3, (6,)))
+
+
+def test_a_loss_may_take_slopes_of_the_outputs() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        values = cross_entropy(outputs, targets)
+        (slopes,) = torch.autograd.grad(values.sum(), outputs, create_graph=True)
+        return values + slopes.square().sum(1)
+
+    torch.manual_seed(4)
+    model, inputs, targets = nn.Linear(4, 3), torch.randn(6, 4), torch.arange(6) % 3
+    clipper = Clipper(model, loss, 100.0)
+    clipper.add(inputs, targets)
+    each = single.by_loop(model, lambda o, t: loss(o, t).sum(), (inputs,), targets)
+    assert close(clipper.take(), torch.cat([value.flatten(1).sum(0) for value in each.values()]))
 
 
 class Mixing(nn.Module):

@@ -181,7 +181,8 @@ class Clipper:
         self._added = self._within = self._units_added = 0
 
     def write(self, vector: Tensor) -> None:
-        """Set each parameter's `.grad` from a flat vector [dimension], for any optimiser."""
+        """Set each parameter's `.grad` from a flat vector [dimension], for any optimiser; of a frozen one to None."""
+        self._forget_frozen()
         start = 0
         for value in self._parameters.values():
             part = vector[start : start + value.numel()].view_as(value)
@@ -191,11 +192,18 @@ class Clipper:
     def write_without_noise(self, divisor: float) -> None:
         """Set each parameter's `.grad` to the clipped sum over `divisor` and start again: NO PRIVACY, to find mistakes."""
         if self._total is None and len(self._sums) == len(self._parameters):
+            self._forget_frozen()
             for name, value in self._parameters.items():
                 value.grad = (self._sums[name].view_as(value) / divisor).to(value.dtype)
             self.drop()
         else:
             self.write(self.take() / divisor)
+
+    def _forget_frozen(self) -> None:
+        """What a frozen parameter has left in `.grad` was never clipped, and an optimiser would take it in every step."""
+        for value in self.model.parameters():
+            if not value.requires_grad:
+                value.grad = None
 
     def _context(self) -> AbstractContextManager[None]:
         return _full_precision() if self._engine.device.type == "cuda" else nullcontext()

@@ -271,9 +271,13 @@ class Engine:
         """ModelError where the loss uses trained parameters beside the outputs: their part would be left out."""
         with torch.no_grad():
             outputs = tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, self.model(*inputs))
+        made = [
+            part.requires_grad_() for part in tree_leaves(outputs) if _is_real(part)
+        ]  # a loss may take slopes of them
         with torch.enable_grad():
             value = self.loss(outputs, targets)
-        if isinstance(value, Tensor) and value.requires_grad:
+        leaves = leaves_of(value) if isinstance(value, Tensor) else []
+        if any(all(leaf is not part for part in made) for leaf in leaves):
             raise ModelError(
                 "The loss uses parameters by itself, beside what the model made of an example.",
                 "Weight decay belongs in the optimiser: after the noise it costs no privacy. Else make it part of the model.",
