@@ -119,8 +119,8 @@ class Ledger:
             raise BudgetError(
                 f"This needs {divergence:.4g} of the privacy budget of the {population} patients; {max(left, 0):.4g} of "
                 f"{self._cap.budget:.4g} is left (Renyi divergence at order {self._cap.order}).",
-                "Ask for less epsilon or fewer rounds. The cap is this hospital's own, in policy.toml: this would need "
-                f"epsilon_cap = {self._cap.epsilon + divergence - left:.3g} (`primum budget STUDY --node STATE`).",
+                "Ask for less epsilon or fewer rounds. The cap is the hospital's own, a node's in policy.toml (`primum budget "
+                f"STUDY --node STATE`), a loop's in Cap(...): this would need epsilon_cap = {self._cap.epsilon + divergence - left:.3g}.",
             )
 
     def settle(self, run: str, round_number: int, population: str, divergence: float) -> None:
