@@ -242,8 +242,20 @@ def test_a_parameter_in_the_loss_is_refused_however_small_its_part(share: float)
         return cross_entropy(outputs, targets) + share * model.weight.square().sum()
 
     clipper = Clipper(model, loss, 1.0)
-    with pytest.raises(ModelError, match="The loss uses parameters by itself"):
-        clipper.add(torch.randn(6, 4), torch.randint(0, 3, (6,)))
+    for _ in range(2):  # and again, however often it is tried
+        with pytest.raises(ModelError, match="The loss uses parameters by itself"):
+            clipper.add(torch.randn(6, 4), torch.randint(0, 3, (6,)))
+
+
+def test_a_loss_may_change_the_outputs_in_place() -> None:
+    torch.manual_seed(4)
+    model, inputs, targets = nn.Linear(4, 3), torch.randn(6, 4), torch.arange(6) % 3
+    sums = []
+    for loss in (lambda o, t: cross_entropy(o.mul_(0.5), t), lambda o, t: cross_entropy(o * 0.5, t)):
+        clipper = Clipper(model, loss, 100.0)
+        clipper.add(inputs, targets)
+        sums.append(clipper.take())
+    assert close(*sums)
 
 
 def test_a_loss_may_take_slopes_of_the_outputs() -> None:

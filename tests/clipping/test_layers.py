@@ -160,7 +160,7 @@ def test_a_convolution_of_few_positions_is_the_librarys(
     assert tuple(found.shape[2:]) == positions and found.is_contiguous()
     slopes = torch.randn_like(wanted)
     pairs = [(found, wanted), *zip(*(torch.autograd.grad(y, inputs, slopes) for y in (found, wanted)), strict=True)]
-    sums = (geometry.weight_gradient_by_offsets, geometry.weight_gradient)
+    sums = (small_maps.weight_gradient, geometry.weight_gradient)
     fixed = inputs.detach()
     pairs.append((sums[0](fixed, slopes, shape), sums[1](fixed.double(), slopes.double(), shape)))
     for one, other in pairs:

@@ -191,8 +191,12 @@ class Rules:
 
 
 def leaves_of(tensor: Tensor) -> list[Tensor]:
-    """The leaves that autograd reaches from it."""
-    leaves, seen, stack = [], set(), [tensor.grad_fn]
+    """The leaves that autograd reaches from it; itself where it is one."""
+    if tensor.grad_fn is None:
+        return [tensor] if tensor.requires_grad else []
+    leaves: list[Tensor] = []
+    seen: set[object] = set()
+    stack: list[Any] = [tensor.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

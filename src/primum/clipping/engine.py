@@ -228,14 +228,15 @@ class Engine:
             *((part.shape[1:], part.dtype) if isinstance(part, Tensor) else type(part) for part in leaves),
         )
         together = min(_TOGETHER, max(3, count(inputs) // self.images))
-        if together > self._together.get(kind, 0):  # a larger batch than was looked at so far
+        known = kind in self._known
+        if not known or together > self._together[kind]:  # a larger batch than was looked at so far
             with torch.random.fork_rng():  # looking must not change what a model draws afterwards
-                for units in {3, together}:
-                    few, more = (self._some((inputs, targets), some)[0] for some in (2, units))
-                    refuse_mixing(self.model, few, more, self.images)
-                self._together[kind] = together
-                if kind not in self._known:
+                few = self._some((inputs, targets), 2)[0]
+                for units in {together} if known else {3, together}:
+                    refuse_mixing(self.model, few, self._some((inputs, targets), units)[0], self.images)
+                if not known:
                     self._known[kind] = self._look(inputs, targets)
+            self._together[kind] = together  # last: what is refused is looked at again
         return kind
 
     def _look(self, inputs: Inputs, targets: Any) -> tuple[object, ...] | None:
@@ -270,14 +271,14 @@ class Engine:
     def _refuse_loss(self, inputs: Inputs, targets: Any) -> None:
         """ModelError where the loss uses trained parameters beside the outputs: their part would be left out."""
         with torch.no_grad():
-            outputs = tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, self.model(*inputs))
-        made = [
-            part.requires_grad_() for part in tree_leaves(outputs) if _is_real(part)
-        ]  # a loss may take slopes of them
-        with torch.enable_grad():
-            value = self.loss(outputs, targets)
-        leaves = leaves_of(value) if isinstance(value, Tensor) else []
-        if any(all(leaf is not part for part in made) for leaf in leaves):
+            outputs = self.model(*inputs)
+        cut = tree_map(
+            lambda part: part.detach().requires_grad_(_is_real(part)) if isinstance(part, Tensor) else part, outputs
+        )
+        made = {id(part) for part in tree_leaves(cut)}
+        with torch.enable_grad():  # a loss may take slopes of the outputs, and change them in place
+            value = self.loss(tree_map(lambda part: part.clone() if isinstance(part, Tensor) else part, cut), targets)
+        if isinstance(value, Tensor) and any(id(leaf) not in made for leaf in leaves_of(value)):
             raise ModelError(
                 "The loss uses parameters by itself, beside what the model made of an example.",
                 "Weight decay belongs in the optimiser: after the noise it costs no privacy. Else make it part of the model.",

@@ -223,21 +223,6 @@ def each_by_offsets(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tenso
     return torch.stack(parts, 3).view(rows, slopes.shape[1], -1, *geometry.kernel)
 
 
-def weight_gradient_by_offsets(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
-    """The weight's gradient summed over rows, [O, C, *kernel], one group: one product a weight of the kernel.
-
-    Padding is never multiplied, which at few positions is most of what a kernel sees.
-    """
-    space, out = tuple(inputs.shape[2:]), tuple(slopes.shape[2:])
-    last = (*range(2, inputs.ndim), 0, 1)
-    x, g = inputs.permute(last).contiguous(), slopes.permute(last).contiguous()
-    parts = inputs.new_zeros(math.prod(geometry.kernel), slopes.shape[1], inputs.shape[1])
-    for part, offset in zip(parts, geometry.offsets(), strict=True):
-        seen, at = geometry.inside(offset, space, out)
-        torch.mm(g[at].flatten(0, -2).t(), x[seen].flatten(0, -2), out=part)
-    return parts.permute(1, 2, 0).reshape(slopes.shape[1], inputs.shape[1], *geometry.kernel)
-
-
 def weight_gradient(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
     """The weight's gradient summed over rows, [O, C / groups, *kernel], by the library's own backward convolution."""
     shape = (slopes.shape[1], inputs.shape[1] // geometry.groups, *geometry.kernel)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from primum.clipping import geometry as shapes
-from primum.clipping import timing
+from primum.clipping import small_maps, timing
 from primum.clipping.capture import Unruled, in_float
 from primum.clipping.geometry import Geometry
-from primum.clipping.small_maps import FEW
 
 ALLOWANCE: Final = 1 << 26
 """Bytes of units' gradients that one layer may keep until the factors are known."""
@@ -280,7 +279,7 @@ class Convolution(Product):
 
     def summed(self, inputs: Tensor, slopes: Tensor) -> Tensor:
         """One backward convolution; at few positions one product a weight of the kernel, where that is quicker."""
-        if self.geometry.groups > 1 or slopes[0, 0].numel() > FEW:
+        if self.geometry.groups > 1 or slopes[0, 0].numel() > small_maps.FEW:
             return shapes.weight_gradient(inputs, slopes, self.geometry)
         ways = {name: partial(call, inputs, slopes, self.geometry) for name, call in _SUMS.items()}
         return ways[timing.quickest(("sum", *self.key(inputs, slopes)), ways, inputs)]()
@@ -290,7 +289,7 @@ _TURNED: Final = "turned"
 Each = Callable[[Tensor, Tensor, Geometry], Tensor]
 _SUMS: Final[dict[str, Each]] = {
     "library": shapes.weight_gradient,
-    "offsets": shapes.weight_gradient_by_offsets,
+    "offsets": small_maps.weight_gradient,
 }
 _EACH: Final[dict[str, Each]] = {
     "groups": shapes.each_by_groups,

@@ -1,7 +1,7 @@
 """Convolutions over few positions by one product a weight of the kernel, where that is quicker than the library.
 
-At 2 x 2 positions more than half of what a 3 x 3 kernel sees is padding, which these products leave out. Weight and bias
-get no slopes here: the rules compute them.
+At 2 x 2 positions more than half of what a 3 x 3 kernel sees is padding, which these products leave out. One group.
+`convolved` gives weight and bias no slopes: the rules compute them.
 """
 
 import math
@@ -80,6 +80,17 @@ def input_slopes(slopes: Tensor, parts: Tensor, geometry: Geometry, space: Sizes
         seen, at = geometry.inside(offset, space, out)
         x[seen] += torch.mm(g[at].flatten(0, -2), part.t()).view_as(x[seen])
     return _rows_first(x)
+
+
+def weight_gradient(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tensor:
+    """The weight's gradient summed over rows, [O, C, *kernel]."""
+    space, out = tuple(inputs.shape[2:]), tuple(slopes.shape[2:])
+    x, g = _places_first(inputs), _places_first(slopes)
+    parts = inputs.new_zeros(math.prod(geometry.kernel), slopes.shape[1], inputs.shape[1])
+    for part, offset in zip(parts, geometry.offsets(), strict=True):
+        seen, at = geometry.inside(offset, space, out)
+        torch.mm(g[at].flatten(0, -2).t(), x[seen].flatten(0, -2), out=part)
+    return parts.permute(1, 2, 0).reshape(slopes.shape[1], inputs.shape[1], *geometry.kernel)
 
 
 def _places_first(tensor: Tensor) -> Tensor:
