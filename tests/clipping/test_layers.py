@@ -17,12 +17,14 @@ from primum.clipping import (
     Flat,
     PerLayer,
     ScaledStdConv2d,
+    convolution,
     derived,
     geometry,
     product,
     single,
     small_maps,
     timing,
+    winograd,
 )
 from primum.clipping.factors import MARGIN, Clipping
 from primum.clipping.geometry import Geometry
@@ -155,17 +157,25 @@ def test_a_convolution_of_few_positions_is_the_librarys(
     inputs = torch.randn(rows, channels, *[size] * axes, requires_grad=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "quickest", lambda *_: "offsets")
-        found = small_maps.convolved(inputs, layer.weight.detach(), layer.bias, shape, lambda: layer(inputs))
-    wanted = layer(inputs)
+        found = convolution.convolved(inputs, layer.weight.detach(), layer.bias, shape, lambda: layer(inputs))
     assert tuple(found.shape[2:]) == positions and found.is_contiguous()
-    slopes = torch.randn_like(wanted)
-    pairs = [(found, wanted), *zip(*(torch.autograd.grad(y, inputs, slopes) for y in (found, wanted)), strict=True)]
+    slopes = same_there_and_back(found, layer(inputs), inputs)
     sums = (small_maps.weight_gradient, geometry.weight_gradient)
     fixed = inputs.detach()
-    pairs.append((sums[0](fixed, slopes, shape), sums[1](fixed.double(), slopes.double(), shape)))
-    for one, other in pairs:
-        assert one.shape == other.shape
-        assert float((one - other).detach().norm()) <= AGREES * float(other.detach().norm()) + 1e-7
+    assert_close(sums[0](fixed, slopes, shape), sums[1](fixed.double(), slopes.double(), shape))
+
+
+def same_there_and_back(found: Tensor, wanted: Tensor, inputs: Tensor) -> Tensor:
+    """Outputs and slopes of inputs; the slopes of outputs that were drawn."""
+    slopes = torch.randn_like(wanted)
+    assert_close(found, wanted)
+    assert_close(*(torch.autograd.grad(y, inputs, slopes)[0] for y in (found, wanted)))
+    return slopes
+
+
+def assert_close(found: Tensor, wanted: Tensor) -> None:
+    assert found.shape == wanted.shape
+    assert float((found - wanted).detach().norm()) <= AGREES * float(wanted.detach().norm()) + 1e-7
 
 
 @pytest.mark.parametrize("name", ["library", "offsets"])
@@ -182,10 +192,120 @@ def test_a_network_of_small_maps_agrees_either_way(monkeypatch: pytest.MonkeyPat
     assert "map" in asked
 
 
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    channels=st.sampled_from([16, 32]),
+    outputs=st.sampled_from([16, 48]),
+    padding=st.tuples(*[st.integers(0, 2)] * 2),
+    size=st.tuples(*[st.integers(3, 11)] * 2),
+    rows=st.integers(1, 40),
+    bias=st.booleans(),
+    last=st.booleans(),
+)
+def test_a_convolution_by_tiles_is_the_librarys(
+    channels: int,
+    outputs: int,
+    padding: tuple[int, int],
+    size: tuple[int, int],
+    rows: int,
+    bias: bool,
+    last: bool,
+) -> None:
+    """Forth, back, for each row and summed over rows; however the inputs lie in memory."""
+    shape = Geometry((3, 3), (1, 1), padding, (1, 1))
+    layer = nn.Conv2d(channels, outputs, 3, padding=padding, bias=bias)
+    inputs = torch.randn(rows, channels, *size)
+    inputs = (inputs.to(memory_format=torch.channels_last) if last else inputs).requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_LEAST_WORK", 1)
+        patch.setattr(timing, "quickest", lambda *_: "tiles")
+        found = convolution.convolved(inputs, layer.weight.detach(), layer.bias, shape, lambda: layer(inputs))
+    slopes = same_there_and_back(found, layer(inputs), inputs)
+    fixed = inputs.detach()
+    assert_close(winograd.weight_gradient(fixed, slopes, shape), geometry.weight_gradient(fixed, slopes, shape))
+    assert_close(winograd.each_turned(fixed, slopes, shape), geometry.each_turned(fixed, slopes, shape))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Geometry((3, 3), (2, 1), (1, 1), (1, 1)),
+        Geometry((3, 3), (1, 1), (1, 3), (1, 1)),
+        Geometry((3, 3), (1, 1), (1, 1), (1, 2)),
+        Geometry((3, 3), (1, 1), (1, 1), (1, 1), 2),
+        Geometry((3, 1), (1, 1), (1, 1), (1, 1)),
+        Geometry((3,), (1,), (1,), (1,)),
+    ],
+)
+def test_other_convolutions_are_not_made_by_tiles(monkeypatch: pytest.MonkeyPatch, shape: Geometry) -> None:
+    monkeypatch.setattr(winograd, "_LEAST_WORK", 1)
+    assert not winograd.possible(torch.zeros(4, 16, *[8] * len(shape.kernel)), 16, shape)
+
+
+def test_tiles_need_whole_channels_in_float32_and_some_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = Geometry((3, 3), (1, 1), (1, 1), (1, 1))
+    assert not winograd.possible(torch.zeros(4, 16, 8, 8), 16, shape), "too little to do"
+    monkeypatch.setattr(winograd, "_LEAST_WORK", 1)
+    assert winograd.possible(torch.zeros(4, 16, 8, 8), 16, shape)
+    for inputs, outputs in (
+        (torch.zeros(4, 24, 8, 8), 16),
+        (torch.zeros(4, 16, 8, 8), 8),
+        (torch.zeros(4, 16, 8, 8, dtype=torch.float64), 16),
+        (torch.zeros(4, 16, 8, 8, dtype=torch.bfloat16), 16),
+        (torch.zeros(0, 16, 8, 8), 16),
+    ):
+        assert not winograd.possible(inputs, outputs, shape)
+
+
+def test_a_slope_of_a_slope_through_ways_of_ours_is_refused_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_LEAST_WORK", 1)
+    monkeypatch.setattr(timing, "quickest", lambda *_: "tiles")
+    layer, inputs = nn.Conv2d(16, 16, 3), torch.randn(2, 16, 5, 5, requires_grad=True)
+    shape = Geometry((3, 3), (1, 1), (0, 0), (1, 1))
+    found = convolution.convolved(inputs, layer.weight.detach(), None, shape, lambda: layer(inputs))
+    (slope,) = torch.autograd.grad(found.square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_by_tiles_agrees(monkeypatch: pytest.MonkeyPatch, images: int, fits: bool, threads: int) -> None:
+    """Also with the weight used twice, standardised, and in a transposed convolution."""
+    asked = []
+
+    def only(key: timing.Key, ways: dict[str, Callable[[], object]], inputs: Tensor) -> str:
+        asked.append((key[0], "tiles" in ways))
+        return "tiles" if "tiles" in ways else next(iter(ways))
+
+    def way(key: object, ways: list[product.Way], *rest: object) -> product.Way:
+        return next((one for one in ways if one.name == "tiles"), ways[0])
+
+    monkeypatch.setattr(winograd, "_LEAST_WORK", 1)
+    monkeypatch.setattr(timing, "quickest", only)
+    monkeypatch.setattr(product, "choose", way)
+    if not fits:
+        monkeypatch.setattr(product, "ALLOWANCE", 1)
+    twice = nn.Conv2d(16, 16, 3, padding=1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.Tanh(), nn.Conv2d(16, 32, 3, padding=1), nn.Tanh(),
+        nn.ConvTranspose2d(32, 16, 3, padding=1), nn.Tanh(), twice, nn.Tanh(), twice, ScaledStdConv2d(16, 16, 3),
+    )  # fmt: skip
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        agree(model, torch.randn(6, 3, 13, 12), images)
+    finally:
+        torch.set_num_threads(before)
+    assert ("map", True) in asked and (fits or ("sum", True) in asked)
+
+
 @pytest.mark.parametrize("name", list(product._SUMS))
 def test_a_layer_with_few_positions_is_summed_either_way(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(product, "_SUMS", {name: product._SUMS[name]})
-    monkeypatch.setattr(timing, "known", {})
+    monkeypatch.setattr(winograd, "_LEAST_WORK", 1)
+    monkeypatch.setattr(timing, "quickest", lambda key, ways, inputs: name if name in ways else "library")
     model = nn.Sequential(nn.Conv2d(48, 40, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(40, 33, 3, 2, 1))
     agree(model, torch.randn(6, 48, 2, 2), 2)
 

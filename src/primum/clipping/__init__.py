@@ -11,7 +11,8 @@ the clipping norm. Knows no noise, no accounting, no model of ours. Read first: 
 | capture.py | watching a forward pass: which function uses which parameter |
 | rules.py | one rule a function |
 | product.py, geometry.py | layers that multiply: five ways to measure, the quickest found by timing |
-| small_maps.py, timing.py | convolutions over few positions; which way is quickest here |
+| convolution.py, small_maps.py, winograd.py | convolutions forward and backward: over few positions, and of 3 x 3 |
+| timing.py, threads.py | which way is quickest here; PyTorch's own threads for work of ours |
 | derived.py | weights computed from parameters: norms, and one pull-back of the sum |
 | factors.py | flat, per layer, normalising |
 | single.py | by vmap; and the slow twin, one example after another |

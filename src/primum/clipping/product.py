@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from primum.clipping import geometry as shapes
-from primum.clipping import small_maps, timing
+from primum.clipping import small_maps, timing, winograd
 from primum.clipping.capture import Unruled, in_float
 from primum.clipping.geometry import Geometry
 
@@ -251,7 +251,8 @@ class Convolution(Product):
         fits = rows * size * 4 <= ALLOWANCE
         for name, call in _EACH.items():
             gradients = self._kept(call) if fits else self.in_pieces(self._kept(call))
-            ways.append(Way(name, each, fits, gradients, turned=name == _TURNED))
+            if name != _TILES or winograd.possible(inputs, slopes.shape[1], self.geometry):
+                ways.append(Way(name, each, fits, gradients, turned=name in (_TURNED, _TILES)))
         return ways
 
     def from_kept(self, gradient: Tensor) -> Tensor:
@@ -278,18 +279,23 @@ class Convolution(Product):
         return shapes.each_by_rows(inputs, slopes, self.geometry)
 
     def summed(self, inputs: Tensor, slopes: Tensor) -> Tensor:
-        """One backward convolution; at few positions one product a weight of the kernel, where that is quicker."""
-        if self.geometry.groups > 1 or slopes[0, 0].numel() > small_maps.FEW:
-            return shapes.weight_gradient(inputs, slopes, self.geometry)
-        ways = {name: partial(call, inputs, slopes, self.geometry) for name, call in _SUMS.items()}
+        """One backward convolution, or a way of ours where that is quicker."""
+        ways = {_LIBRARY: partial(shapes.weight_gradient, inputs, slopes, self.geometry)}
+        for name, (possible, call) in _SUMS.items():
+            if possible(inputs, slopes.shape[1], self.geometry):
+                ways[name] = partial(call, inputs, slopes, self.geometry)
+        if len(ways) == 1:
+            return ways[_LIBRARY]()
         return ways[timing.quickest(("sum", *self.key(inputs, slopes)), ways, inputs)]()
 
 
+_LIBRARY: Final = "library"
 _TURNED: Final = "turned"
+_TILES: Final = "tiles"
 Each = Callable[[Tensor, Tensor, Geometry], Tensor]
-_SUMS: Final[dict[str, Each]] = {
-    "library": shapes.weight_gradient,
-    "offsets": small_maps.weight_gradient,
+_SUMS: Final[dict[str, tuple[Callable[[Tensor, int, Geometry], bool], Each]]] = {
+    "offsets": (small_maps.possible, small_maps.weight_gradient),
+    _TILES: (winograd.possible, winograd.weight_gradient),
 }
 _EACH: Final[dict[str, Each]] = {
     "groups": shapes.each_by_groups,
@@ -297,6 +303,7 @@ _EACH: Final[dict[str, Each]] = {
     "patches": shapes.each_by_patches,
     _TURNED: shapes.each_turned,
     "offsets": shapes.each_by_offsets,
+    _TILES: winograd.each_turned,
 }
 
 

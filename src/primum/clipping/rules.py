@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from primum.clipping import small_maps
 from primum.clipping.capture import Capture, Expanded, Function, Rules, Unruled
+from primum.clipping.convolution import convolved
 from primum.clipping.geometry import Geometry
 from primum.clipping.product import Convolution, Embedding, Linear, Product, SlopeSum
 from primum.errors import ModelError
@@ -114,7 +114,7 @@ def _convolution(axes: int, func: Callable[..., Tensor]) -> Callable[..., Tensor
         def run() -> Tensor:
             cut, shift = _cut(capture, weight), _cut_bias(capture, bias)
             by_library = partial(func, input, cut, shift, steps, shape.padding, apart, groups)
-            return small_maps.convolved(input, cut, shift, shape, by_library)
+            return convolved(input, cut, shift, shape, by_library)
 
         return _convolved(capture, func, shape, input, weight, bias, False, run)
 

@@ -1,75 +1,35 @@
-"""Convolutions over few positions by one product a weight of the kernel, where that is quicker than the library.
+"""Convolutions over few positions by one product a weight of the kernel.
 
 At 2 x 2 positions more than half of what a 3 x 3 kernel sees is padding, which these products leave out. One group.
-`convolved` gives weight and bias no slopes: the rules compute them.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from primum.clipping import timing
 from primum.clipping.geometry import Geometry, Sizes
 
 FEW: Final = 64  # positions up to which padding is much of what a kernel sees
 
 
-def convolved(
-    inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, library: Callable[[], Tensor]
-) -> Tensor:
-    """`library()`, the convolution of `inputs` [rows, C, *space], or the same made here; inputs get their slopes."""
-    if not _possible(inputs, weight, geometry):
-        return library()
-    key = ("map", geometry, timing.rows_about(inputs), len(weight), *timing.place(inputs))
-    ways = {
-        "library": lambda: _there_and_back_by_library(inputs, weight, geometry, library),
-        "offsets": lambda: _there_and_back(inputs, weight, geometry),
-    }
-    if timing.quickest(key, ways, inputs) == "library":
-        return library()
-    found: Tensor = _ByOffsets.apply(inputs, weight, geometry)  # type: ignore[no-untyped-call]
-    return found if bias is None else found + bias.view(-1, *[1] * (inputs.ndim - 2))
+def possible(inputs: Tensor, outputs: int, geometry: Geometry) -> bool:
+    """Whether a convolution of `inputs` [rows, C, *space] is one over few positions."""
+    positions = math.prod(geometry.out(tuple(inputs.shape[2:])))
+    return geometry.groups == 1 and math.prod(geometry.kernel) > 1 and 0 < positions <= FEW
 
 
-def _possible(inputs: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    kind = inputs.device.type
-    plain = inputs.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(kind)
-    fits = geometry.groups == 1 and math.prod(geometry.kernel) > 1 and inputs.requires_grad
-    return kind == "cpu" and plain and fits and 0 < math.prod(geometry.out(tuple(inputs.shape[2:]))) <= FEW
-
-
-class _ByOffsets(torch.autograd.Function):
-    """inputs [rows, C, *space], weight [O, C, *kernel] -> [rows, O, *out]."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        parts = by_offset(weight)
-        ctx.save_for_backward(parts)
-        ctx.geometry, ctx.space = geometry, tuple(inputs.shape[2:])
-        return output(inputs, parts, geometry)
-
-    @staticmethod
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
-        return input_slopes(slopes, ctx.saved_tensors[0], ctx.geometry, ctx.space), None, None
-
-
-def by_offset(weight: Tensor) -> Tensor:
-    """[O, C, *kernel] -> [weights of the kernel, C, O]."""
-    return weight.flatten(2).permute(2, 1, 0).contiguous()
-
-
-def output(inputs: Tensor, parts: Tensor, geometry: Geometry) -> Tensor:
-    """The convolution, [rows, O, *out], from `parts` of `by_offset`."""
+def output(inputs: Tensor, weight: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """The convolution, [rows, O, *out], and the weight as [weights of the kernel, C, O]."""
+    parts = weight.flatten(2).permute(2, 1, 0).contiguous()
     space = tuple(inputs.shape[2:])
     out, x = geometry.out(space), _places_first(inputs)
     y = x.new_zeros(*out, len(inputs), parts.shape[2])
     for part, offset in zip(parts, geometry.offsets(), strict=True):
         seen, at = geometry.inside(offset, space, out)
         y[at] += torch.mm(x[seen].flatten(0, -2), part).view_as(y[at])
-    return _rows_first(y)
+    return _rows_first(y), parts
 
 
 def input_slopes(slopes: Tensor, parts: Tensor, geometry: Geometry, space: Sizes) -> Tensor:
@@ -99,17 +59,3 @@ def _places_first(tensor: Tensor) -> Tensor:
 
 def _rows_first(tensor: Tensor) -> Tensor:
     return tensor.permute(-2, -1, *range(tensor.ndim - 2)).contiguous()
-
-
-def _there_and_back(inputs: Tensor, weight: Tensor, geometry: Geometry) -> None:
-    with torch.no_grad():
-        parts = by_offset(weight)
-        found = output(inputs, parts, geometry)
-        input_slopes(found, parts, geometry, tuple(inputs.shape[2:]))
-
-
-def _there_and_back_by_library(
-    inputs: Tensor, weight: Tensor, geometry: Geometry, library: Callable[[], Tensor]
-) -> None:
-    with torch.no_grad():
-        geometry.backward(library(), inputs, weight, (True, False, False))

@@ -14,9 +14,8 @@ pictures take a quarter of the products (winograd.py).
 import functools
 import timeit
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +24,14 @@ from primum.kernels import winograd
 from primum.kernels.compiled import compiled
 from primum.kernels.device import convolve_on, moved, on_device
 from primum.kernels.digits import MOST_TERMS, Limbs, Ring, add_shifted, cut, cut_reversed, cut_wide, longest_sum
-
-Piece = TypeVar("Piece")
+from primum.kernels.threads import Piece, share_out
 
 _WIDEST: Final = 20  # bits of a limb that is a float64
 _LARGE: Final = 1 << 20  # elements
 _TILE_BYTES: Final = 1 << 21
 _FEWEST_OUTPUTS: Final = 64
-_pools: Final[list[tuple[ThreadPoolExecutor, int]]] = []
-"""None or one, with its number of threads."""
+_threads: Final = [1]
+"""How many share a product."""
 _SMALLEST_PRODUCT: Final = 16
 """torch._int_mm has a slow path for fewer rows."""
 
@@ -194,7 +192,7 @@ def use_threads(count: int) -> None:
     Each product itself has one thread: where other processes use the cores as well, OpenMP's threads wait for each other
     (four times slower, measured), tiles in a queue do not. So OMP_NUM_THREADS is to be 1 before torch is imported.
     """
-    _pools[:] = [(ThreadPoolExecutor(count, "limbs"), count)] if count > 1 else []
+    _threads[0] = count
 
 
 def _convolve_group(
@@ -222,21 +220,14 @@ def _convolve_group(
     _share_out(tile, _corners(len(out), step, outputs))
 
 
-def _share_out(task: Callable[[Piece], None], pieces: Sequence[Piece]) -> None:
-    """Do `task` with each piece, on all threads there are."""
-    if _pools and len(pieces) > 1:
-        for _ in _pools[0][0].map(task, pieces):
-            pass
-    else:
-        for piece in pieces:
-            task(piece)
+def _share_out(task: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
+    share_out(task, pieces, _threads[0])
 
 
 def _corners(rows: int, step: int, outputs: int) -> list[tuple[int, int, int]]:
     """(first row, first output, end of outputs) of each tile; outputs are shared out where there are few rows."""
     starts = range(0, rows, step)
-    threads = _pools[0][1] if _pools else 1
-    pieces = max(1, min(-(-threads // len(starts)), outputs // _FEWEST_OUTPUTS))
+    pieces = max(1, min(-(-_threads[0] // len(starts)), outputs // _FEWEST_OUTPUTS))
     width = -(-outputs // pieces)
     return [(start, first, min(first + width, outputs)) for start in starts for first in range(0, outputs, width)]
 

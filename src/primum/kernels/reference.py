@@ -10,6 +10,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+Doubles = npt.NDArray[np.float64]
+
 
 def pack(values: Sequence[int], bits: int) -> bytes:
     """packing.pack: one long binary number, value i times 2^(i bits), lowest byte first."""
@@ -158,6 +160,28 @@ def convolve(
     rows = range(0, padded.shape[1] - dilation[0] * (high - 1), stride[0])
     columns = range(0, padded.shape[2] - dilation[1] * (wide - 1), stride[1])
     return [[[[term(n, i, j, o) for o in range(outputs)] for j in columns] for i in rows] for n in range(len(values))]
+
+
+def _seen(values: Doubles, corner: tuple[int, int], size: tuple[int, int]) -> list[list[Doubles]]:
+    """What each weight of a kernel of 3 x 3 sees, [n, channels, *size] by row and column."""
+    images, channels, high, wide = values.shape
+    padded = np.zeros((images, channels, corner[0] + high + size[0] + 2, corner[1] + wide + size[1] + 2))
+    padded[:, :, corner[0] : corner[0] + high, corner[1] : corner[1] + wide] = values
+    return [[padded[:, :, i : i + size[0], j : j + size[1]] for j in range(3)] for i in range(3)]
+
+
+def convolve_floats(values: Doubles, corner: tuple[int, int], weight: Doubles, size: tuple[int, int]) -> Doubles:
+    """winograd_float.convolve of weight [outputs, channels, 3, 3]."""
+    seen = _seen(values, corner, size)
+    parts = [np.einsum("nchw,kc->nkhw", seen[i][j], weight[:, :, i, j]) for i in range(3) for j in range(3)]
+    total: Doubles = np.sum(parts, axis=0)
+    return total
+
+
+def weight_slopes(values: Doubles, corner: tuple[int, int], slopes: Doubles) -> Doubles:
+    """winograd_float.each."""
+    seen = _seen(values, corner, slopes.shape[2:])
+    return np.stack([np.stack([np.einsum("nchw,nkhw->nck", part, slopes) for part in row], 2) for row in seen], 2)
 
 
 def digits(value: int, widths: Sequence[int]) -> list[int]:
