@@ -257,15 +257,18 @@ def test_tiles_need_whole_channels_in_float32_and_some_work(monkeypatch: pytest.
         assert not winograd.possible(inputs, outputs, shape)
 
 
-def test_a_slope_of_a_slope_through_ways_of_ours_is_refused_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["offsets", "tiles"])
+def test_slopes_of_slopes_go_through_ways_of_ours(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(winograd, "_LEAST_WORK", 1)
-    monkeypatch.setattr(timing, "quickest", lambda *_: "tiles")
+    monkeypatch.setattr(timing, "quickest", lambda *_: name)
     layer, inputs = nn.Conv2d(16, 16, 3), torch.randn(2, 16, 5, 5, requires_grad=True)
-    shape = Geometry((3, 3), (1, 1), (0, 0), (1, 1))
-    found = convolution.convolved(inputs, layer.weight.detach(), None, shape, lambda: layer(inputs))
-    (slope,) = torch.autograd.grad(found.square().sum(), inputs, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        slope.sum().backward()
+    shape, weight = Geometry((3, 3), (1, 1), (0, 0), (1, 1)), layer.weight.detach()
+    found = convolution.convolved(inputs, weight, layer.bias, shape, lambda: layer(inputs))
+    second = []
+    for y in (found, functional.conv2d(inputs, weight, layer.bias)):
+        (slope,) = torch.autograd.grad(y.pow(3).sum(), inputs, create_graph=True)
+        second.append(torch.autograd.grad(slope.square().sum(), inputs)[0])
+    assert_close(*second)
 
 
 @pytest.mark.parametrize("images", [1, 3])

@@ -1,7 +1,8 @@
 """Watching a forward pass: every use of a trainable parameter becomes a `Use`, from which per-example gradients follow.
 
 Nothing about the model is changed. While a `Capture` is on, torch hands it every function that the model calls
-(`TorchFunctionMode`). A function with no trainable parameter among its arguments passes. One that has a rule
+(`TorchFunctionMode`). A function with no trainable parameter among its arguments passes (a few have a quicker way). One
+that has a rule
 (`rules.py`) runs with the parameter detached, so that the backward pass computes slopes of inputs only, and the rule
 notes what the parameter's gradient needs. A function of parameters alone (weight standardisation, a transpose, a
 parametrisation) gives a derived weight, whose own gradients are pulled back to the parameters afterwards. Anything
@@ -101,7 +102,8 @@ class Capture(TorchFunctionMode):
             return args[0] if args else kwargs["input"]
         tensors = list(_tensors((args, kwargs)))
         if not any(self.is_weight(tensor) for tensor in tensors) or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            quicker = self._rules.quicker(func)
+            return func(*args, **kwargs) if quicker is None else quicker(func, *args, **kwargs)
         if all(self.is_weight(tensor) or id(tensor) in self._constants for tensor in tensors):
             return self._derive(func, args, kwargs)
         rule = self._rules.find(func)
@@ -162,6 +164,7 @@ class Rules:
     def __init__(self) -> None:
         self._of: dict[Function, Rule] = {}
         self._expansions: dict[Function, Rule] = {}
+        self._quicker: dict[Function, Rule] = {}
 
     def add(self, *functions: Function) -> Callable[[Rule], Rule]:
         """Decorator: the rule of `functions`, called as rule(capture, function, *arguments)."""
@@ -181,9 +184,22 @@ class Rules:
 
         return register
 
+    def add_quicker(self, function: Function) -> Callable[[Rule], Rule]:
+        """Decorator: what `function` without parameters goes through, called as rule(function, *arguments)."""
+
+        def register(rule: Rule) -> Rule:
+            self._quicker[function] = rule
+            return rule
+
+        return register
+
     def find(self, function: Function) -> Rule | None:
         """The rule of a function."""
         return self._of.get(function)
+
+    def quicker(self, function: Function) -> Rule | None:
+        """What a function without parameters goes through, where there is something."""
+        return self._quicker.get(function)
 
     def expansion(self, function: Function) -> Rule | None:
         """The rule of a function of parameters alone, where it has one."""

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from primum.clipping import small_maps, timing, winograd
 from primum.clipping.geometry import Geometry, Sizes
@@ -76,11 +75,14 @@ class _Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, geometry: Geometry, own: Own) -> Tensor:
         found, held = own.output(inputs, weight, geometry)
-        ctx.save_for_backward(held)
-        ctx.own, ctx.geometry, ctx.space = own, geometry, tuple(inputs.shape[2:])
+        ctx.save_for_backward(weight, held)
+        ctx.own, ctx.geometry, ctx.shape = own, geometry, tuple(inputs.shape)
         return found
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.own.input_slopes(slopes, ctx.saved_tensors[0], ctx.geometry, ctx.space), None, None, None
+        weight, held = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a slope of this slope is wanted, which the library has
+            inputs = slopes.new_empty(1).expand(ctx.shape)  # its shape is what counts
+            return ctx.geometry.backward(slopes, inputs, weight, (True, False, False))[0], None, None, None
+        return ctx.own.input_slopes(slopes, held, ctx.geometry, ctx.shape[2:]), None, None, None

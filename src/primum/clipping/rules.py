@@ -14,6 +14,7 @@ from torch.nn import functional
 from primum.clipping.capture import Capture, Expanded, Function, Rules, Unruled
 from primum.clipping.convolution import convolved
 from primum.clipping.geometry import Geometry
+from primum.clipping.pooling import pooled
 from primum.clipping.product import Convolution, Embedding, Linear, Product, SlopeSum
 from primum.errors import ModelError
 
@@ -184,6 +185,24 @@ for _axes, _one, _other in (
 ):
     RULES.add(_one)(_convolution(_axes, _one))
     RULES.add(_other)(_transposed(_axes, _other))
+
+
+@RULES.add_quicker(functional.max_pool2d)
+def max_pool2d(
+    func: Function,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The largest of each window."""
+    library = partial(func, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    if dilation not in (1, (1, 1)) or ceil_mode or return_indices:
+        return library()
+    return pooled(input, kernel_size, stride, padding, library)
 
 
 @RULES.add(functional.embedding)

@@ -184,6 +184,19 @@ def weight_slopes(values: Doubles, corner: tuple[int, int], slopes: Doubles) -> 
     return np.stack([np.stack([np.einsum("nchw,nkhw->nck", part, slopes) for part in row], 2) for row in seen], 2)
 
 
+def largest(plane: Doubles, side: int, around: int) -> tuple[Doubles, npt.NDArray[np.int64]]:
+    """pooling.pool of one plane [h, w]."""
+    high, wide = ((length + 2 * around - side) // 2 + 1 for length in plane.shape)
+    padded = np.pad(plane, around, constant_values=-np.inf)
+    out, marks = np.empty((high, wide)), np.zeros((high, wide), np.int64)
+    for y in range(high):
+        for x in range(wide):
+            window = padded[2 * y : 2 * y + side, 2 * x : 2 * x + side].reshape(-1)
+            marks[y, x] = np.argmax(window)  # a NaN, or the first of the largest
+            out[y, x] = window[marks[y, x]]
+    return out, marks
+
+
 def digits(value: int, widths: Sequence[int]) -> list[int]:
     """comparison: the digits of `value`, lowest first."""
     found = []

@@ -16,14 +16,14 @@ block of tiles stays in the cache between its three parts. Products are made 6 x
 Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, sections 4.1 and 4.2.
 """
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from primum.kernels.compiled import Emitted, compiled, emitted
+from primum.kernels.compiled import compiled
+from primum.kernels.emitted import BYTES, LANES, Emitted, Writer, emitted
 
 Floats = npt.NDArray[np.float32]
 Sizes = tuple[int, int]
@@ -33,9 +33,7 @@ WIDE: Final = 16
 TOGETHER: Final = 96
 """Tiles of a block, or up to twice as many."""
 _PLACES: Final = 16
-_LANES: Final = 8
 _ROWS: Final = 6
-_BYTES: Final = 4
 _B_T: Final = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _A_T: Final = ((1, 1, 1, 0), (0, 1, -1, -1))
 _A: Final = ((1, 0), (1, 1), (1, -1), (0, -1))
@@ -46,62 +44,12 @@ _G_T: Final = ((1, 0.5, 0.5, 0), (0, 0.5, -0.5, 0), (0, 0.5, 0.5, 1))
 # what kernels are made of
 
 
-class _Writer:
-    """LLVM's types, and reading and writing of eight numbers."""
-
-    def __init__(self, builder: Any) -> None:
-        self.ir = importlib.import_module("llvmlite.ir")
-        self.builder = builder
-        self.number, self.real = self.ir.IntType(64), self.ir.FloatType()
-        self.vector = self.ir.VectorType(self.real, _LANES)
-
-    def constant(self, value: int) -> Any:
-        return self.ir.Constant(self.number, value)
-
-    def at(self, base: Any, *steps: tuple[int, Any]) -> Any:
-        """base + sum of count * bytes."""
-        for count, size in steps:
-            base = self.builder.add(base, self.builder.mul(self.constant(count), size)) if count else base
-        return base
-
-    def load(self, address: Any, kind: Any = None) -> Any:
-        found = self.builder.load(self.builder.inttoptr(address, (kind or self.vector).as_pointer()))
-        found.align = _BYTES
-        return found
-
-    def store(self, value: Any, address: Any) -> None:
-        self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = _BYTES
-
-    def everywhere(self, value: Any) -> Any:
-        """A number in all eight places."""
-        one = self.builder.insert_element(
-            self.ir.Constant(self.vector, self.ir.Undefined), value, self.ir.Constant(self.ir.IntType(32), 0)
-        )
-        return self.shuffled(one, one, [0] * _LANES)
-
-    def shuffled(self, one: Any, other: Any, places: Sequence[int]) -> Any:
-        mask = self.ir.Constant(self.ir.VectorType(self.ir.IntType(32), _LANES), list(places))
-        return self.builder.shuffle_vector(one, other, mask)
-
-    def combined(self, weights: Sequence[float], values: Sequence[Any]) -> Any:
-        """The sum of weights times values; the first weight that is not 0 is positive."""
-        total = None
-        for weight, value in zip(weights, values, strict=True):
-            if abs(weight) not in (0, 1):
-                value = self.builder.fmul(value, self.ir.Constant(self.vector, [abs(weight)] * _LANES))
-            if weight and total is None:
-                total = value if weight > 0 else self.builder.fneg(value)
-            elif weight:
-                total = (self.builder.fadd if weight > 0 else self.builder.fsub)(total, value)
-        return total
-
-
 def _both_sides(matrix: Sequence[Sequence[float]]) -> Emitted:
     """(from, down, right, to, to_down, to_right): m x m^T of eight channels; bytes between rows and columns of both."""
 
     @emitted(6)
     def transform(builder: Any, source: Any, down: Any, right: Any, to: Any, to_down: Any, to_right: Any) -> None:
-        write, side = _Writer(builder), range(len(matrix[0]))
+        write, side = Writer(builder), range(len(matrix[0]))
         x = [[write.load(write.at(source, (i, down), (j, right))) for j in side] for i in side]
         half = [[write.combined(weights, [x[i][j] for i in side]) for j in side] for weights in matrix]
         for a, line in enumerate(half):
@@ -123,8 +71,8 @@ def _corner(
     builder: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, terms: Any, out: Any, out_row: Any, more: Any
 ) -> None:
     """out[i, j] = sum over p of a[i a_row + p a_step] b[p b_step + j], 6 x 16; `more`: that is added to what stands there."""
-    write, halves = _Writer(builder), range(WIDE // _LANES)
-    width = write.constant(_LANES * _BYTES)
+    write, halves = Writer(builder), range(WIDE // LANES)
+    width = write.constant(LANES * BYTES)
     before = builder.block
     loop, end, add, put, after = (builder.append_basic_block() for _ in range(5))
     builder.branch(loop)
@@ -146,7 +94,7 @@ def _corner(
     left.add_incoming(rest, loop)
     for row, new in zip(sums, found, strict=True):
         for old, value in zip(row, new, strict=True):
-            old.add_incoming(write.ir.Constant(write.vector, [0.0] * _LANES), before)
+            old.add_incoming(write.ir.Constant(write.vector, [0.0] * LANES), before)
             old.add_incoming(value, loop)
     builder.cbranch(builder.icmp_signed(">", rest, write.constant(0)), loop, end)
     builder.position_at_end(end)
@@ -163,12 +111,12 @@ def _corner(
 @emitted(4)
 def _turn_eight(builder: Any, source: Any, down: Any, to: Any, to_down: Any) -> None:
     """Eight by eight numbers transposed; bytes between the rows of both."""
-    write = _Writer(builder)
-    rows = [write.load(write.at(source, (i, down))) for i in range(_LANES)]
+    write = Writer(builder)
+    rows = [write.load(write.at(source, (i, down))) for i in range(LANES)]
     for apart in (4, 2, 1):  # rows that lie `apart` exchange half of their blocks of that length
-        low = [j if not j & apart else j - apart + _LANES for j in range(_LANES)]
-        high = [j + apart if not j & apart else j + _LANES for j in range(_LANES)]
-        for i in (i for i in range(_LANES) if not i & apart):
+        low = [j if not j & apart else j - apart + LANES for j in range(LANES)]
+        high = [j + apart if not j & apart else j + LANES for j in range(LANES)]
+        for i in (i for i in range(LANES) if not i & apart):
             one, other = rows[i], rows[i + apart]
             rows[i], rows[i + apart] = write.shuffled(one, other, low), write.shuffled(one, other, high)
     for i, row in enumerate(rows):
@@ -178,7 +126,7 @@ def _turn_eight(builder: Any, source: Any, down: Any, to: Any, to_down: Any) -> 
 @emitted(2)
 def _copy(builder: Any, source: Any, to: Any) -> None:
     """One number."""
-    write = _Writer(builder)
+    write = Writer(builder)
     write.store(write.load(source, write.real), to)
 
 
@@ -188,16 +136,16 @@ def _copy(builder: Any, source: Any, to: Any) -> None:
 @compiled
 def _transpose(source: int, down: int, rows: int, columns: int, to: int, to_down: int) -> None:
     """[rows, columns] to [columns, rows], rows in eights; bytes between rows. Addresses."""
-    for row in range(0, rows, _LANES):
-        begin, into = source + row * down, to + row * _BYTES
-        if columns >= _LANES:
-            for column in range(0, columns, _LANES):
-                first = min(column, columns - _LANES)  # the last eight overlap
-                _turn_eight(begin + first * _BYTES, down, into + first * to_down, to_down)
+    for row in range(0, rows, LANES):
+        begin, into = source + row * down, to + row * BYTES
+        if columns >= LANES:
+            for column in range(0, columns, LANES):
+                first = min(column, columns - LANES)  # the last eight overlap
+                _turn_eight(begin + first * BYTES, down, into + first * to_down, to_down)
         else:
             for column in range(columns):
-                for lane in range(_LANES):
-                    _copy(begin + lane * down + column * _BYTES, into + column * to_down + lane * _BYTES)
+                for lane in range(LANES):
+                    _copy(begin + lane * down + column * BYTES, into + column * to_down + lane * BYTES)
 
 
 @compiled
@@ -208,7 +156,7 @@ def _product(
     """out [rows, columns], of which rows are made in sixes; b in panels of 16 columns. Addresses and bytes."""
     for column in range(0, columns, WIDE):
         for row in range(0, rows, _ROWS):
-            to = out + row * out_row + column * _BYTES
+            to = out + row * out_row + column * BYTES
             _corner(a + row * a_row, a_row, a_step, b + column // WIDE * panel, b_step, terms, to, out_row, int(more))
 
 
@@ -237,7 +185,7 @@ def _transform_inputs(padded: Floats, first: int, count: int, places: Floats) ->
     for tile in range(count):
         image, top, left = _tile(first + tile, high, wide)
         source, to = padded[image, top, left:].ctypes.data, places[0, tile:].ctypes.data
-        for byte in range(0, _BYTES * padded.shape[3], _BYTES * _LANES):
+        for byte in range(0, BYTES * padded.shape[3], BYTES * LANES):
             _of_inputs(
                 source + byte, padded.strides[1], padded.strides[2], to + byte, 4 * places.strides[0], places.strides[0]
             )
@@ -250,7 +198,7 @@ def _transform_slopes(slopes: Floats, first: int, count: int, places: Floats) ->
     for tile in range(count):
         image, top, left = _tile(first + tile, high, wide)
         source, to = slopes[image, top, left:].ctypes.data, places[0, tile:].ctypes.data
-        for byte in range(0, _BYTES * slopes.shape[3], _BYTES * _LANES):
+        for byte in range(0, BYTES * slopes.shape[3], BYTES * LANES):
             _of_slopes(
                 source + byte, slopes.strides[1], slopes.strides[2], to + byte, 4 * places.strides[0], places.strides[0]
             )
@@ -263,7 +211,7 @@ def _transform_back(places: Floats, first: int, count: int, out: Floats) -> None
     for tile in range(count):
         image, top, left = _tile(first + tile, high, wide)
         source, to = places[0, tile:].ctypes.data, out[image, top, left:].ctypes.data
-        for byte in range(0, _BYTES * out.shape[3], _BYTES * _LANES):
+        for byte in range(0, BYTES * out.shape[3], BYTES * LANES):
             _to_outputs(
                 source + byte, 4 * places.strides[0], places.strides[0], to + byte, out.strides[1], out.strides[2]
             )
@@ -307,7 +255,7 @@ def transform(weight: Floats, turned: bool, first: int, last: int, out: Floats) 
         _transpose(some, weight.strides[0], outputs, 9 * (last - first), to, lines.strides[1])
     for panel in range(out.shape[1]):
         for channel in range(first, last):
-            for lane in range(0, WIDE, _LANES):
+            for lane in range(0, WIDE, LANES):
                 source = lines[channel - first, 0, panel * WIDE + lane :].ctypes.data
                 at = out[0, panel, channel, lane:].ctypes.data
                 _of_weights(source, 3 * lines.strides[1], lines.strides[1], at, 4 * out.strides[0], out.strides[0])
@@ -340,7 +288,7 @@ def convolve(values: Floats, corner: Sizes, kernel: Floats, out: Floats) -> None
         _transform_inputs(padded, first, count, ours)
         for place in range(_PLACES):
             _product(
-                ours[place].ctypes.data, ours.strides[1], _BYTES, count,
+                ours[place].ctypes.data, ours.strides[1], BYTES, count,
                 kernel[place].ctypes.data, kernel.strides[1], kernel.strides[2], outputs, channels,
                 sums[place].ctypes.data, sums.strides[1], False,
             )  # fmt: skip
@@ -356,12 +304,12 @@ def _transpose_back(line: Floats, out: Floats) -> None:
     """[wide and more, outputs] into [outputs, wide]."""
     outputs, wide = out.shape
     source, down, to, to_down = line.ctypes.data, line.strides[0], out.ctypes.data, out.strides[0]
-    if wide >= _LANES:
-        for output in range(0, outputs, _LANES):
-            for column in range(0, wide, _LANES):
-                first = min(column, wide - _LANES)  # the last eight overlap
+    if wide >= LANES:
+        for output in range(0, outputs, LANES):
+            for column in range(0, wide, LANES):
+                first = min(column, wide - LANES)  # the last eight overlap
                 _turn_eight(
-                    source + first * down + output * _BYTES, down, to + output * to_down + first * _BYTES, to_down
+                    source + first * down + output * BYTES, down, to + output * to_down + first * BYTES, to_down
                 )
     else:
         for output in range(outputs):
@@ -373,7 +321,7 @@ def _transpose_back(line: Floats, out: Floats) -> None:
 def weights_of(places: Floats, out: Floats) -> None:
     """The slope of the kernel, float32 [channels, 3, 3, outputs], from that of U, [16, channels and more, outputs]."""
     for channel in range(out.shape[0]):
-        for lane in range(0, out.shape[3], _LANES):
+        for lane in range(0, out.shape[3], LANES):
             source, to = places[0, channel, lane:].ctypes.data, out[channel, 0, 0, lane:].ctypes.data
             _to_weights(source, 4 * places.strides[0], places.strides[0], to, out.strides[1], out.strides[2])
 
@@ -415,7 +363,7 @@ def _add(values: Floats, corner: Sizes, slopes: Floats, out: Floats, more: bool)
         _transform_slopes(even, first, count, theirs)
         for place in range(_PLACES):
             _product(
-                ours[place].ctypes.data, _BYTES, ours.strides[1], channels,
-                theirs[place].ctypes.data, WIDE * _BYTES, theirs.strides[1], outputs, count,
+                ours[place].ctypes.data, BYTES, ours.strides[1], channels,
+                theirs[place].ctypes.data, WIDE * BYTES, theirs.strides[1], outputs, count,
                 out[place].ctypes.data, out.strides[1], more or first > 0,
             )  # fmt: skip
