@@ -1,12 +1,11 @@
 """Watching a forward pass: every use of a trainable parameter becomes a `Use`, from which per-example gradients follow.
 
 Nothing about the model is changed. While a `Capture` is on, torch hands it every function that the model calls
-(`TorchFunctionMode`). A function with no trainable parameter among its arguments passes (a few have a quicker way). One
-that has a rule
-(`rules.py`) runs with the parameter detached, so that the backward pass computes slopes of inputs only, and the rule
-notes what the parameter's gradient needs. A function of parameters alone (weight standardisation, a transpose, a
-parametrisation) gives a derived weight, whose own gradients are pulled back to the parameters afterwards. Anything
-else is `Unruled`: the caller falls back to vmap and says so.
+(`TorchFunctionMode`). A function with no trainable parameter among its arguments passes, or goes a quicker way of ours.
+One that has a rule (`rules.py`) runs with the parameter detached, so that the backward pass computes slopes of inputs
+only, and the rule notes what the parameter's gradient needs. A function of parameters alone (weight standardisation, a
+transpose, a parametrisation) gives a derived weight, whose own gradients are pulled back to the parameters afterwards.
+Anything else is `Unruled`: the caller falls back to vmap and says so.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

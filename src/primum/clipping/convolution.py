@@ -34,7 +34,7 @@ class Own:
             self.input_slopes(found, held, geometry, tuple(inputs.shape[2:]))
 
 
-OWN: Final = {
+_OWN: Final = {
     "offsets": Own(small_maps.possible, small_maps.output, small_maps.input_slopes),
     "tiles": Own(winograd.possible, winograd.output, winograd.input_slopes),
 }
@@ -45,7 +45,7 @@ def convolved(
     inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, library: Callable[[], Tensor]
 ) -> Tensor:
     """`library()`, the convolution of `inputs` [rows, C, *space], or the same made here; inputs get their slopes."""
-    possible = {name: own for name, own in OWN.items() if own.possible(inputs, len(weight), geometry)}
+    possible = {name: own for name, own in _OWN.items() if own.possible(inputs, len(weight), geometry)}
     if not possible or not _plain(inputs, weight) or not inputs.requires_grad:
         return library()
 

@@ -17,7 +17,7 @@ FEW: Final = 64  # positions up to which padding is much of what a kernel sees
 def possible(inputs: Tensor, outputs: int, geometry: Geometry) -> bool:
     """Whether a convolution of `inputs` [rows, C, *space] is one over few positions."""
     positions = math.prod(geometry.out(tuple(inputs.shape[2:])))
-    return geometry.groups == 1 and math.prod(geometry.kernel) > 1 and 0 < positions <= FEW
+    return geometry.groups == 1 and 0 < positions <= FEW
 
 
 def output(inputs: Tensor, weight: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:

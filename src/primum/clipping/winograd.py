@@ -91,14 +91,18 @@ def weight_gradient(inputs: Tensor, slopes: Tensor, geometry: Geometry) -> Tenso
     x, g = _floats(inputs), _floats(slopes)
     threads, (top, left) = torch.get_num_threads(), geometry.padding
     together, each = _together(len(x), tuple(g.shape[2:])), -(-len(x) // threads)
-    found = []
+    found: dict[int, Floats] = {}
 
-    def some(rows: slice) -> None:
-        found.append(winograd_float.summed(x[rows], (top, left), g[rows], together))
+    def some(first: int) -> None:
+        rows = slice(first, first + each)
+        found[first] = winograd_float.summed(x[rows], (top, left), g[rows], together)
 
-    share(some, [slice(first, first + each) for first in range(0, len(x), each)])
+    share(some, range(0, len(x), each))
+    total = found.pop(0)
+    for first in sorted(found):  # always in the same order
+        total += found[first]
     out = inputs.new_empty(x.shape[1], 3, 3, g.shape[1])
-    winograd_float.weights_of(sum(found[1:], found[0]), out.numpy())
+    winograd_float.weights_of(total, out.numpy())
     return out.permute(3, 0, 1, 2).contiguous()
 
 

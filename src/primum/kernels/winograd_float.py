@@ -179,29 +179,19 @@ def _tile(number: int, high: int, wide: int) -> tuple[int, int, int]:
 
 
 @compiled
-def _transform_inputs(padded: Floats, first: int, count: int, places: Floats) -> None:
-    """V of some tiles, [16, tiles, channels and more]."""
-    high, wide = padded.shape[1] // 2 - 1, padded.shape[2] // 2 - 1
+def _transform(values: Floats, are_slopes: bool, first: int, count: int, places: Floats) -> None:
+    """V of some tiles, [16, tiles, channels and more]; of slopes Z, [16, tiles, outputs and more]."""
+    rim = 0 if are_slopes else 1
+    high, wide = values.shape[1] // 2 - rim, values.shape[2] // 2 - rim
     for tile in range(count):
         image, top, left = _tile(first + tile, high, wide)
-        source, to = padded[image, top, left:].ctypes.data, places[0, tile:].ctypes.data
-        for byte in range(0, BYTES * padded.shape[3], BYTES * LANES):
-            _of_inputs(
-                source + byte, padded.strides[1], padded.strides[2], to + byte, 4 * places.strides[0], places.strides[0]
-            )
-
-
-@compiled
-def _transform_slopes(slopes: Floats, first: int, count: int, places: Floats) -> None:
-    """Z of some tiles, [16, tiles, outputs and more]."""
-    high, wide = slopes.shape[1] // 2, slopes.shape[2] // 2
-    for tile in range(count):
-        image, top, left = _tile(first + tile, high, wide)
-        source, to = slopes[image, top, left:].ctypes.data, places[0, tile:].ctypes.data
-        for byte in range(0, BYTES * slopes.shape[3], BYTES * LANES):
-            _of_slopes(
-                source + byte, slopes.strides[1], slopes.strides[2], to + byte, 4 * places.strides[0], places.strides[0]
-            )
+        source, to = values[image, top, left:].ctypes.data, places[0, tile:].ctypes.data
+        down, right, to_right = values.strides[1], values.strides[2], places.strides[0]
+        for byte in range(0, BYTES * values.shape[3], BYTES * LANES):
+            if are_slopes:
+                _of_slopes(source + byte, down, right, to + byte, 4 * to_right, to_right)
+            else:
+                _of_inputs(source + byte, down, right, to + byte, 4 * to_right, to_right)
 
 
 @compiled
@@ -285,7 +275,7 @@ def convolve(values: Floats, corner: Sizes, kernel: Floats, out: Floats) -> None
     sums = np.empty((_PLACES, rows, outputs + WIDE), np.float32)
     for first in range(0, tiles, block):
         count = min(block, tiles - first)
-        _transform_inputs(padded, first, count, ours)
+        _transform(padded, False, first, count, ours)
         for place in range(_PLACES):
             _product(
                 ours[place].ctypes.data, ours.strides[1], BYTES, count,
@@ -359,8 +349,8 @@ def _add(values: Floats, corner: Sizes, slopes: Floats, out: Floats, more: bool)
     theirs = np.empty((_PLACES, block, outputs + WIDE), np.float32)
     for first in range(0, tiles, block):
         count = min(block, tiles - first)
-        _transform_inputs(padded, first, count, ours)
-        _transform_slopes(even, first, count, theirs)
+        _transform(padded, False, first, count, ours)
+        _transform(even, True, first, count, theirs)
         for place in range(_PLACES):
             _product(
                 ours[place].ctypes.data, BYTES, ours.strides[1], channels,
