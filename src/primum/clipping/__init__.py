@@ -13,7 +13,7 @@ the clipping norm. Knows no noise, no accounting, no model of ours. Read first: 
 | product.py, geometry.py | layers that multiply: five ways to measure, the quickest found by timing |
 | convolution.py, small_maps.py, winograd.py | convolutions forward and backward: over few positions, and of 3 x 3 |
 | pooling.py | max pools |
-| timing.py, threads.py | which way is quickest here; PyTorch's own threads for work of ours |
+| timing.py, threads.py | which way is quickest here; threads of ours while PyTorch's are out of the way |
 | derived.py | weights computed from parameters: norms, and one pull-back of the sum |
 | factors.py | flat, per layer, normalising |
 | single.py | by vmap; and the slow twin, one example after another |
