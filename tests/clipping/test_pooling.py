@@ -16,7 +16,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "quickest", lambda key, ways, inputs: "ours" if "ours" in ways else next(iter(ways)))
 
 
-def library(*_: object) -> Tensor:
+def library(_: Tensor) -> Tensor:
     raise AssertionError("ours was to be taken")
 
 
@@ -86,3 +86,31 @@ def test_a_network_with_pools_agrees_with_single_examples(monkeypatch: pytest.Mo
     functional.cross_entropy(model(inputs), targets, reduction="sum").backward()
     wanted = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters() if parameter.grad is not None])
     assert float((found - wanted).norm()) < 1e-5 * float(wanted.norm())
+
+
+def test_masked_places_at_the_border_are_the_librarys() -> None:
+    """-inf in whole windows: slopes, and slopes of slopes, stay in their own picture."""
+    torch.manual_seed(3)
+    inputs = torch.randn(3, 2, 9, 9)
+    inputs[1, :, :5, :5] = -torch.inf
+    inputs.requires_grad_()
+    found, wanted = pooling.pooled(inputs, 3, 2, 1, library), functional.max_pool2d(inputs, 3, 2, 1)
+    slopes = torch.randn_like(wanted)
+    for again in (False, True):
+        pair = [
+            torch.autograd.grad(y, inputs, slopes, retain_graph=True, create_graph=again)[0] for y in (found, wanted)
+        ]
+        assert torch.equal(*pair)
+
+
+def test_timing_a_pool_shows_nobody_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution before it waits for its own; a branch without a part in the loss has none."""
+    monkeypatch.undo()
+    monkeypatch.setattr(pooling, "_LEAST", 1)
+    monkeypatch.setattr(timing, "known", {})
+    seen: list[Tensor] = []
+    inputs = torch.randn(2, 3, 8, 8, requires_grad=True)
+    before = inputs * 2
+    before.register_hook(seen.append)
+    pooling.pooled(before, 2, None, 0, lambda values: functional.max_pool2d(values, 2))
+    assert timing.known and not seen

@@ -19,17 +19,18 @@ Window = tuple[int, int]
 """Side, and places around."""
 
 
-def pooled(inputs: Tensor, side: object, step: object, around: object, library: Callable[[], Tensor]) -> Tensor:
-    """`library()`, the largest of each window of `inputs` [rows, C, h, w], or the same made here."""
+def pooled(inputs: Tensor, side: object, step: object, around: object, library: Callable[[Tensor], Tensor]) -> Tensor:
+    """`library(inputs)`, the largest of each window of `inputs` [rows, C, h, w], or the same made here."""
     window = _window(side, side if step is None else step, around)
     plain = inputs.device.type == "cpu" and inputs.dtype == torch.float32 and inputs.ndim == 4
     if window is None or not plain or not inputs.requires_grad or inputs.numel() < _LEAST:
-        return library()
+        return library(inputs)
 
     def by_library() -> None:
+        alone = inputs.detach().requires_grad_()  # whoever waits for the slope of the inputs is not to see this one
         with torch.enable_grad():
-            found = library()
-            torch.autograd.grad(found, inputs, torch.ones_like(found))
+            found = library(alone)
+            torch.autograd.grad(found, alone, torch.ones_like(found))
 
     def by_ours() -> None:
         found, marks = _largest(inputs, window)
@@ -37,7 +38,7 @@ def pooled(inputs: Tensor, side: object, step: object, around: object, library: 
 
     key = ("pool", window, timing.rows_about(inputs), *timing.place(inputs))
     if timing.quickest(key, {"library": by_library, "ours": by_ours}, inputs) == "library":
-        return library()
+        return library(inputs)
     found: Tensor = _Pooled.apply(inputs, window)  # type: ignore[no-untyped-call]
     return found
 

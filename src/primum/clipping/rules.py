@@ -199,9 +199,12 @@ def max_pool2d(
     return_indices: bool = False,
 ) -> Any:
     """The largest of each window."""
-    library = partial(func, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+    def library(values: Tensor) -> Any:
+        return func(values, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
     if dilation not in (1, (1, 1)) or ceil_mode or return_indices:
-        return library()
+        return library(input)
     return pooled(input, kernel_size, stride, padding, library)
 
 

@@ -21,7 +21,7 @@ STEP: Final = 2
 def _eight_windows(side: int) -> Emitted:
     """(from, down, to, marks): the largest of each of eight windows, and its number within the window, row by row.
 
-    The first of equals; a NaN is the largest. Where all are -inf it is the first.
+    The first of equals; a NaN is the largest. Where all are -inf it is the first, be it padding.
     """
 
     @emitted(4)
@@ -75,6 +75,8 @@ def pool(values: Floats, side: int, around: int, out: Floats, marks: Marks) -> N
             for x in range(wide):
                 out[image, y, x] = line[x]
                 marks[image, y, x] = codes[x]
+                if around and codes[x] == 0 and (y == 0 or x == 0):  # all are -inf: the first that is no padding
+                    marks[image, y, x] = (side if y == 0 else 0) + (1 if x == 0 else 0)
 
 
 @emitted(4)
