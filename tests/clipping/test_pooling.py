@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from primum.clipping import Clipper, pooling, timing
+from primum.clipping import Clipper, pooling, timing, winograd
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +116,51 @@ def test_timing_a_pool_shows_nobody_a_slope(monkeypatch: pytest.MonkeyPatch) -> 
     before.register_hook(seen.append)
     pooling.pooled(before, 2, None, 0, lambda values: functional.max_pool2d(values, 2))
     assert timing.known and not seen
+
+
+class Around(nn.Module):
+    """A convolution and a pool, called through something of autograd's."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1), nn.Linear(16, 2)
+        self.kind = kind
+
+    def inner(self, x: Tensor) -> Tensor:
+        return functional.max_pool2d(self.second(x), 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x))
+        if self.kind == "checkpoint":
+            return self.last(checkpoint(self.inner, h, use_reentrant=False).mean((2, 3)))
+        if self.kind == "dual":
+            with forward_ad.dual_level():
+                moved = functional.max_pool2d(forward_ad.make_dual(h, torch.ones_like(h)), 2)
+                return self.last(sum(forward_ad.unpack_dual(moved)).mean((2, 3)))
+        y = functional.max_pool2d(h, 2)
+        with torch.enable_grad():
+            z = y if y.requires_grad else functional.max_pool2d(h.requires_grad_(), 2)
+            many = torch.stack([torch.ones_like(z), 2 * torch.ones_like(z)])
+            slopes = torch.autograd.grad(z, h, many, retain_graph=True, is_grads_batched=True)[0]
+        return self.last(y.mean((2, 3)) + slopes.sum((0, 3, 4)) / 100)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, for dual numbers
+@pytest.mark.parametrize("kind", ["checkpoint", "dual", "batched"])
+def test_what_autograd_can_do_besides_still_works(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """And by the quick rules: the library's ways are taken there."""
+    monkeypatch.setattr(winograd, "_LEAST_WORK", 1)
+    monkeypatch.setattr(
+        timing, "quickest", lambda key, ways, inputs: next(n for n in ("ours", "tiles", *ways) if n in ways)
+    )
+    torch.manual_seed(5)
+    model, inputs, targets = Around(kind), torch.randn(6, 3, 10, 10), torch.randint(2, (6,))
+    clipper = Clipper(model, lambda y, t: functional.cross_entropy(y, t, reduction="none"), 1e9)
+    clipper.add(inputs, targets)
+    found = clipper.take()
+    model.zero_grad()
+    functional.cross_entropy(model(inputs), targets, reduction="sum").backward()
+    parameters = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
+    wanted = torch.cat([gradient.reshape(-1) for gradient in parameters])
+    assert float((found - wanted).norm()) < 1e-5 * float(wanted.norm())
+    assert clipper.without_rule is None

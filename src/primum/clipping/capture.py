@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 Function = Callable[..., Any]
@@ -203,6 +204,21 @@ class Rules:
     def expansion(self, function: Function) -> Rule | None:
         """The rule of a function of parameters alone, where it has one."""
         return self._expansions.get(function)
+
+
+def is_ordinary() -> bool:
+    """Whether autograd keeps tensors as they are and goes backward only: no activation checkpoints, no dual numbers.
+
+    What a checkpoint computes again goes the library's ways, and has to keep the same tensors as the first time.
+    """
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is None and forward_ad._current_level < 0
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether it stands for many tensors, as in vmap."""
+    functorch = torch._C._functorch
+    return functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
 def leaves_of(tensor: Tensor) -> list[Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from primum.clipping import small_maps, timing, winograd
+from primum.clipping.capture import is_batched, is_ordinary
 from primum.clipping.geometry import Geometry, Sizes
 
 
@@ -46,7 +47,7 @@ def convolved(
 ) -> Tensor:
     """`library()`, the convolution of `inputs` [rows, C, *space], or the same made here; inputs get their slopes."""
     possible = {name: own for name, own in _OWN.items() if own.possible(inputs, len(weight), geometry)}
-    if not possible or not _plain(inputs, weight) or not inputs.requires_grad:
+    if not possible or not _plain(inputs, weight) or not inputs.requires_grad or not is_ordinary():
         return library()
 
     def by_library() -> None:
@@ -82,7 +83,7 @@ class _Convolved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None, None]:
         weight, held = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a slope of this slope is wanted, which the library has
+        if torch.is_grad_enabled() or is_batched(slopes):  # slopes of this slope, or many at once: the library has them
             inputs = slopes.new_empty(1).expand(ctx.shape)  # its shape is what counts
             return ctx.geometry.backward(slopes, inputs, weight, (True, False, False))[0], None, None, None
         return ctx.own.input_slopes(slopes, held, ctx.geometry, ctx.shape[2:]), None, None, None

@@ -28,6 +28,7 @@ from primum.errors import ModelError
 
 _AGREES: Final = 1e-3  # of the engine's sum with the loop's, relative
 _TOGETHER: Final = 16  # units among which mixing is looked for
+_CHECKPOINTS: Final = Unruled("activation checkpoints")
 _log = logging.getLogger("primum.clipping")
 
 Precision = Literal["float32", "bfloat16"]
@@ -88,6 +89,9 @@ class Engine:
                 return self._captured(inputs, targets, weights, expected)
             except Unruled as reason:
                 self._say(reason)
+            except CheckpointError:  # what is computed again in the backward pass goes the library's ways
+                self._say(_CHECKPOINTS)
+                self._known[kind] = None
         return self._gradients_by_vmap(inputs, targets, weights)
 
     def _captured(
@@ -257,7 +261,7 @@ class Engine:
             self._say(reason)
             return None
         except CheckpointError:
-            self._say(Unruled("activation checkpoints"))
+            self._say(_CHECKPOINTS)
             return None
         if not is_random(self.model, few[0]):
             self._compare(found, *few)

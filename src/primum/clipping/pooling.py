@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from primum.clipping import timing
+from primum.clipping.capture import is_batched, is_ordinary
 from primum.clipping.threads import share
 from primum.kernels import pooling
 from primum.kernels.pooling import Floats, Marks
@@ -23,7 +24,7 @@ def pooled(inputs: Tensor, side: object, step: object, around: object, library: 
     """`library(inputs)`, the largest of each window of `inputs` [rows, C, h, w], or the same made here."""
     window = _window(side, side if step is None else step, around)
     plain = inputs.device.type == "cpu" and inputs.dtype == torch.float32 and inputs.ndim == 4
-    if window is None or not plain or not inputs.requires_grad or inputs.numel() < _LEAST:
+    if window is None or not plain or not inputs.requires_grad or inputs.numel() < _LEAST or not is_ordinary():
         return library(inputs)
 
     def by_library() -> None:
@@ -64,7 +65,7 @@ class _Pooled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
-        if torch.is_grad_enabled():  # a slope of this slope is wanted, which the library has
+        if torch.is_grad_enabled() or is_batched(slopes):  # slopes of this slope, or many at once: the library has them
             return _spread_by_library(slopes, ctx.marks, ctx.window, ctx.shape), None
         return _spread(slopes, ctx.marks, ctx.window, ctx.shape), None
 
